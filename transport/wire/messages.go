@@ -1,0 +1,426 @@
+package wire
+
+import "time"
+
+// The types of this file are the words that client and server share. Each
+// payload is one msgpack array of the struct's fields in the order in which
+// they stand here (nested structs are nested arrays, slices are arrays, ids of
+// 16 bytes are bin, times are int64 nanoseconds), written and read by hand. An
+// array of another length is malformed.
+//
+// The payload of a request that changes the queue machine (OpOpenSession to
+// OpQueuePurge below) is also, byte for byte, the payload of the command that
+// the leader puts into the raft log, so that a body is not encoded twice.
+
+// Hello is the first frame of a client.
+type Hello struct {
+	Version uint16 // protocol version, see Version
+	Client  string // free text for logs: library, version, the user's label
+	Cluster string // cluster id the client expects; "" when it does not know yet
+}
+
+// Welcome answers Hello.
+type Welcome struct {
+	Version       uint16
+	Cluster       string
+	Incarnation   uint64
+	Node          string
+	PublishWindow uint32 // bytes of publish frames that may be unanswered on this connection
+	FrameBytesMax uint32
+	BodyBytesMax  uint32
+	Topology      Topology
+}
+
+// Topology says where the nodes are and who leads a group. The server pushes
+// it whenever it changes.
+type Topology struct {
+	Group  uint32
+	Term   uint64 // a client ignores a topology with a term lower than one it has
+	Leader string // node name; "" when none is known
+	Nodes  []NodeAddress
+}
+
+// NodeAddress is where a node listens for clients.
+type NodeAddress struct {
+	Name    string
+	Address string
+}
+
+// ErrorReply answers any request that failed. A bad request is answered and the
+// connection lives; a bad frame closes it.
+type ErrorReply struct {
+	Code      Code
+	Retriable bool
+	Text      string // for people; nobody compares it
+	Leader    string // with CodeNotLeader: address of the leader if known
+}
+
+// OpenSession opens a session. An unnamed session (Named false) is one whose
+// name is its nonce. It succeeds only if the session's present epoch is
+// ExpectedEpoch (0: it does not exist yet); a repeat with the nonce of the
+// present epoch gets the same answer.
+type OpenSession struct {
+	Incarnation   uint64
+	Group         uint32
+	Named         bool
+	Name          string
+	ExpectedEpoch uint64
+	Nonce         Nonce
+	Label         string
+}
+
+// SessionOpened answers OpenSession. With Status StatusEpochMismatch only Epoch
+// (the present one) is set.
+type SessionOpened struct {
+	Status  Status
+	Session SessionID
+	Epoch   uint64
+	Floor   uint64
+	Next    uint64 // one above the highest sequence with a record, at least Floor
+	Expiry  time.Duration
+}
+
+// CloseSession ends a session in order. A repeat is answered StatusOK.
+type CloseSession struct {
+	Incarnation uint64
+	Group       uint32
+	Session     uint64
+	Epoch       uint64
+}
+
+// StatusReply answers requests whose result is a status alone.
+type StatusReply struct {
+	Status Status
+}
+
+// PublishFrame carries independent publishes of one session to one queue; the
+// grouping is transport only and has no meaning.
+type PublishFrame struct {
+	Incarnation uint64
+	Group       uint32
+	Session     uint64
+	Epoch       uint64
+	Floor       uint64 // lowest sequence whose outcome is not final for the client; not above any Sequence below
+	Queue       string
+	Publishes   []Publish
+}
+
+// Publish is one message or one atomic batch under one sequence.
+type Publish struct {
+	Sequence uint64 // from 1
+	// After is the newest earlier sequence of this producer that had no final
+	// outcome when this copy was sent, 0 for none. While After has no record
+	// and is not below the floor, the copy is refused StatusOutOfOrder.
+	After    uint64
+	Checksum uint64 // pack.Sum over queue and messages, see PublishChecksum
+	Messages []Message
+}
+
+// Message is what a producer hands in.
+type Message struct {
+	Body        []byte
+	BizID       string
+	Headers     []Header
+	OrderingKey string        // not accepted by machine version 1
+	Priority    uint8         // not accepted by machine version 1
+	Delay       time.Duration // not accepted by machine version 1
+	DeliverAt   int64         // unix ns; not accepted by machine version 1
+	TTL         time.Duration // not accepted by machine version 1
+}
+
+// Header is one name and value. Names may repeat; order is kept.
+type Header struct {
+	Name  string
+	Value string
+}
+
+// PublishReply has a result for each publish of the frame, in its order.
+type PublishReply struct {
+	Results []PublishResult
+}
+
+// PublishResult is what the machine decided about one copy.
+type PublishResult struct {
+	Sequence  uint64
+	Status    Status
+	Duplicate bool // Status is StatusOK and an earlier copy had been stored
+	Queue     uint64
+	Lane      uint8
+	Offset    uint64 // of the first message
+	Count     uint32
+}
+
+// Seal closes sequences for good: a stored one answers its result, one without
+// a record is recorded as sealed and every later copy is refused.
+type Seal struct {
+	Incarnation uint64
+	Group       uint32
+	Session     uint64
+	Epoch       uint64
+	Sequences   []uint64
+}
+
+// SealReply has the outcomes in the order asked: StatusOK (stored, the result
+// is set), StatusSealed or StatusBelowFloor. Status is about the request.
+type SealReply struct {
+	Status   Status
+	Outcomes []PublishResult
+}
+
+// Outcome asks what is known of a sequence without changing anything.
+type Outcome struct {
+	Incarnation uint64
+	Group       uint32
+	Session     uint64
+	Sequence    uint64
+}
+
+// OutcomeReply: StatusOK (stored), StatusSealed (never), StatusNotStored (not so
+// far, a copy may still arrive), StatusBelowFloor, StatusSessionExpired. Epoch
+// is the session's present one, which a Seal needs.
+type OutcomeReply struct {
+	Result PublishResult
+	Epoch  uint64
+}
+
+// Attach makes a consumer known, or resumes it. N counts the consumer's
+// attachments; a lower one than the present is StatusStale, an equal one is
+// answered again. Unsettled lists the delivery numbers that the client holds
+// and has no definite answer for; Done is the lowest such number (or the next
+// number expected).
+type Attach struct {
+	Incarnation uint64
+	Group       uint32
+	Consumer    ConsumerID
+	N           uint64
+	Queue       string
+	Credit      uint32
+	Label       string
+	Done        uint64
+	Unsettled   []Range
+}
+
+// Attached answers Attach. States covers every number of Unsettled, in order.
+// After it the server sends what the consumer holds and did not list.
+type Attached struct {
+	Status      Status
+	QueueNumber uint64
+	LeaseTime   time.Duration
+	Next        uint64 // the next delivery number the machine will give
+	States      []DeliveryState
+}
+
+// DeliveryState is what became of deliveries From..To.
+type DeliveryState struct {
+	From, To uint64
+	State    LeaseState
+}
+
+// Leave ends a consumer in order. What it still holds returns to the queue at
+// once; NotHandled lists what no handler has seen, for which the attempt counts
+// and the failure does not.
+type Leave struct {
+	Incarnation uint64
+	Group       uint32
+	Consumer    ConsumerID
+	N           uint64
+	Done        uint64
+	NotHandled  []Range
+}
+
+// Settle acks, nacks or extends deliveries. It is valid over any connection,
+// since a lease is named by consumer and delivery number.
+type Settle struct {
+	Incarnation uint64
+	Group       uint32
+	Consumer    ConsumerID
+	Done        uint64 // lowest number without a definite answer
+	Items       []SettleItem
+}
+
+// SettleItem is one verb for deliveries From..To. Time is the delay of a nack
+// (0: back at once) or the length of an extension from now (0: the queue's
+// lease time).
+type SettleItem struct {
+	From, To uint64
+	Verb     SettleVerb
+	Time     time.Duration
+}
+
+// SettleReply covers every number asked, in order. Status is StatusOK, or
+// StatusConsumerGone when the machine no longer knows the consumer.
+type SettleReply struct {
+	Status  Status
+	Results []DeliveryState
+}
+
+// Deliver is pushed to an attached consumer. A client ignores a lower N than
+// that of its present attachment.
+type Deliver struct {
+	Consumer   ConsumerID
+	N          uint64
+	Deliveries []Delivery
+}
+
+// Delivery is one leased message.
+type Delivery struct {
+	Number      uint64
+	Queue       uint64
+	Lane        uint8
+	Offset      uint64
+	Attempt     uint32
+	Remaining   time.Duration // of the lease, when sent
+	PublishedAt int64         // wall clock of the leader that stored it, unix ns; data only
+	Message     []byte        // an encoded Message
+}
+
+// Lost is pushed when leases of an attached consumer were taken, or when it was
+// removed (Gone).
+type Lost struct {
+	Consumer ConsumerID
+	N        uint64
+	Gone     bool
+	Lost     []DeliveryState
+}
+
+// QueueSettings are the settings of a queue; zero fields take the default.
+type QueueSettings struct {
+	LeaseTime time.Duration // default 30 s, 1 s to 12 h
+	LengthMax uint64        // messages ready, delayed and leased; 0: no limit
+}
+
+// QueueCreate creates a queue if absent. With the same settings the answer is
+// StatusOK, with others StatusConflict.
+type QueueCreate struct {
+	Incarnation uint64
+	Group       uint32
+	Name        string
+	Settings    QueueSettings
+}
+
+// QueueDelete deletes by number, so that a late copy cannot meet a queue that
+// was created again under the name.
+type QueueDelete struct {
+	Incarnation uint64
+	Group       uint32
+	Number      uint64
+}
+
+// QueuePurge removes every message. Revision is the queue's revision that the
+// caller has seen; a repeat with the same nonce gets the same answer.
+type QueuePurge struct {
+	Incarnation uint64
+	Group       uint32
+	Number      uint64
+	Revision    uint64
+	Nonce       Nonce
+}
+
+// QueueReply answers the queue requests. Removed counts messages removed by
+// purge or delete. Text names the settings that differ, with StatusConflict.
+type QueueReply struct {
+	Status  Status
+	Text    string
+	Removed uint64
+	Info    QueueInfo
+}
+
+// QueueInfo is what the machine knows of a queue.
+type QueueInfo struct {
+	Number   uint64
+	Name     string
+	Revision uint64
+	Settings QueueSettings
+	Counts   QueueCounts
+	// Consumers that are attached or in grace.
+	Consumers uint64
+	OldestAge time.Duration // cluster time since the oldest message still here was stored; 0 when empty
+}
+
+// QueueCounts: at each index Stored is the sum of Ready, Leased, Delayed,
+// Parked, Acked, Purged (more ways to be gone come with more features).
+// The Redelivered counts say why messages became ready again.
+type QueueCounts struct {
+	Stored, Ready, Leased, Delayed, Parked uint64
+	Acked, Purged                          uint64
+	Delivered                              uint64
+	RedeliveredExpired                     uint64 // lease ran out
+	RedeliveredNacked                      uint64
+	RedeliveredGone                        uint64 // consumer gone
+	RedeliveredLeft                        uint64 // consumer left in order
+	DuplicatesRefused                      uint64 // copies answered from the record
+}
+
+// QueueShow asks for one queue by name; the answer is a QueueReply.
+type QueueShow struct {
+	Name string
+}
+
+// QueueList asks for all queues, by name; the answer is QueuesReply.
+type QueueList struct{}
+
+// QueuesReply lists queues by name.
+type QueuesReply struct {
+	Queues []QueueInfo
+}
+
+// NodeStatusRequest asks what the asked node knows of itself, leader or not.
+type NodeStatusRequest struct{}
+
+// NodeStatus is local knowledge of one node, at AppliedIndex.
+type NodeStatus struct {
+	Node          string
+	ServerID      string
+	Cluster       string
+	Incarnation   uint64
+	Version       string
+	Role          string // leader, follower, candidate, joining
+	Leader        string // node name
+	Term          uint64
+	AppliedIndex  uint64
+	CommitIndex   uint64
+	LastLogIndex  uint64
+	SnapshotIndex uint64
+	DigestIndex   uint64 // index of the newest digest entry applied here
+	Digest        uint64
+	Sessions      uint64
+	Consumers     uint64
+	Messages      uint64 // ready, leased, delayed, parked
+	Uptime        time.Duration
+	Serving       bool // leads and has applied its own first entry
+}
+
+// DigestRequest makes the leader put a digest entry into the log. The answer
+// is DigestReply with the leader's own value at that index.
+type DigestRequest struct{}
+
+// DigestReply is the leader's value at Index.
+type DigestReply struct {
+	Index  uint64
+	Digest uint64
+}
+
+// MembersRequest asks for the group's members; the answer is Members.
+type MembersRequest struct{}
+
+// Members is raft's configuration with what gossip knows of each member.
+type Members struct {
+	Leader  string
+	Members []Member
+}
+
+// Member is one node.
+type Member struct {
+	Node     string
+	ServerID string
+	Address  string
+	Voter    bool
+	Alive    bool // as gossip sees it from the answering node
+	Leader   bool
+}
+
+// MemberChange adds (promotes) or removes a node, or hands leadership over
+// ("" lets raft choose the target). The verb is the opcode.
+type MemberChange struct {
+	Node string
+}

@@ -1,0 +1,36 @@
+package wire
+
+// Op says what a frame is. Values are on the wire and only ever appended to.
+type Op uint8
+
+const (
+	OpHello    Op = 1 // Hello -> Welcome
+	OpPing     Op = 2 // empty -> empty
+	OpTopology Op = 3 // pushed by the server
+	OpError    Op = 4 // ErrorReply, to any request
+
+	OpOpenSession  Op = 16 // OpenSession -> SessionOpened
+	OpCloseSession Op = 17 // CloseSession -> StatusReply
+	OpPublish      Op = 18 // PublishFrame -> PublishReply
+	OpSeal         Op = 19 // Seal -> SealReply
+	OpAttach       Op = 20 // Attach -> Attached
+	OpLeave        Op = 21 // Leave -> StatusReply
+	OpSettle       Op = 22 // Settle -> SettleReply
+	OpQueueCreate  Op = 23 // QueueCreate -> QueueReply
+	OpQueueDelete  Op = 24 // QueueDelete -> QueueReply
+	OpQueuePurge   Op = 25 // QueuePurge -> QueueReply
+
+	OpOutcome   Op = 48 // Outcome -> OutcomeReply
+	OpQueueShow Op = 49 // QueueShow -> QueueReply
+	OpQueueList Op = 50 // QueueList -> QueuesReply
+
+	OpDeliver Op = 64 // pushed
+	OpLost    Op = 65 // pushed
+
+	OpNodeStatus     Op = 80 // NodeStatusRequest -> NodeStatus
+	OpDigest         Op = 81 // DigestRequest -> DigestReply
+	OpMembers        Op = 82 // MembersRequest -> Members
+	OpMemberAdd      Op = 83 // MemberChange -> StatusReply
+	OpMemberRemove   Op = 84 // MemberChange -> StatusReply
+	OpMemberTransfer Op = 85 // MemberChange -> StatusReply
+)
