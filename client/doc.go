@@ -1,0 +1,2 @@
+// Package client is the Go client of onceq.
+package client
