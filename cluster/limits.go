@@ -1,0 +1,40 @@
+package cluster
+
+import "time"
+
+// Every buffer of the node has its limit here or in the package that owns it.
+const (
+	groupNumber      = 1 // the one group there is
+	nodeNameBytesMax = 64
+	membersMax       = 9
+
+	// entryBytesMax bounds one raft entry; entryBytesGoal is where an open
+	// entry is closed to further commands. Entries well below the maximum keep
+	// one fsync short and let replication overlap with the next write.
+	entryBytesMax  = 4 << 20
+	entryBytesGoal = 1 << 20
+
+	// What may wait or be in flight in each lane, payloads plus waiterBytes for
+	// each request. Settles have memory of their own, so that publishes cannot
+	// keep out the acks that would make room for them.
+	publishLaneBytesMax = 64 << 20
+	settleLaneBytesMax  = 32 << 20
+	waiterBytes         = 256
+
+	// Proposals of one lane that may be in flight. While fewer are, an entry
+	// leaves at once; beyond, requests collect in the open entry.
+	publishLaneInFlight = 4
+	settleLaneInFlight  = 2
+
+	// proposeTimeout bounds how long a proposal waits for raft's main loop.
+	// Past it nothing was appended.
+	proposeTimeout = 10 * time.Second
+
+	readsMax = 16_384 // reads waiting at the leader
+
+	// deliverFrameBytes is about how much of a consumer's deliveries is read
+	// from storage at once, when its connection can take more.
+	deliverFrameBytes = 256 << 10
+	// deliverFrameMessagesMax bounds the deliveries of one frame.
+	deliverFrameMessagesMax = 1_024
+)
