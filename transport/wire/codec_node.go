@@ -1,0 +1,161 @@
+package wire
+
+import "onceq/transport/wire/pack"
+
+// Append writes the payload.
+func (NodeStatusRequest) Append(w *pack.Writer) {
+	w.Array(0)
+}
+
+func (*NodeStatusRequest) read(r *pack.Reader) {
+	r.ArrayExact(0)
+}
+
+// DecodeNodeStatusRequest reads what NodeStatusRequest.Append writes.
+func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
+	return decode[NodeStatusRequest](b)
+}
+
+// Append writes the payload.
+func (m NodeStatus) Append(w *pack.Writer) {
+	w.Array(19)
+	w.Str(m.Node)
+	w.Str(m.ServerID)
+	w.Str(m.Cluster)
+	w.Uint(m.Incarnation)
+	w.Str(m.Version)
+	w.Str(m.Role)
+	w.Str(m.Leader)
+	w.Uint(m.Term)
+	w.Uint(m.AppliedIndex)
+	w.Uint(m.CommitIndex)
+	w.Uint(m.LastLogIndex)
+	w.Uint(m.SnapshotIndex)
+	w.Uint(m.DigestIndex)
+	w.Uint(m.Digest)
+	w.Uint(m.Sessions)
+	w.Uint(m.Consumers)
+	w.Uint(m.Messages)
+	w.Int(int64(m.Uptime))
+	w.Bool(m.Serving)
+}
+
+func (m *NodeStatus) read(r *pack.Reader) {
+	r.ArrayExact(19)
+	m.Node = r.Str(NodeNameBytesMax)
+	m.ServerID = r.Str(NodeNameBytesMax)
+	m.Cluster = r.Str(ClusterBytesMax)
+	m.Incarnation = r.Uint()
+	m.Version = r.Str(LabelBytesMax)
+	m.Role = r.Str(LabelBytesMax)
+	m.Leader = r.Str(NodeNameBytesMax)
+	m.Term = r.Uint()
+	m.AppliedIndex = r.Uint()
+	m.CommitIndex = r.Uint()
+	m.LastLogIndex = r.Uint()
+	m.SnapshotIndex = r.Uint()
+	m.DigestIndex = r.Uint()
+	m.Digest = r.Uint()
+	m.Sessions = r.Uint()
+	m.Consumers = r.Uint()
+	m.Messages = r.Uint()
+	m.Uptime = readDuration(r)
+	m.Serving = r.Bool()
+}
+
+// DecodeNodeStatus reads what NodeStatus.Append writes.
+func DecodeNodeStatus(b []byte) (NodeStatus, error) { return decode[NodeStatus](b) }
+
+// Append writes the payload.
+func (DigestRequest) Append(w *pack.Writer) {
+	w.Array(0)
+}
+
+func (*DigestRequest) read(r *pack.Reader) {
+	r.ArrayExact(0)
+}
+
+// DecodeDigestRequest reads what DigestRequest.Append writes.
+func DecodeDigestRequest(b []byte) (DigestRequest, error) { return decode[DigestRequest](b) }
+
+// Append writes the payload.
+func (m DigestReply) Append(w *pack.Writer) {
+	w.Array(2)
+	w.Uint(m.Index)
+	w.Uint(m.Digest)
+}
+
+func (m *DigestReply) read(r *pack.Reader) {
+	r.ArrayExact(2)
+	m.Index = r.Uint()
+	m.Digest = r.Uint()
+}
+
+// DecodeDigestReply reads what DigestReply.Append writes.
+func DecodeDigestReply(b []byte) (DigestReply, error) { return decode[DigestReply](b) }
+
+// Append writes the payload.
+func (MembersRequest) Append(w *pack.Writer) {
+	w.Array(0)
+}
+
+func (*MembersRequest) read(r *pack.Reader) {
+	r.ArrayExact(0)
+}
+
+// DecodeMembersRequest reads what MembersRequest.Append writes.
+func DecodeMembersRequest(b []byte) (MembersRequest, error) { return decode[MembersRequest](b) }
+
+// Append writes the payload.
+func (m Members) Append(w *pack.Writer) {
+	w.Array(2)
+	w.Str(m.Leader)
+	appendList(w, m.Members)
+}
+
+func (m *Members) read(r *pack.Reader) {
+	r.ArrayExact(2)
+	m.Leader = r.Str(NodeNameBytesMax)
+	m.Members = readList[Member](r, NodesMax, memberLeast)
+}
+
+// DecodeMembers reads what Members.Append writes.
+func DecodeMembers(b []byte) (Members, error) { return decode[Members](b) }
+
+// memberLeast is the size of the shortest encoding of a Member.
+const memberLeast = 7
+
+// Append writes the payload.
+func (m Member) Append(w *pack.Writer) {
+	w.Array(6)
+	w.Str(m.Node)
+	w.Str(m.ServerID)
+	w.Str(m.Address)
+	w.Bool(m.Voter)
+	w.Bool(m.Alive)
+	w.Bool(m.Leader)
+}
+
+func (m *Member) read(r *pack.Reader) {
+	r.ArrayExact(6)
+	m.Node = r.Str(NodeNameBytesMax)
+	m.ServerID = r.Str(NodeNameBytesMax)
+	m.Address = r.Str(AddressBytesMax)
+	m.Voter = r.Bool()
+	m.Alive = r.Bool()
+	m.Leader = r.Bool()
+}
+
+// Append writes the payload.
+func (m MemberChange) Append(w *pack.Writer) {
+	w.Array(1)
+	w.Str(m.Node)
+}
+
+func (m *MemberChange) read(r *pack.Reader) {
+	r.ArrayExact(1)
+	m.Node = r.Str(NodeNameBytesMax)
+}
+
+// DecodeMemberChange reads what MemberChange.Append writes.
+func DecodeMemberChange(b []byte) (MemberChange, error) { return decode[MemberChange](b) }

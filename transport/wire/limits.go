@@ -1,0 +1,49 @@
+package wire
+
+// Version is the newest version of the protocol that this code speaks, and
+// VersionMin the oldest.
+const (
+	Version    uint16 = 1
+	VersionMin uint16 = 1
+)
+
+// Limits of frames.
+const (
+	// FrameBytesMax bounds a whole frame, with its header.
+	FrameBytesMax = 8 << 20
+	// PayloadBytesMax is what remains of a frame for its payload.
+	PayloadBytesMax = FrameBytesMax - FrameHeaderBytes
+	// HelloBytesMax bounds the first frame of a client, which is read before
+	// anything is known about it.
+	HelloBytesMax = 4 << 10
+)
+
+// Limits of what is in a publish. The machine has equal ones of its own.
+const (
+	PublishesMax        = 65_536 // publishes in a frame
+	MessagesMax         = 16_384 // messages in a publish
+	HeadersMax          = 64     // headers of a message
+	HeaderNameBytesMax  = 256
+	HeaderValueBytesMax = 64 << 10
+	BizIDBytesMax       = 512
+	OrderingKeyBytesMax = 512
+	QueueNameBytesMax   = 255
+	// BodyBytesMax is the most that Welcome.BodyBytesMax can allow.
+	BodyBytesMax = PayloadBytesMax
+)
+
+// Limits of the other requests and answers.
+const (
+	SessionNameBytesMax = 255
+	LabelBytesMax       = 256
+	ClientBytesMax      = 512 // Hello.Client
+	ClusterBytesMax     = 128 // a cluster id
+	NodeNameBytesMax    = 255
+	AddressBytesMax     = 512
+	TextBytesMax        = 4096    // texts for people
+	SequencesMax        = 65_536  // in a seal
+	RangesMax           = 65_536  // unsettled numbers, settles and delivery states in a message
+	DeliveriesMax       = 65_536  // in a Deliver
+	QueuesMax           = 262_144 // in QueuesReply
+	NodesMax            = 1024    // in Topology and Members
+)
