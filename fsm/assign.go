@@ -1,0 +1,89 @@
+package fsm
+
+import "slices"
+
+// wake notes that a queue may have something to assign. Every queue in busy is
+// looked at in the fourth step of the entry.
+func (m *Machine) wake(q *queue) {
+	if !q.listed && !q.deleted {
+		q.listed = true
+		m.busy = append(m.busy, q)
+	}
+}
+
+// assign hands ready messages to consumers with credit, by queue number; within
+// a queue the oldest message goes to the consumer that holds the fewest. The
+// decision comes from the tables alone and costs no entry of its own.
+//
+// The budget bounds one entry's work. What it cuts off stays in busy, and the
+// next entry begins with the queue after the last one served, so that one queue
+// with a long backlog cannot starve the others.
+func (m *Machine) assign(eff *Effects) {
+	if len(m.busy) == 0 {
+		return
+	}
+	slices.SortFunc(m.busy, func(a, b *queue) int {
+		// Queues from assignFrom on come first, then the lower ones.
+		if x, y := a.number < m.assignFrom, b.number < m.assignFrom; x != y {
+			if y {
+				return -1
+			}
+			return 1
+		}
+		if a.number < b.number {
+			return -1
+		}
+		return 1
+	})
+	budget := m.limits.AssignmentBudget
+	left := m.busy[:0]
+	for _, q := range m.busy {
+		if q.deleted {
+			q.listed = false
+			continue
+		}
+		for budget > 0 && q.assignable() {
+			m.assignOne(q, eff)
+			budget--
+			m.assignFrom = q.number + 1
+		}
+		if q.assignable() {
+			left = append(left, q)
+		} else {
+			q.listed = false
+		}
+	}
+	clear(m.busy[len(left):])
+	m.busy = left
+	if len(left) == 0 {
+		m.assignFrom = 0
+	} else {
+		eff.More = true
+	}
+}
+
+func (q *queue) assignable() bool { return q.counts.Ready > 0 && len(q.hungry) > 0 }
+
+func (m *Machine) assignOne(q *queue, eff *Effects) {
+	c := q.hungry[0]
+	r := q.takeNext()
+	number := c.next
+	c.next++
+	c.slots = append(c.slots, slot{
+		state: LeaseHeld, attempt: r.attempts + 1, failures: r.failures,
+		offset: r.offset, stored: r.stored, deadline: m.now + Time(q.settings.LeaseTime),
+	})
+	s := &c.slots[len(c.slots)-1]
+	c.held++
+	m.leases++
+	q.counts.Ready--
+	q.counts.Leased++
+	q.counts.Delivered++
+	if s.deadline < c.timer.at {
+		m.timers.set(&c.timer, s.deadline)
+	}
+	m.dirty(q)
+	m.dirty(c)
+	m.feed(c)
+	eff.Deliveries = append(eff.Deliveries, c.delivery(number, s))
+}

@@ -1,0 +1,373 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"onceq/transport/wire/pack"
+)
+
+// The commands. Each payload is one msgpack array of the fields in the order
+// in which they stand in the structs; transport/wire/messages.go documents those
+// that clients send, whose bytes become the command's payload unchanged. Slices
+// alias the payload.
+
+type openSession struct {
+	incarnation uint64
+	group       uint32
+	named       bool
+	name        string
+	expected    uint64
+	nonce       Nonce
+	label       string
+}
+
+type closeSession struct {
+	incarnation uint64
+	group       uint32
+	session     uint64
+	epoch       uint64
+}
+
+type publishFrame struct {
+	incarnation uint64
+	group       uint32
+	session     uint64
+	epoch       uint64
+	floor       uint64
+	queue       []byte
+	publishes   []publish
+	messages    [][]byte // encoded, of all publishes
+}
+
+type publish struct {
+	sequence uint64
+	after    uint64
+	checksum uint64
+	first    int // its messages are messages[first : first+count]
+	count    int
+}
+
+type seal struct {
+	incarnation uint64
+	group       uint32
+	session     uint64
+	epoch       uint64
+	sequences   []uint64
+}
+
+type numberRange struct{ from, to uint64 }
+
+type attach struct {
+	incarnation uint64
+	group       uint32
+	consumer    ConsumerID
+	n           uint64
+	queue       []byte
+	credit      uint32
+	label       string
+	done        uint64
+	unsettled   []numberRange
+}
+
+type leave struct {
+	incarnation uint64
+	group       uint32
+	consumer    ConsumerID
+	n           uint64
+	done        uint64
+	notHandled  []numberRange
+}
+
+type settle struct {
+	incarnation uint64
+	group       uint32
+	consumer    ConsumerID
+	done        uint64
+	items       []settleItem
+}
+
+type settleItem struct {
+	numberRange
+	verb uint8
+	time time.Duration
+}
+
+type queueCreate struct {
+	incarnation uint64
+	group       uint32
+	name        string
+	settings    QueueSettings
+}
+
+type queueDelete struct {
+	incarnation uint64
+	group       uint32
+	number      uint64
+}
+
+type queuePurge struct {
+	incarnation uint64
+	group       uint32
+	number      uint64
+	revision    uint64
+	nonce       Nonce
+}
+
+type term struct {
+	node        string
+	nonce       Nonce
+	incarnation uint64
+}
+
+type detach struct {
+	consumer ConsumerID
+	n        uint64
+}
+
+// decoder holds one of each command, reused from call to call, so that the
+// frequent ones are decoded without allocating.
+type decoder struct {
+	r       pack.Reader
+	publish publishFrame
+	settle  settle
+}
+
+func (d *decoder) decodeOpenSession(p []byte) (c openSession, err error) {
+	r := d.begin(p, 7)
+	c.incarnation, c.group = r.Uint(), r.Uint32()
+	c.named, c.name, c.expected = r.Bool(), r.Str(SessionNameBytesMax), r.Uint()
+	r.BinExact(c.nonce[:])
+	c.label = r.Str(LabelBytesMax)
+	if c.named != (c.name != "") {
+		r.Failf("a named session has a name, an unnamed one has none")
+	}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeCloseSession(p []byte) (c closeSession, err error) {
+	r := d.begin(p, 4)
+	c = closeSession{r.Uint(), r.Uint32(), r.Uint(), r.Uint()}
+	return c, r.Done()
+}
+
+// decodePublish decodes a frame without looking into its messages; Check does.
+func (d *decoder) decodePublish(p []byte) (*publishFrame, error) {
+	r, c := d.begin(p, 7), &d.publish
+	c.incarnation, c.group = r.Uint(), r.Uint32()
+	c.session, c.epoch, c.floor = r.Uint(), r.Uint(), r.Uint()
+	c.queue = r.StrBytes(QueueNameBytesMax)
+	c.publishes, c.messages = c.publishes[:0], c.messages[:0]
+	n := r.Array(PublishesPerFrameMax)
+	for range n {
+		r.ArrayExact(4)
+		q := publish{sequence: r.Uint(), after: r.Uint(), checksum: r.Uint(), first: len(c.messages)}
+		q.count = r.Array(MessagesPerPublishMax)
+		for range q.count {
+			c.messages = append(c.messages, r.Raw())
+			if r.Err() != nil {
+				return c, r.Err()
+			}
+		}
+		switch {
+		case r.Err() != nil:
+			return c, r.Err()
+		case q.sequence == 0:
+			r.Failf("sequences start at 1")
+		case q.sequence < c.floor:
+			r.Failf("the frame's floor %d is above its own sequence %d", c.floor, q.sequence)
+		case q.after >= q.sequence:
+			r.Failf("sequence %d cannot come after %d", q.sequence, q.after)
+		case q.count == 0:
+			r.Failf("sequence %d has no message", q.sequence)
+		}
+		c.publishes = append(c.publishes, q)
+	}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeSeal(p []byte) (c seal, err error) {
+	r := d.begin(p, 5)
+	c = seal{incarnation: r.Uint(), group: r.Uint32(), session: r.Uint(), epoch: r.Uint()}
+	n := r.Array(SealSequencesMax)
+	c.sequences = make([]uint64, 0, n)
+	for range n {
+		s := r.Uint()
+		if s == 0 && r.Err() == nil {
+			r.Failf("sequences start at 1")
+		}
+		c.sequences = append(c.sequences, s)
+	}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeAttach(p []byte) (c attach, err error) {
+	r := d.begin(p, 9)
+	c.incarnation, c.group = r.Uint(), r.Uint32()
+	r.BinExact(c.consumer[:])
+	c.n, c.queue, c.credit = r.Uint(), r.StrBytes(QueueNameBytesMax), r.Uint32()
+	c.label, c.done = r.Str(LabelBytesMax), r.Uint()
+	c.unsettled = readRanges(r)
+	if r.Err() == nil && (c.n == 0 || c.credit == 0) {
+		r.Failf("attachment number and credit start at 1")
+	}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeLeave(p []byte) (c leave, err error) {
+	r := d.begin(p, 6)
+	c.incarnation, c.group = r.Uint(), r.Uint32()
+	r.BinExact(c.consumer[:])
+	c.n, c.done = r.Uint(), r.Uint()
+	c.notHandled = readRanges(r)
+	return c, r.Done()
+}
+
+func (d *decoder) decodeSettle(p []byte) (*settle, error) {
+	r, c := d.begin(p, 5), &d.settle
+	c.incarnation, c.group = r.Uint(), r.Uint32()
+	r.BinExact(c.consumer[:])
+	c.done = r.Uint()
+	c.items = c.items[:0]
+	total := uint64(0)
+	for range r.Array(RangesMax) {
+		r.ArrayExact(4)
+		it := settleItem{numberRange: numberRange{r.Uint(), r.Uint()}, verb: r.Uint8(), time: time.Duration(r.Int())}
+		if r.Err() != nil {
+			break
+		}
+		total = it.check(r, total)
+		switch {
+		case it.verb < verbAck || it.verb > verbExtend:
+			r.Failf("unknown verb %d", it.verb)
+		case it.time < 0 || it.verb == verbNack && it.time > NackDelayMax || it.verb == verbExtend && it.time > LeaseTimeMax:
+			r.Failf("time %v is out of range (nack delay at most %v, extension at most %v)", it.time, NackDelayMax, LeaseTimeMax)
+		}
+		c.items = append(c.items, it)
+	}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeQueueCreate(p []byte) (c queueCreate, err error) {
+	r := d.begin(p, 4)
+	c.incarnation, c.group, c.name = r.Uint(), r.Uint32(), r.Str(QueueNameBytesMax)
+	c.settings = readSettings(r)
+	return c, r.Done()
+}
+
+func (d *decoder) decodeQueueDelete(p []byte) (c queueDelete, err error) {
+	r := d.begin(p, 3)
+	c = queueDelete{r.Uint(), r.Uint32(), r.Uint()}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeQueuePurge(p []byte) (c queuePurge, err error) {
+	r := d.begin(p, 5)
+	c = queuePurge{incarnation: r.Uint(), group: r.Uint32(), number: r.Uint(), revision: r.Uint()}
+	r.BinExact(c.nonce[:])
+	return c, r.Done()
+}
+
+func (d *decoder) decodeTerm(p []byte) (c term, err error) {
+	r := d.begin(p, 3)
+	c.node = r.Str(TermNodeBytesMax)
+	r.BinExact(c.nonce[:])
+	c.incarnation = r.Uint()
+	return c, r.Done()
+}
+
+func (d *decoder) decodeDetach(p []byte) (c detach, err error) {
+	r := d.begin(p, 2)
+	r.BinExact(c.consumer[:])
+	c.n = r.Uint()
+	return c, r.Done()
+}
+
+func (d *decoder) begin(p []byte, fields int) *pack.Reader {
+	d.r.Reset(p)
+	d.r.ArrayExact(fields)
+	return &d.r
+}
+
+func readRanges(r *pack.Reader) []numberRange {
+	n := r.Array(RangesMax)
+	rs := make([]numberRange, 0, n)
+	total := uint64(0)
+	for range n {
+		r.ArrayExact(2)
+		x := numberRange{r.Uint(), r.Uint()}
+		if r.Err() != nil {
+			return nil
+		}
+		total = x.check(r, total)
+		rs = append(rs, x)
+	}
+	return rs
+}
+
+// check bounds what a list of ranges names, so that a small payload cannot ask
+// for unbounded work. It returns the numbers named so far.
+func (x numberRange) check(r *pack.Reader, total uint64) uint64 {
+	switch {
+	case x.from == 0 || x.to < x.from:
+		r.Failf("bad range %d..%d", x.from, x.to)
+	case x.to-x.from >= SettleNumbersMax || total+x.to-x.from+1 > SettleNumbersMax:
+		r.Failf("more than %d delivery numbers", SettleNumbersMax)
+	}
+	return total + x.to - x.from + 1
+}
+
+func readSettings(r *pack.Reader) QueueSettings {
+	r.ArrayExact(2)
+	return QueueSettings{LeaseTime: time.Duration(r.Int()), LengthMax: r.Uint()}
+}
+
+// TermPayload is the payload of a leader's first own entry. The incarnation is
+// set by the first of a new cluster; later ones must agree.
+func TermPayload(node string, nonce Nonce, incarnation uint64) []byte {
+	var w pack.Writer
+	w.Array(3)
+	w.Str(node)
+	w.Bin(nonce[:])
+	w.Uint(incarnation)
+	return w.Bytes()
+}
+
+// DetachPayload is the payload of KindDetach.
+func DetachPayload(c ConsumerID, n uint64) []byte {
+	var w pack.Writer
+	w.Array(2)
+	w.Bin(c[:])
+	w.Uint(n)
+	return w.Bytes()
+}
+
+// HoldGracePayload is the payload of KindHoldGrace.
+func HoldGracePayload() []byte { return nil }
+
+// DigestPayload is the payload of KindDigest.
+func DigestPayload() []byte { return nil }
+
+// CheckError says why a request does not enter the log.
+type CheckError struct {
+	Status Status
+	Text   string
+}
+
+func (e *CheckError) Error() string { return e.Text }
+
+func malformed(err error) error {
+	if err == nil {
+		return nil
+	}
+	var c *CheckError
+	if errors.As(err, &c) {
+		return err
+	}
+	return &CheckError{StatusMalformed, err.Error()}
+}
+
+func checkErrorf(s Status, format string, args ...any) error {
+	return &CheckError{s, fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,267 @@
+package fsm
+
+import "container/heap"
+
+// consumer is one Consume call of one process. The machine numbers what it
+// hands to it 1, 2, 3; the client tells with done what it has definite answers
+// for. Numbers from done to next-1 have a slot each, so every settle, also a
+// repeated one, gets the truth.
+//
+// Invariant: len(slots) = next - done, at most twice the credit; held is the
+// number of slots in state held, which is at most the credit unless the credit
+// was lowered by a later attach.
+type consumer struct {
+	record
+	id       ConsumerID
+	ordinal  uint64 // in the order of first attach
+	label    string
+	queue    *queue
+	n        uint64 // newest attachment
+	attached bool
+	credit   uint32
+	next     uint64 // next delivery number
+	done     uint64
+	slots    []slot
+	held     int
+	// resumeBase: since a resume, no lease ends before it.
+	resumeBase Time
+	// graceEnd is set while detached: all its leases last until then, whatever
+	// was left of them.
+	graceEnd Time
+	gone     goneState
+	timer    timer
+	hungry   int // position in the queue's hungry heap, -1 when not in it
+}
+
+type goneState uint8
+
+const (
+	goneNot  goneState = 0
+	goneDead goneState = 1 // its grace is over: leases go back as budget allows
+	goneLeft goneState = 2 // it left in order
+)
+
+// slot is one delivery that has not been settled for good. While held it is the
+// lease.
+type slot struct {
+	state      LeaseState
+	notHandled bool // said by leave: no handler has seen it
+	attempt    uint32
+	failures   uint32
+	offset     uint64
+	deadline   Time
+	stored     Time
+}
+
+func (c *consumer) slot(number uint64) *slot {
+	if number < c.done || number >= c.next {
+		return nil
+	}
+	return &c.slots[number-c.done]
+}
+
+// raiseDone forgets outcomes that the client has definite answers for. What is
+// held has none yet, whatever the client says.
+func (m *Machine) raiseDone(c *consumer, done uint64) {
+	drop := 0
+	for c.done+uint64(drop) < done && drop < len(c.slots) && c.slots[drop].state != LeaseHeld {
+		drop++
+	}
+	if drop == 0 {
+		return
+	}
+	c.done += uint64(drop)
+	c.slots = c.slots[drop:] // append moves the rest to a new array in time
+	m.feed(c)
+}
+
+// attach makes a consumer known or resumes it. See wire.Attach.
+func (m *Machine) attach(a attach, r *Result, eff *Effects) Status {
+	if st := m.own(a.incarnation, a.group); st != StatusOK {
+		return st
+	}
+	q := m.queuesByName[string(a.queue)]
+	c := m.consumers[a.consumer]
+	if c == nil {
+		switch {
+		case a.n != 1:
+			// It was given up, and what it held with it.
+			return StatusConsumerGone
+		case q == nil:
+			return StatusNoQueue
+		case len(m.consumers) >= m.limits.ConsumersMax:
+			return StatusConsumerCap
+		}
+		m.nextConsumer++
+		c = &consumer{
+			id: a.consumer, ordinal: m.nextConsumer, queue: q,
+			next: 1, done: 1, hungry: -1,
+		}
+		c.timer = timer{kind: timerConsumer, id: c.ordinal, pos: -1}
+		m.addConsumer(c)
+	}
+	switch {
+	case c.gone != goneNot || c.queue != q:
+		return StatusConsumerGone
+	case a.n < c.n || a.n == c.n && !c.attached:
+		// Equal and detached: the connection that made this attachment is gone.
+		return StatusStale
+	}
+	repeated := a.n == c.n
+	if !repeated {
+		c.n, c.attached, c.credit, c.label = a.n, true, min(a.credit, m.limits.CreditMax), a.label
+		c.resumeBase = m.now + Time(q.settings.LeaseTime)
+		m.retime(c)
+	}
+	m.raiseDone(c, a.done)
+	r.Attach = AttachResult{Queue: q.number, LeaseTime: q.settings.LeaseTime, Next: c.next}
+	listed := map[uint64]bool{}
+	for _, x := range a.unsettled {
+		for number := x.from; number <= x.to; number++ {
+			m.resolve(c, number)
+			listed[number] = true
+			r.Attach.States = appendState(r.Attach.States, number, c.state(number))
+		}
+	}
+	if !repeated {
+		for i := range c.slots {
+			number := c.done + uint64(i)
+			m.resolve(c, number)
+			if s := &c.slots[i]; s.state == LeaseHeld && !listed[number] {
+				eff.Deliveries = append(eff.Deliveries, c.delivery(number, s))
+			}
+		}
+	}
+	m.dirty(c)
+	m.feed(c)
+	m.wake(q)
+	return StatusOK
+}
+
+func (m *Machine) addConsumer(c *consumer) {
+	m.consumers[c.id] = c
+	m.consumersByOrdinal[c.ordinal] = c
+	c.queue.consumers[c.ordinal] = c
+}
+
+// detach is proposed by the leader when the consumer's connection ended. A late
+// one, of an older attachment, has no effect.
+func (m *Machine) detach(d detach) Status {
+	c := m.consumers[d.consumer]
+	switch {
+	case c == nil:
+		return StatusConsumerGone
+	case c.n != d.n || !c.attached:
+		return StatusStale
+	}
+	m.detachConsumer(c)
+	return StatusOK
+}
+
+func (m *Machine) detachConsumer(c *consumer) {
+	c.attached = false
+	c.graceEnd = m.now + Time(GraceTime)
+	m.dirty(c)
+	m.feed(c)
+	m.retime(c)
+}
+
+// leave ends a consumer in order: what it holds goes back without waiting for
+// anything.
+func (m *Machine) leave(l leave) Status {
+	if st := m.own(l.incarnation, l.group); st != StatusOK {
+		return st
+	}
+	c := m.consumers[l.consumer]
+	switch {
+	case c == nil || c.gone != goneNot:
+		return StatusConsumerGone
+	case l.n < c.n:
+		return StatusStale
+	}
+	m.raiseDone(c, l.done)
+	for _, x := range l.notHandled {
+		for number := max(x.from, c.done); number <= x.to && number < c.next; number++ {
+			c.slot(number).notHandled = true
+		}
+	}
+	c.gone, c.attached = goneLeft, false
+	m.dirty(c)
+	m.feed(c)
+	m.timers.set(&c.timer, m.now)
+	return StatusOK
+}
+
+// state returns what became of a delivery.
+func (c *consumer) state(number uint64) LeaseState {
+	if s := c.slot(number); s != nil {
+		return s.state
+	}
+	return LeaseUnknown
+}
+
+func (c *consumer) delivery(number uint64, s *slot) Delivery {
+	return Delivery{
+		Consumer: c.id, N: c.n, Number: number, Queue: c.queue.number,
+		Offset: s.offset, Attempt: s.attempt, Deadline: max(s.deadline, c.resumeBase),
+	}
+}
+
+func (m *Machine) removeConsumer(c *consumer) {
+	m.forget(c)
+	m.timers.set(&c.timer, never)
+	c.queue.hungry.remove(c)
+	delete(c.queue.consumers, c.ordinal)
+	delete(m.consumers, c.id)
+	delete(m.consumersByOrdinal, c.ordinal)
+}
+
+// feed keeps the consumer's place among those that may be given a message.
+func (m *Machine) feed(c *consumer) {
+	// The second condition bounds the table of outcomes for a client that acks
+	// but never says that it knows.
+	eats := c.attached && c.gone == goneNot && c.held < int(c.credit) && c.next-c.done < 2*uint64(c.credit)
+	h := &c.queue.hungry
+	switch {
+	case eats && c.hungry < 0:
+		heap.Push(h, c)
+		m.wake(c.queue)
+	case eats:
+		heap.Fix(h, c.hungry)
+	case c.hungry >= 0:
+		h.remove(c)
+	}
+}
+
+// hungryHeap orders consumers by what they hold, then by their ordinal.
+type hungryHeap []*consumer
+
+func (h hungryHeap) Len() int { return len(h) }
+func (h hungryHeap) Less(i, j int) bool {
+	if h[i].held != h[j].held {
+		return h[i].held < h[j].held
+	}
+	return h[i].ordinal < h[j].ordinal
+}
+func (h hungryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].hungry, h[j].hungry = i, j
+}
+func (h *hungryHeap) Push(x any) {
+	c := x.(*consumer)
+	c.hungry = len(*h)
+	*h = append(*h, c)
+}
+func (h *hungryHeap) Pop() any {
+	old := *h
+	c := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	c.hungry = -1
+	return c
+}
+func (h *hungryHeap) remove(c *consumer) {
+	if c.hungry >= 0 {
+		heap.Remove(h, c.hungry)
+	}
+}

@@ -1,0 +1,63 @@
+// Package fsm is the queue machine that raft replicates: a plain function
+// (state, command) -> (state, results, deliveries). It has no clock, network,
+// goroutine or randomness and does no I/O; what cannot be computed from the
+// snapshot and the log does not belong here.
+//
+// # What is authoritative
+//
+// Machine holds four tables and a clock:
+//
+//   - sessions: per producer the floor and the outcomes at or above it. This is
+//     the table of inner-msg-ids: because it is replicated with everything else,
+//     a new leader knows exactly what the old one had stored.
+//   - queues: per queue and priority lane the range of offsets that was never
+//     delivered (head to tail), and records for what came back.
+//   - consumers: per consumer its leases and the outcomes of its deliveries,
+//     numbered 1, 2, 3 by the machine. It is the session scheme turned around.
+//   - timers: one for each session, consumer and queue that waits for a moment.
+//   - now: cluster time, which moves only by the stamps in entries.
+//
+// Bodies live behind BodyStore and are never read by Apply: each decision comes
+// from the tables alone, so it cannot depend on what a node has in its cache.
+//
+// # The states of a message
+//
+//	publish -> ready -> leased -> gone (acked)
+//	             ^         |
+//	             +---------+ expired, nacked, consumer gone or left
+//	             +-- delayed (nacked with a delay)
+//	any of them -> gone (purged)
+//
+// At each index the queue's Stored count is the sum of all of them.
+//
+// # An entry
+//
+// An entry is applied in four steps: the clock moves to the stamp if that is
+// later; all commands run in order; due timers fire, up to a budget; ready
+// messages are assigned to consumers with credit, queue by queue. The order
+// matters: an ack that reached the log in the same entry as the end of its
+// lease wins, since nobody else has the message, and a message that comes back
+// in an entry is handed out before a younger one of the same entry.
+//
+// # What callers owe it
+//
+// One goroutine at a time calls Apply, Snapshot, Restore and Digest; reads may
+// run beside each other but not beside those. The leader runs Check on each
+// payload before it joins an entry, so nothing undecodable enters the log; in
+// Apply a bad command is a deterministic refusal all the same, because a panic
+// there would end every node, again at each start. Apply returns an error only
+// for what must stop a node.
+//
+// # Trade-offs
+//
+// Leases in replicated state cost a table, and buy that a failover is no reason
+// to redeliver and that attempt numbers do not lie. Assignment inside Apply
+// makes them as cheap as a leader's private table would be: publish and ack are
+// the only commands a message costs. Sessions instead of a window of recent ids
+// cost the client a registration and a counter, and buy that the table is as
+// large as what is in flight and forgets nothing (Lee et al., "Implementing
+// Linearizability at Large Scale and Low Latency", SOSP 2015; Ongaro,
+// "Consensus: Bridging Theory and Practice", 6.3). Snapshot encodes all tables
+// in Apply's place, which is simple and stalls in proportion to what is in
+// flight.
+package fsm

@@ -1,0 +1,86 @@
+package fsm
+
+import "time"
+
+// Limits are the machine's caps. They bound what one entry, one client or all
+// clients together can make the machine hold. They must be the same on every
+// node of a cluster, since Apply judges by them.
+type Limits struct {
+	BodyBytesMax     int    // of one message body; default 1 MiB
+	SessionsMax      int    // open sessions; at the cap opening is refused; default 1,000,000
+	OutcomesMax      int    // outcomes kept over all sessions; at the cap new publishes are refused; default 16 million
+	ConsumersMax     int    // default 100,000
+	QueuesMax        int    // default 100,000
+	CreditMax        uint32 // messages a consumer may hold; default 65,536
+	TimerBudget      int    // messages and table rows that timers of one entry may change; default 4,096
+	AssignmentBudget int    // leases that one entry may make; default 16,384
+}
+
+// DefaultLimits returns the limits that a cluster runs with.
+func DefaultLimits() Limits {
+	return Limits{
+		BodyBytesMax:     1 << 20,
+		SessionsMax:      1_000_000,
+		OutcomesMax:      16_000_000,
+		ConsumersMax:     100_000,
+		QueuesMax:        100_000,
+		CreditMax:        65_536,
+		TimerBudget:      4_096,
+		AssignmentBudget: 16_384,
+	}
+}
+
+// withDefaults fills the zero fields.
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	fill := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	fill(&l.BodyBytesMax, d.BodyBytesMax)
+	fill(&l.SessionsMax, d.SessionsMax)
+	fill(&l.OutcomesMax, d.OutcomesMax)
+	fill(&l.ConsumersMax, d.ConsumersMax)
+	fill(&l.QueuesMax, d.QueuesMax)
+	fill(&l.TimerBudget, d.TimerBudget)
+	fill(&l.AssignmentBudget, d.AssignmentBudget)
+	if l.CreditMax == 0 {
+		l.CreditMax = d.CreditMax
+	}
+	return l
+}
+
+// Limits of the encodings. The wire package has equal ones; a test compares.
+const (
+	PayloadBytesMax         = 8 << 20
+	EntryBytesMax           = 8 << 20
+	EntryCommandsMax        = 1 << 20
+	PublishesPerFrameMax    = 65_536
+	MessagesPerPublishMax   = 16_384
+	HeadersMax              = 64
+	HeaderNameBytesMax      = 256
+	HeaderValueBytesMax     = 64 << 10
+	BizIDBytesMax           = 512
+	OrderingKeyBytesMax     = 512
+	QueueNameBytesMax       = 255
+	SessionNameBytesMax     = 255
+	LabelBytesMax           = 255
+	SealSequencesMax        = 65_536
+	RangesMax               = 65_536
+	SettleNumbersMax        = 131_072
+	SessionWindow           = 65_536 // sequences from the floor up
+	milestoneMessagesMax    = 4_096
+	milestoneInterval       = Time(time.Second)
+	LeaseTimeMin            = time.Second
+	LeaseTimeMax            = 12 * time.Hour
+	LeaseTimeDefault        = 30 * time.Second
+	NackDelayMax            = 24 * time.Hour
+	GraceTime               = 10 * time.Second // a detached consumer keeps its leases at least this long
+	GraceHoldsMax           = 6                // how often a term may prolong the grace of all
+	SessionExpiry           = 72 * time.Hour   // of an idle unnamed session, in cluster time
+	TermNodeBytesMax        = 255
+	messageFields           = 8
+	queueLengthUnlimited    = 0
+	sessionActivityInterval = Time(SessionExpiry) / 10
+)

@@ -1,0 +1,284 @@
+package fsm
+
+import (
+	"fmt"
+
+	"onceq/transport/wire/pack"
+)
+
+// Config is what a machine needs to know beside its log.
+type Config struct {
+	// Group is the number of the raft group, part of every session id.
+	Group uint32
+	// Limits must be the same on every node. Zero fields take the default.
+	Limits Limits
+}
+
+// Machine is the replicated state of one group. See the package comment for
+// what callers owe it.
+type Machine struct {
+	group  uint32
+	limits Limits
+	bodies BodyStore
+
+	index       uint64
+	now         Time
+	incarnation uint64
+	leader      string // of the newest term entry
+	leaderNonce Nonce
+
+	// graceFloor: no consumer's grace ends before it. The leader raises it while
+	// consumers still wait to attach, at most GraceHoldsMax times a term.
+	graceFloor Time
+	graceHolds uint8
+
+	nextSession, nextQueue, nextConsumer uint64
+
+	sessions           map[uint64]*session
+	sessionsByKey      map[sessionKey]*session
+	queues             map[uint64]*queue
+	queuesByName       map[string]*queue
+	consumers          map[ConsumerID]*consumer
+	consumersByOrdinal map[uint64]*consumer
+	timers             timers
+
+	// Sums over the tables.
+	outcomes   int
+	leases     int
+	messages   int64
+	duplicates uint64
+
+	busy       []*queue // may have something to assign
+	assignFrom uint64
+	spent      int // of the timer budget, in this entry
+
+	sum            uint64 // of the rows' hashes
+	changed        []row
+	droppedChanged int
+	lastDigest     DigestResult
+
+	dec     decoder
+	scratch pack.Writer
+}
+
+// New returns an empty machine.
+func New(cfg Config, bodies BodyStore) *Machine {
+	m := &Machine{group: cfg.Group, limits: cfg.Limits.withDefaults(), bodies: bodies}
+	m.reset()
+	return m
+}
+
+// reset forgets all state.
+func (m *Machine) reset() {
+	*m = Machine{
+		group: m.group, limits: m.limits, bodies: m.bodies,
+		sessions:           map[uint64]*session{},
+		sessionsByKey:      map[sessionKey]*session{},
+		queues:             map[uint64]*queue{},
+		queuesByName:       map[string]*queue{},
+		consumers:          map[ConsumerID]*consumer{},
+		consumersByOrdinal: map[uint64]*consumer{},
+	}
+}
+
+// Apply applies one entry. An error means that this node must stop.
+func (m *Machine) Apply(index uint64, entry []byte) (*Effects, error) {
+	er, err := readEntry(entry)
+	if err != nil {
+		return nil, fmt.Errorf("entry %d: %w", index, err)
+	}
+	m.index = index
+	m.now = max(m.now, er.stamp)
+	eff := &Effects{Proposal: er.proposal, Results: make([]Result, 0, er.count)}
+	for range er.count {
+		kind, payload, err := er.next()
+		if err != nil {
+			return nil, fmt.Errorf("entry %d: %w", index, err)
+		}
+		eff.Results = append(eff.Results, Result{Kind: kind})
+		m.run(kind, payload, er.wall, &eff.Results[len(eff.Results)-1], eff)
+	}
+	m.fireTimers(eff)
+	m.assign(eff)
+	eff.Now, eff.NextTimer = m.now, m.NextTimer()
+	return eff, nil
+}
+
+// run runs one command. What does not decode is refused: Check has let nothing
+// of the kind into the log, and a panic would end every node.
+func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) {
+	var err error
+	switch kind {
+	case KindTerm:
+		var c term
+		if c, err = m.dec.decodeTerm(p); err == nil {
+			r.Status = m.beginTerm(c, eff)
+		}
+	case KindDetach:
+		var c detach
+		if c, err = m.dec.decodeDetach(p); err == nil {
+			r.Status = m.detach(c)
+		}
+	case KindHoldGrace:
+		r.Status = m.holdGrace()
+	case KindDigest:
+		m.lastDigest = DigestResult{Index: m.index, Digest: m.Digest()}
+		d := m.lastDigest
+		eff.Digest, r.Status = &d, StatusOK
+	case KindOpenSession:
+		var c openSession
+		if c, err = m.dec.decodeOpenSession(p); err == nil {
+			r.Status, r.Session = m.openSession(c)
+		}
+	case KindCloseSession:
+		var c closeSession
+		if c, err = m.dec.decodeCloseSession(p); err == nil {
+			r.Status = m.closeSession(c)
+		}
+	case KindPublish:
+		var c *publishFrame
+		if c, err = m.dec.decodePublish(p); err == nil {
+			r.Status, r.Publish = m.publish(c, wall, make([]PublishResult, 0, len(c.publishes)))
+		}
+	case KindSeal:
+		var c seal
+		if c, err = m.dec.decodeSeal(p); err == nil {
+			r.Status, r.Publish = m.seal(c)
+		}
+	case KindAttach:
+		var c attach
+		if c, err = m.dec.decodeAttach(p); err == nil {
+			r.Status = m.attach(c, r, eff)
+		}
+	case KindLeave:
+		var c leave
+		if c, err = m.dec.decodeLeave(p); err == nil {
+			r.Status = m.leave(c)
+		}
+	case KindSettle:
+		var c *settle
+		if c, err = m.dec.decodeSettle(p); err == nil {
+			r.Status, r.Settle = m.settle(c, nil)
+		}
+	case KindQueueCreate:
+		var c queueCreate
+		if c, err = m.dec.decodeQueueCreate(p); err == nil {
+			r.Status = m.createQueue(c, r)
+		}
+	case KindQueueDelete:
+		var c queueDelete
+		if c, err = m.dec.decodeQueueDelete(p); err == nil {
+			r.Status = m.deleteQueue(c, r)
+		}
+	case KindQueuePurge:
+		var c queuePurge
+		if c, err = m.dec.decodeQueuePurge(p); err == nil {
+			r.Status = m.purgeQueue(c, r)
+		}
+	default:
+		r.Status = StatusUnsupported
+	}
+	if err != nil {
+		r.Status = StatusMalformed
+	}
+}
+
+// own says whether a request is meant for this group of this cluster, and not
+// from before a restore.
+func (m *Machine) own(incarnation uint64, group uint32) Status {
+	if incarnation != m.incarnation || group != m.group {
+		return StatusWrongIncarnation
+	}
+	return StatusOK
+}
+
+// beginTerm runs the leader's first own entry. Nobody is attached to the new
+// leader yet, so everybody is detached: their leases last at least the grace
+// time, whatever was left of them, and nothing is assigned to consumers that
+// nobody can reach.
+func (m *Machine) beginTerm(c term, eff *Effects) Status {
+	if m.incarnation == 0 {
+		m.incarnation = c.incarnation
+	}
+	if c.incarnation != m.incarnation {
+		return StatusWrongIncarnation
+	}
+	m.leader, m.leaderNonce = c.node, c.nonce
+	m.graceHolds = 0
+	for _, ord := range sortedKeys(m.consumersByOrdinal) {
+		if c := m.consumersByOrdinal[ord]; c.attached {
+			m.detachConsumer(c)
+		}
+	}
+	eff.Term = &TermResult{Node: c.node, Nonce: c.nonce}
+	return StatusOK
+}
+
+// holdGrace keeps everybody's grace from ending while the leader still has
+// connections that wait to attach: a reconnect storm is no reason to redeliver.
+func (m *Machine) holdGrace() Status {
+	if m.graceHolds >= GraceHoldsMax {
+		return StatusStale
+	}
+	m.graceHolds++
+	m.graceFloor = max(m.graceFloor, m.now+Time(GraceTime))
+	return StatusOK
+}
+
+// fireTimers serves due timers, earliest first, until the budget is spent.
+func (m *Machine) fireTimers(eff *Effects) {
+	m.spent = 0
+	for {
+		t := m.timers.first()
+		if t == nil || t.at > m.now {
+			return
+		}
+		if m.spent >= m.limits.TimerBudget {
+			eff.More = true
+			return
+		}
+		switch t.kind {
+		case timerConsumer:
+			m.fireConsumer(m.consumersByOrdinal[t.id], eff)
+		case timerQueue:
+			m.fireQueue(m.queues[t.id])
+		case timerSession:
+			m.fireSession(m.sessions[t.id])
+		}
+	}
+}
+
+// Now returns cluster time.
+func (m *Machine) Now() Time { return m.now }
+
+// NextTimer returns when the earliest pending timer is due, 0 for none.
+func (m *Machine) NextTimer() Time {
+	if t := m.timers.first(); t != nil {
+		return t.at
+	}
+	return 0
+}
+
+// Index returns the index of the newest entry applied.
+func (m *Machine) Index() uint64 { return m.index }
+
+// Incarnation returns the cluster's life between restores; 0 before the first
+// term entry.
+func (m *Machine) Incarnation() uint64 { return m.incarnation }
+
+// DigestAt returns the digest of the newest digest entry; false before one.
+func (m *Machine) DigestAt() (DigestResult, bool) { return m.lastDigest, m.lastDigest.Index != 0 }
+
+// Counts are sums over the tables.
+type Counts struct {
+	Sessions, Outcomes, Queues, Consumers, Leases, Messages, Duplicates uint64
+}
+
+// Counts returns the sums over the tables.
+func (m *Machine) Counts() Counts {
+	return Counts{
+		Sessions: uint64(len(m.sessions)), Outcomes: uint64(m.outcomes), Queues: uint64(len(m.queues)),
+		Consumers: uint64(len(m.consumers)), Leases: uint64(m.leases), Messages: uint64(m.messages),
+		Duplicates: m.duplicates,
+	}
+}

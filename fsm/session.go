@@ -1,0 +1,321 @@
+package fsm
+
+import (
+	"cmp"
+	"slices"
+)
+
+// session is a producer's dedup identity. It belongs to one producer in one
+// group; its number is never reused.
+//
+// Invariant: outcomes holds sequences in [floor, floor+SessionWindow) only.
+type session struct {
+	record
+	number uint64
+	named  bool
+	name   string // the nonce's bytes when unnamed
+	label  string
+	epoch  uint64
+	nonce  Nonce // of the open that made the present epoch
+	floor  uint64
+	// highest is the highest sequence that ever had a record.
+	highest    uint64
+	outcomes   map[uint64]outcome
+	lastActive Time
+	timer      timer
+}
+
+// outcome is the record of one sequence at or above the floor.
+type outcome struct {
+	sealed   bool
+	checksum uint64
+	queue    uint64
+	lane     uint8
+	offset   uint64
+	count    uint32
+}
+
+// sessionKey keeps named and unnamed sessions in one table without letting a
+// name meet a nonce.
+type sessionKey struct {
+	named bool
+	name  string
+}
+
+func (s *session) key() sessionKey { return sessionKey{s.named, s.name} }
+
+func (o outcome) result(sequence uint64, duplicate bool) PublishResult {
+	if o.sealed {
+		return PublishResult{Sequence: sequence, Status: StatusSealed}
+	}
+	return PublishResult{
+		Sequence: sequence, Status: StatusOK, Duplicate: duplicate,
+		Queue: o.queue, Lane: o.lane, Offset: o.offset, Count: o.count,
+	}
+}
+
+func (s *session) result() SessionResult {
+	return SessionResult{
+		Number: s.number, Epoch: s.epoch, Floor: s.floor,
+		Next: max(s.floor, s.highest+1), Expiry: SessionExpiry,
+	}
+}
+
+// openSession opens a session, or raises the epoch of a named one. Who asks
+// names the epoch it expects, so a late copy of an older open has no effect.
+func (m *Machine) openSession(c openSession) (Status, SessionResult) {
+	if st := m.own(c.incarnation, c.group); st != StatusOK {
+		return st, SessionResult{}
+	}
+	key := sessionKey{c.named, c.name}
+	if !c.named {
+		key.name = string(c.nonce[:])
+	}
+	s := m.sessionsByKey[key]
+	switch {
+	case s == nil && c.expected != 0:
+		return StatusEpochMismatch, SessionResult{}
+	case s == nil && len(m.sessions) >= m.limits.SessionsMax:
+		return StatusSessionCap, SessionResult{}
+	case s == nil:
+		m.nextSession++
+		s = &session{
+			number: m.nextSession, named: c.named, name: key.name, label: c.label,
+			epoch: 1, nonce: c.nonce, floor: 1, outcomes: map[uint64]outcome{},
+		}
+		m.addSession(s)
+		s.timer = timer{kind: timerSession, id: s.number, pos: -1}
+		if !s.named {
+			m.timers.set(&s.timer, m.now+Time(SessionExpiry))
+		}
+	case s.nonce == c.nonce: // a repeat
+	case s.epoch != c.expected:
+		return StatusEpochMismatch, SessionResult{Number: s.number, Epoch: s.epoch}
+	default:
+		s.epoch++
+		s.nonce = c.nonce
+		s.label = c.label
+	}
+	s.lastActive = m.now
+	m.dirty(s)
+	return StatusOK, s.result()
+}
+
+func (m *Machine) addSession(s *session) {
+	m.sessions[s.number] = s
+	m.sessionsByKey[s.key()] = s
+}
+
+// closeSession ends a session by command. A repeat finds none and is fine.
+func (m *Machine) closeSession(c closeSession) Status {
+	if st := m.own(c.incarnation, c.group); st != StatusOK {
+		return st
+	}
+	s := m.sessions[c.session]
+	if s == nil {
+		return StatusOK
+	}
+	if st := s.judge(c.epoch); st != StatusOK {
+		return st
+	}
+	m.removeSession(s)
+	return StatusOK
+}
+
+func (m *Machine) removeSession(s *session) {
+	m.forget(s)
+	m.timers.set(&s.timer, never)
+	m.outcomes -= len(s.outcomes)
+	delete(m.sessions, s.number)
+	delete(m.sessionsByKey, s.key())
+}
+
+// judge compares a request's epoch with the present one.
+func (s *session) judge(epoch uint64) Status {
+	switch {
+	case epoch < s.epoch:
+		return StatusFenced
+	case epoch > s.epoch:
+		return StatusEpochMismatch
+	}
+	return StatusOK
+}
+
+// find returns the session of a request, or why it cannot be judged.
+func (m *Machine) findSession(incarnation uint64, group uint32, number, epoch uint64) (*session, Status) {
+	if st := m.own(incarnation, group); st != StatusOK {
+		return nil, st
+	}
+	s := m.sessions[number]
+	if s == nil {
+		return nil, StatusSessionExpired
+	}
+	return s, s.judge(epoch)
+}
+
+func (m *Machine) raiseFloor(s *session, floor uint64) {
+	if floor <= s.floor {
+		return
+	}
+	// The distance is the client's choice, the number of outcomes is bounded:
+	// walk the shorter one.
+	if floor-s.floor <= uint64(len(s.outcomes)) {
+		for seq := s.floor; seq < floor; seq++ {
+			m.dropOutcome(s, seq)
+		}
+	} else {
+		for seq := range s.outcomes {
+			if seq < floor {
+				m.dropOutcome(s, seq)
+			}
+		}
+	}
+	s.floor = floor
+}
+
+func (m *Machine) dropOutcome(s *session, seq uint64) {
+	if _, ok := s.outcomes[seq]; ok {
+		delete(s.outcomes, seq)
+		m.outcomes--
+	}
+}
+
+func (m *Machine) recordOutcome(s *session, seq uint64, o outcome) {
+	s.outcomes[seq] = o
+	s.highest = max(s.highest, seq)
+	m.outcomes++
+}
+
+// publish judges each copy of the frame by itself. dst is appended to.
+func (m *Machine) publish(c *publishFrame, wall int64, dst []PublishResult) (Status, []PublishResult) {
+	s, st := m.findSession(c.incarnation, c.group, c.session, c.epoch)
+	if st != StatusOK {
+		for _, p := range c.publishes {
+			dst = append(dst, PublishResult{Sequence: p.sequence, Status: st})
+		}
+		return st, dst
+	}
+	m.raiseFloor(s, c.floor)
+	s.lastActive = m.now
+	m.dirty(s)
+	q := m.queuesByName[string(c.queue)]
+	for _, p := range c.publishes {
+		dst = append(dst, m.publishOne(s, q, p, c.messages[p.first:p.first+p.count], wall))
+	}
+	return StatusOK, dst
+}
+
+// publishOne decides about one copy. The order is the rule: what was decided
+// before is answered before anything is judged anew, and a refusal records
+// nothing, so that a retry can still succeed.
+func (m *Machine) publishOne(s *session, q *queue, p publish, messages [][]byte, wall int64) PublishResult {
+	refuse := func(st Status) PublishResult { return PublishResult{Sequence: p.sequence, Status: st} }
+	switch {
+	case p.sequence < s.floor:
+		return refuse(StatusBelowFloor)
+	case p.sequence-s.floor >= SessionWindow:
+		return refuse(StatusWindowFull)
+	}
+	if o, ok := s.outcomes[p.sequence]; ok {
+		if !o.sealed && o.checksum != p.checksum {
+			return refuse(StatusBodyDiffers)
+		}
+		if !o.sealed {
+			m.duplicates++
+			if q := m.queues[o.queue]; q != nil {
+				q.counts.DuplicatesRefused++
+				m.dirty(q)
+			}
+		}
+		return o.result(p.sequence, true)
+	}
+	if p.after != 0 && p.after >= s.floor {
+		if _, ok := s.outcomes[p.after]; !ok {
+			return refuse(StatusOutOfOrder)
+		}
+	}
+	switch {
+	case q == nil:
+		return refuse(StatusNoQueue)
+	case q.full(uint64(p.count)):
+		return refuse(StatusQueueFull)
+	case m.outcomes >= m.limits.OutcomesMax:
+		return refuse(StatusOutcomeCap)
+	}
+	o := outcome{checksum: p.checksum, queue: q.number, offset: m.store(q, messages, wall), count: uint32(p.count)}
+	m.recordOutcome(s, p.sequence, o)
+	return o.result(p.sequence, false)
+}
+
+// seal closes sequences for good. It is never refused for room: what is
+// refused could never be called final, and the window would fill.
+func (m *Machine) seal(c seal) (Status, []PublishResult) {
+	s, st := m.findSession(c.incarnation, c.group, c.session, c.epoch)
+	if st != StatusOK {
+		return st, nil
+	}
+	s.lastActive = m.now
+	m.dirty(s)
+	rs := make([]PublishResult, 0, len(c.sequences))
+	for _, seq := range c.sequences {
+		o, recorded := s.outcomes[seq]
+		switch {
+		case seq < s.floor:
+			rs = append(rs, PublishResult{Sequence: seq, Status: StatusBelowFloor})
+			continue
+		case seq-s.floor >= SessionWindow:
+			rs = append(rs, PublishResult{Sequence: seq, Status: StatusWindowFull})
+			continue
+		case !recorded:
+			o = outcome{sealed: true}
+			m.recordOutcome(s, seq, o)
+		}
+		rs = append(rs, o.result(seq, false))
+	}
+	return StatusOK, rs
+}
+
+// Outcome says what is known of a sequence, and the session's present epoch.
+// StatusNotStored is no promise: a copy may still arrive until it is sealed.
+func (m *Machine) Outcome(incarnation, number, sequence uint64) (PublishResult, uint64) {
+	r := PublishResult{Sequence: sequence}
+	if incarnation != m.incarnation {
+		r.Status = StatusWrongIncarnation
+		return r, 0
+	}
+	s := m.sessions[number]
+	if s == nil {
+		r.Status = StatusSessionExpired
+		return r, 0
+	}
+	o, ok := s.outcomes[sequence]
+	switch {
+	case ok:
+		r = o.result(sequence, false)
+	case sequence < s.floor:
+		r.Status = StatusBelowFloor
+	default:
+		r.Status = StatusNotStored
+	}
+	return r, s.epoch
+}
+
+// fireSession ends an unnamed session that was idle for its expiry.
+func (m *Machine) fireSession(s *session) {
+	if due := s.lastActive + Time(SessionExpiry); due > m.now {
+		m.timers.set(&s.timer, due)
+		return
+	}
+	m.removeSession(s)
+	m.spent += 1 + len(s.outcomes)
+}
+
+// sortedOutcomes returns the sequences with an outcome, in order.
+func (s *session) sortedOutcomes() []uint64 {
+	seqs := make([]uint64, 0, len(s.outcomes))
+	for seq := range s.outcomes {
+		seqs = append(seqs, seq)
+	}
+	slices.SortFunc(seqs, cmp.Compare[uint64])
+	return seqs
+}

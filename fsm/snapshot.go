@@ -1,0 +1,281 @@
+package fsm
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"onceq/transport/wire/pack"
+)
+
+// The layout of a snapshot, big endian. It is on disk: append versions and
+// kinds, never change one.
+//
+//	"ONCEQSNP"  version (2)  group (4)
+//	sections:   kind (1)  length (4)  CRC32C of kind, length and payload (4)  payload
+//
+// A section holds rows of one table, each with its length (4) before it. The
+// scalars come first, queues before the consumers that refer to them, the end
+// section, with the number of sections before it, last: a snapshot without one
+// was cut short.
+const (
+	snapshotMagic   = "ONCEQSNP"
+	snapshotVersion = 1
+
+	sectionScalars   = 1
+	sectionSessions  = 2
+	sectionQueues    = 3
+	sectionConsumers = 4
+	sectionBodies    = 5
+	sectionEnd       = 255
+
+	sectionHeaderBytes = 9
+	sectionBytesTarget = 256 << 10 // a section is closed when it is larger
+	sectionBytesMax    = 1 << 30
+)
+
+// ErrBadSnapshot is returned by Restore for a snapshot that is damaged, cut
+// short, or of a version or group that this machine cannot take.
+var ErrBadSnapshot = errors.New("snapshot is damaged or not for this machine")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Snapshot is the state at an index. It does not change while Apply goes on.
+type Snapshot struct {
+	tables []byte // header and the sections of the tables
+	count  uint64 // sections in tables
+	bodies FrozenBodies
+}
+
+// Snapshot freezes the state.
+func (m *Machine) Snapshot() (*Snapshot, error) {
+	s := &Snapshot{tables: make([]byte, 0, 4096)}
+	s.tables = append(s.tables, snapshotMagic...)
+	s.tables = binary.BigEndian.AppendUint16(s.tables, snapshotVersion)
+	s.tables = binary.BigEndian.AppendUint32(s.tables, m.group)
+
+	w := sectionWriter{emit: func(b []byte) error { s.tables = append(s.tables, b...); return nil }}
+	var row pack.Writer
+	m.appendScalars(&row)
+	w.row(sectionScalars, row.Bytes())
+	for _, n := range sortedKeys(m.sessions) {
+		row.Reset()
+		m.sessions[n].appendRow(&row)
+		w.row(sectionSessions, row.Bytes())
+	}
+	for _, n := range sortedKeys(m.queues) {
+		row.Reset()
+		m.queues[n].appendRow(&row)
+		w.row(sectionQueues, row.Bytes())
+	}
+	for _, n := range sortedKeys(m.consumersByOrdinal) {
+		row.Reset()
+		m.consumersByOrdinal[n].appendRow(&row)
+		w.row(sectionConsumers, row.Bytes())
+	}
+	if err := w.flush(); err != nil {
+		return nil, err
+	}
+	s.count = w.sections
+	s.bodies = m.bodies.Freeze()
+	return s, nil
+}
+
+// Release lets the body store forget what was deleted meanwhile.
+func (s *Snapshot) Release() { s.bodies.Release() }
+
+// WriteTo writes the snapshot; it may run beside Apply.
+func (s *Snapshot) WriteTo(out io.Writer) (int64, error) {
+	var written int64
+	emit := func(b []byte) error {
+		n, err := out.Write(b)
+		written += int64(n)
+		return err
+	}
+	if err := emit(s.tables); err != nil {
+		return written, err
+	}
+	w := sectionWriter{emit: emit, sections: s.count}
+	var row pack.Writer
+	err := s.bodies.Each(func(queue uint64, lane uint8, offset uint64, publishedAt int64, message []byte) error {
+		row.Reset()
+		row.Array(5)
+		row.Uint(queue)
+		row.Uint(uint64(lane))
+		row.Uint(offset)
+		row.Int(publishedAt)
+		row.Bin(message)
+		return w.row(sectionBodies, row.Bytes())
+	})
+	if err == nil {
+		err = w.flush()
+	}
+	if err == nil {
+		row.Reset()
+		row.Uint(w.sections)
+		w.row(sectionEnd, row.Bytes())
+		err = w.flush()
+	}
+	return written, err
+}
+
+// sectionWriter collects rows of one kind into sections.
+type sectionWriter struct {
+	emit     func([]byte) error
+	kind     byte
+	buf      []byte
+	sections uint64
+}
+
+func (w *sectionWriter) row(kind byte, row []byte) error {
+	if len(w.buf) > 0 && (kind != w.kind || len(w.buf) >= sectionBytesTarget) {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	if len(w.buf) == 0 {
+		w.kind = kind
+		w.buf = append(w.buf, make([]byte, sectionHeaderBytes)...)
+	}
+	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(len(row)))
+	w.buf = append(w.buf, row...)
+	return nil
+}
+
+func (w *sectionWriter) flush() error {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	w.buf[0] = w.kind
+	binary.BigEndian.PutUint32(w.buf[1:], uint32(len(w.buf)-sectionHeaderBytes))
+	binary.BigEndian.PutUint32(w.buf[5:], sectionSum(w.buf[:5], w.buf[sectionHeaderBytes:]))
+	w.sections++
+	err := w.emit(w.buf)
+	w.buf = w.buf[:0]
+	return err
+}
+
+func sectionSum(head, payload []byte) uint32 {
+	return crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, payload)
+}
+
+// Restore replaces the whole state, also by an older one: a follower may be
+// handed a snapshot from before what it has applied. After an error the machine
+// must not be used.
+func (m *Machine) Restore(in io.Reader) error {
+	br := bufio.NewReaderSize(in, 1<<20)
+	head := make([]byte, len(snapshotMagic)+6)
+	if _, err := io.ReadFull(br, head); err != nil {
+		return fmt.Errorf("%w: header: %w", ErrBadSnapshot, err)
+	}
+	version := binary.BigEndian.Uint16(head[len(snapshotMagic):])
+	group := binary.BigEndian.Uint32(head[len(snapshotMagic)+2:])
+	switch {
+	case string(head[:len(snapshotMagic)]) != snapshotMagic:
+		return fmt.Errorf("%w: it does not begin with %s", ErrBadSnapshot, snapshotMagic)
+	case version != snapshotVersion:
+		return fmt.Errorf("%w: version %d, this build knows %d", ErrBadSnapshot, version, snapshotVersion)
+	case group != m.group:
+		return fmt.Errorf("%w: of group %d, not %d", ErrBadSnapshot, group, m.group)
+	}
+	m.reset()
+	m.bodies.Reset()
+	at := int64(len(head))
+	deleted := map[uint64]*queue{}
+	for sections := uint64(0); ; sections++ {
+		kind, payload, err := readSection(br)
+		if err != nil {
+			return fmt.Errorf("%w: section %d at byte %d: %w", ErrBadSnapshot, sections, at, err)
+		}
+		done, err := m.restoreSection(kind, payload, sections, deleted)
+		if err != nil {
+			return fmt.Errorf("%w: section %d (kind %d) at byte %d: %w", ErrBadSnapshot, sections, kind, at, err)
+		}
+		if done {
+			break
+		}
+		at += int64(sectionHeaderBytes + len(payload))
+	}
+	for _, n := range sortedKeys(m.queues) {
+		if q := m.queues[n]; q.assignable() {
+			m.wake(q)
+		}
+	}
+	return nil
+}
+
+// readSection grows its buffer with the bytes that arrive, not with the length
+// that a damaged header claims.
+func readSection(br *bufio.Reader) (byte, []byte, error) {
+	var head [sectionHeaderBytes]byte
+	if _, err := io.ReadFull(br, head[:]); err != nil {
+		return 0, nil, noEOF(err)
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n > sectionBytesMax {
+		return 0, nil, fmt.Errorf("length %d is above %d", n, sectionBytesMax)
+	}
+	payload, err := io.ReadAll(io.LimitReader(br, int64(n)))
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(payload) != int(n) {
+		return 0, nil, io.ErrUnexpectedEOF
+	}
+	if sum := sectionSum(head[:5], payload); sum != binary.BigEndian.Uint32(head[5:]) {
+		return 0, nil, errors.New("checksum mismatch")
+	}
+	return head[0], payload, nil
+}
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (m *Machine) restoreSection(kind byte, payload []byte, before uint64, deleted map[uint64]*queue) (done bool, err error) {
+	var r pack.Reader
+	for len(payload) > 0 {
+		if len(payload) < 4 {
+			return false, io.ErrUnexpectedEOF
+		}
+		n := int(binary.BigEndian.Uint32(payload))
+		if payload = payload[4:]; n > len(payload) {
+			return false, io.ErrUnexpectedEOF
+		}
+		r.Reset(payload[:n:n])
+		payload = payload[n:]
+		switch kind {
+		case sectionScalars:
+			m.readScalars(&r)
+		case sectionSessions:
+			m.readSession(&r)
+		case sectionQueues:
+			m.readQueue(&r)
+		case sectionConsumers:
+			m.readConsumer(&r, deleted)
+		case sectionBodies:
+			r.ArrayExact(5)
+			queue, lane, offset, publishedAt, message := r.Uint(), r.Uint8(), r.Uint(), r.Int(), r.Bin(PayloadBytesMax)
+			if r.Err() == nil {
+				m.bodies.Put(queue, lane, offset, publishedAt, message)
+			}
+		case sectionEnd:
+			if n := r.Uint(); n != before {
+				return false, fmt.Errorf("%d sections, %d were written", before, n)
+			}
+			done = true
+		default:
+			return false, fmt.Errorf("unknown kind")
+		}
+		if err := r.Done(); err != nil {
+			return false, err
+		}
+	}
+	return done, nil
+}
