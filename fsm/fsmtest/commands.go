@@ -1,0 +1,107 @@
+// Package fsmtest helps to test the queue machine: builders for entries, and
+// Model, a slow and obvious queue to run against the real one. Tests alone
+// import it.
+package fsmtest
+
+import (
+	"onceq/fsm"
+	"onceq/transport/wire"
+	"onceq/transport/wire/pack"
+)
+
+// Incarnation and Group are those of every machine in these tests.
+const (
+	Incarnation = 0x0ce9
+	Group       = 1
+)
+
+// Command is one command in both forms: decoded for the model, encoded for the
+// machine.
+type Command struct {
+	Kind    fsm.Kind
+	Payload []byte
+	// Request is the wire struct that Payload encodes, or a Term, Detach,
+	// HoldGrace or DigestCommand.
+	Request any
+}
+
+// Term, Detach, HoldGrace and DigestCommand are the commands that leaders make.
+type (
+	Term struct {
+		Node  string
+		Nonce fsm.Nonce
+	}
+	Detach struct {
+		Consumer fsm.ConsumerID
+		N        uint64
+	}
+	HoldGrace     struct{}
+	DigestCommand struct{}
+)
+
+type appender interface{ Append(*pack.Writer) }
+
+func encode(m appender) []byte {
+	var w pack.Writer
+	m.Append(&w)
+	return w.Bytes()
+}
+
+// New encodes a request. It panics for a type that is no command.
+func New(request any) Command {
+	c := Command{Request: request}
+	switch r := request.(type) {
+	case Term:
+		c.Kind, c.Payload = fsm.KindTerm, fsm.TermPayload(r.Node, r.Nonce, Incarnation)
+	case Detach:
+		c.Kind, c.Payload = fsm.KindDetach, fsm.DetachPayload(r.Consumer, r.N)
+	case HoldGrace:
+		c.Kind, c.Payload = fsm.KindHoldGrace, fsm.HoldGracePayload()
+	case DigestCommand:
+		c.Kind, c.Payload = fsm.KindDigest, fsm.DigestPayload()
+	case wire.OpenSession:
+		c.Kind, c.Payload = fsm.KindOpenSession, encode(r)
+	case wire.CloseSession:
+		c.Kind, c.Payload = fsm.KindCloseSession, encode(r)
+	case wire.PublishFrame:
+		c.Kind, c.Payload = fsm.KindPublish, encode(r)
+	case wire.Seal:
+		c.Kind, c.Payload = fsm.KindSeal, encode(r)
+	case wire.Attach:
+		c.Kind, c.Payload = fsm.KindAttach, encode(r)
+	case wire.Leave:
+		c.Kind, c.Payload = fsm.KindLeave, encode(r)
+	case wire.Settle:
+		c.Kind, c.Payload = fsm.KindSettle, encode(r)
+	case wire.QueueCreate:
+		c.Kind, c.Payload = fsm.KindQueueCreate, encode(r)
+	case wire.QueueDelete:
+		c.Kind, c.Payload = fsm.KindQueueDelete, encode(r)
+	case wire.QueuePurge:
+		c.Kind, c.Payload = fsm.KindQueuePurge, encode(r)
+	default:
+		panic("fsmtest: not a command")
+	}
+	return c
+}
+
+// Entry encodes an entry of commands.
+func Entry(proposal uint64, stamp fsm.Time, wall int64, cs ...Command) []byte {
+	w := fsm.NewEntry(proposal)
+	for _, c := range cs {
+		w.Add(c.Kind, c.Payload)
+	}
+	return w.Finish(stamp, wall)
+}
+
+// Frame returns a publish frame with one publish, its checksum set.
+func Frame(session, epoch, floor, sequence, after uint64, queue string, bodies ...string) wire.PublishFrame {
+	ms := make([]wire.Message, len(bodies))
+	for i, b := range bodies {
+		ms[i].Body = []byte(b)
+	}
+	return wire.PublishFrame{
+		Incarnation: Incarnation, Group: Group, Session: session, Epoch: epoch, Floor: floor, Queue: queue,
+		Publishes: []wire.Publish{{Sequence: sequence, After: after, Checksum: wire.PublishChecksum(queue, ms), Messages: ms}},
+	}
+}

@@ -1,0 +1,411 @@
+package fsm_test
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"onceq/fsm"
+	"onceq/fsm/fsmtest"
+	"onceq/fsm/storage"
+	"onceq/transport/wire"
+)
+
+// TestScripts runs testdata/*.txt, which read as the manual of the machine's
+// features. Each `entry at=TIME` is one log entry of the commands below it;
+// `state` prints the tables; `restore` goes on with a machine that was restored
+// from a snapshot and must have the same digest.
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if !strings.HasSuffix(path, ".txt") {
+			return
+		}
+		s := newScript(t)
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			s.t = t
+			return s.run(d)
+		})
+	})
+}
+
+type script struct {
+	t      *testing.T
+	m      *fsm.Machine
+	limits fsm.Limits
+	bodies *storage.Memory
+	index  uint64
+	now    fsm.Time
+	queues map[uint64]string
+}
+
+func newScript(t *testing.T) *script {
+	s := &script{t: t, queues: map[uint64]string{}}
+	s.m, s.bodies = s.fresh()
+	return s
+}
+
+func (s *script) fresh() (*fsm.Machine, *storage.Memory) {
+	b := storage.NewMemory()
+	return fsm.New(fsm.Config{Group: fsmtest.Group, Limits: s.limits}, b), b
+}
+
+func (s *script) run(d *datadriven.TestData) string {
+	switch d.Cmd {
+	case "limits":
+		s.limits = fsm.Limits{}
+		for _, a := range d.CmdArgs {
+			n, err := strconv.Atoi(a.Vals[0])
+			if err != nil {
+				d.Fatalf(s.t, "%v", err)
+			}
+			switch a.Key {
+			case "sessions":
+				s.limits.SessionsMax = n
+			case "outcomes":
+				s.limits.OutcomesMax = n
+			case "consumers":
+				s.limits.ConsumersMax = n
+			case "queues":
+				s.limits.QueuesMax = n
+			case "timers":
+				s.limits.TimerBudget = n
+			case "assignments":
+				s.limits.AssignmentBudget = n
+			default:
+				d.Fatalf(s.t, "unknown limit %s", a.Key)
+			}
+		}
+		s.m, s.bodies = s.fresh()
+		return ""
+	case "entry":
+		return s.entry(d)
+	case "state":
+		return s.state()
+	case "restore":
+		return s.restore()
+	case "outcome":
+		var session, seq uint64
+		d.ScanArgs(s.t, "s", &session)
+		d.ScanArgs(s.t, "seq", &seq)
+		r, epoch := s.m.Outcome(fsmtest.Incarnation, session, seq)
+		return fmt.Sprintf("%s (epoch %d)\n", s.publishResult(r), epoch)
+	}
+	d.Fatalf(s.t, "unknown directive %q", d.Cmd)
+	return ""
+}
+
+func (s *script) entry(d *datadriven.TestData) string {
+	if d.HasArg("at") {
+		var at string
+		d.ScanArgs(s.t, "at", &at)
+		s.now = fsm.Time(duration(s.t, at))
+	}
+	var cs []fsmtest.Command
+	for line := range strings.Lines(d.Input) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			cs = append(cs, parseCommand(s.t, line))
+		}
+	}
+	for _, c := range cs {
+		if c.Kind < fsm.KindOpenSession {
+			continue
+		}
+		if err := fsm.Check(c.Kind, c.Payload, s.limits); err != nil {
+			return fmt.Sprintf("check: %v\n", err)
+		}
+	}
+	s.index++
+	eff, err := s.m.Apply(s.index, fsmtest.Entry(s.index, s.now, 0, cs...))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, q := range s.m.Queues() {
+		s.queues[q.Number] = q.Name
+		if q.Counts.Stored != q.Counts.Sum() {
+			s.t.Fatalf("queue %s: stored %d, states add up to %d", q.Name, q.Counts.Stored, q.Counts.Sum())
+		}
+	}
+	var b strings.Builder
+	for _, r := range eff.Results {
+		b.WriteString(s.result(r))
+	}
+	for _, dl := range eff.Deliveries {
+		fmt.Fprintf(&b, "-> %s/%d #%d %s attempt %d until %v\n", name(dl.Consumer), dl.N, dl.Number, s.place(dl.Queue, dl.Offset), dl.Attempt, time.Duration(dl.Deadline))
+	}
+	for _, l := range eff.Lost {
+		if l.Gone {
+			fmt.Fprintf(&b, "gone: %s/%d\n", name(l.Consumer), l.N)
+			continue
+		}
+		fmt.Fprintf(&b, "lost: %s/%d %s\n", name(l.Consumer), l.N, states(l.Lost))
+	}
+	if eff.More {
+		b.WriteString("more is due\n")
+	}
+	return b.String()
+}
+
+func (s *script) place(queue, offset uint64) string {
+	return fmt.Sprintf("%s/%d", s.queues[queue], offset)
+}
+
+func (s *script) publishResult(r fsm.PublishResult) string {
+	out := fmt.Sprintf("%d %s", r.Sequence, status(r.Status))
+	if r.Status == fsm.StatusOK {
+		out += " " + s.place(r.Queue, r.Offset)
+		if r.Count > 1 {
+			out += fmt.Sprintf("..%d", r.Offset+uint64(r.Count)-1)
+		}
+		if r.Duplicate {
+			out += " duplicate"
+		}
+	}
+	return out
+}
+
+func (s *script) result(r fsm.Result) string {
+	out := kinds[r.Kind] + ": "
+	switch r.Kind {
+	case fsm.KindPublish, fsm.KindSeal:
+		var rs []string
+		for _, p := range r.Publish {
+			rs = append(rs, s.publishResult(p))
+		}
+		if rs == nil {
+			return out + status(r.Status) + "\n"
+		}
+		return out + strings.Join(rs, ", ") + "\n"
+	case fsm.KindOpenSession:
+		out += status(r.Status)
+		if r.Session.Number != 0 {
+			out += fmt.Sprintf(" s%d epoch %d", r.Session.Number, r.Session.Epoch)
+		}
+		if r.Status == fsm.StatusOK {
+			out += fmt.Sprintf(" floor %d next %d", r.Session.Floor, r.Session.Next)
+		}
+	case fsm.KindAttach:
+		out += status(r.Status)
+		if r.Status == fsm.StatusOK {
+			out += fmt.Sprintf(" next #%d", r.Attach.Next)
+			if len(r.Attach.States) > 0 {
+				out += " " + states(r.Attach.States)
+			}
+		}
+	case fsm.KindSettle:
+		out += status(r.Status)
+		if len(r.Settle) > 0 {
+			out += " " + states(r.Settle)
+		}
+	case fsm.KindQueuePurge, fsm.KindQueueDelete:
+		out += fmt.Sprintf("%s removed %d", status(r.Status), r.Removed)
+	case fsm.KindQueueCreate:
+		out += status(r.Status)
+		if r.Status == fsm.StatusOK {
+			out += fmt.Sprintf(" number %d", r.Queue.Number)
+		}
+		if r.Conflict != "" {
+			out += ": " + r.Conflict
+		}
+	default:
+		out += status(r.Status)
+	}
+	return out + "\n"
+}
+
+func (s *script) state() string {
+	var b strings.Builder
+	for _, q := range s.m.Queues() {
+		c := q.Counts
+		fmt.Fprintf(&b, "%s: stored %d = ready %d + leased %d + delayed %d + acked %d + purged %d", q.Name, c.Stored, c.Ready, c.Leased, c.Delayed, c.Acked, c.Purged)
+		fmt.Fprintf(&b, "; delivered %d, redelivered: expired %d, nacked %d, gone %d, left %d; duplicates refused %d\n",
+			c.Delivered, c.RedeliveredExpired, c.RedeliveredNacked, c.RedeliveredGone, c.RedeliveredLeft, c.DuplicatesRefused)
+	}
+	c := s.m.Counts()
+	fmt.Fprintf(&b, "sessions %d, outcomes %d, consumers %d, leases %d, messages %d, bodies %d\n", c.Sessions, c.Outcomes, c.Consumers, c.Leases, c.Messages, s.bodies.Len())
+	return b.String()
+}
+
+func (s *script) restore() string {
+	m, b := s.fresh()
+	restore(s.t, s.m, m)
+	if got, want := m.Digest(), s.m.Digest(); got != want {
+		s.t.Fatalf("digest %016x after restore, %016x before", got, want)
+	}
+	s.m, s.bodies = m, b
+	return "same digest\n"
+}
+
+// restore takes a snapshot of one machine into another.
+func restore(t interface{ Fatal(...any) }, from, to *fsm.Machine) {
+	snap, err := from.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Release()
+	var buf bytes.Buffer
+	if _, err := snap.WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Restore(&buf); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// parseCommand reads lines such as
+//
+//	term node=n1
+//	create orders lease=30s length=10
+//	open nonce=a [name=svc expect=1]
+//	publish orders s=1 [epoch=1] [floor=1] seq=1 [after=..] body [body ...]
+//	seal s=1 seq=1,2
+//	attach c1 n=1 queue=orders credit=2 [done=1] [unsettled=1-3,5]
+//	ack|nack|extend c1 1-3 [time=5s] [done=4]
+//	leave c1 n=1 [unhandled=2-3]
+//	detach c1 n=1
+func parseCommand(t *testing.T, line string) fsmtest.Command {
+	words := strings.Fields(line)
+	args := map[string]string{}
+	var plain []string
+	for _, w := range words[1:] {
+		if k, v, ok := strings.Cut(w, "="); ok {
+			args[k] = v
+		} else {
+			plain = append(plain, w)
+		}
+	}
+	num := func(key string, otherwise uint64) uint64 {
+		v, ok := args[key]
+		if !ok {
+			return otherwise
+		}
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		return n
+	}
+	const inc, grp = fsmtest.Incarnation, fsmtest.Group
+	switch verb := words[0]; verb {
+	case "term":
+		return fsmtest.New(fsmtest.Term{Node: args["node"]})
+	case "hold-grace":
+		return fsmtest.New(fsmtest.HoldGrace{})
+	case "digest":
+		return fsmtest.New(fsmtest.DigestCommand{})
+	case "detach":
+		return fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID(consumer(plain[0])), N: num("n", 1)})
+	case "create":
+		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: plain[0], Settings: wire.QueueSettings{
+			LeaseTime: duration(t, args["lease"]), LengthMax: num("length", 0),
+		}})
+	case "delete":
+		return fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: num("number", 1)})
+	case "purge":
+		return fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: num("number", 1), Revision: num("revision", 1), Nonce: nonce(args["nonce"])})
+	case "open":
+		return fsmtest.New(wire.OpenSession{
+			Incarnation: num("incarnation", inc), Group: grp, Named: args["name"] != "", Name: args["name"],
+			ExpectedEpoch: num("expect", 0), Nonce: nonce(args["nonce"]),
+		})
+	case "close":
+		return fsmtest.New(wire.CloseSession{Incarnation: inc, Group: grp, Session: num("s", 1), Epoch: num("epoch", 1)})
+	case "publish":
+		f := fsmtest.Frame(num("s", 1), num("epoch", 1), num("floor", 0), num("seq", 0), num("after", 0), plain[0], plain[1:]...)
+		f.Incarnation = num("incarnation", inc)
+		if args["sum"] == "bad" {
+			f.Publishes[0].Checksum++
+		}
+		if len(args["key"]) > 0 {
+			f.Publishes[0].Messages[0].OrderingKey = args["key"]
+		}
+		return fsmtest.New(f)
+	case "seal":
+		s := wire.Seal{Incarnation: inc, Group: grp, Session: num("s", 1), Epoch: num("epoch", 1)}
+		for _, r := range ranges(t, args["seq"]) {
+			for n := r.From; n <= r.To; n++ {
+				s.Sequences = append(s.Sequences, n)
+			}
+		}
+		return fsmtest.New(s)
+	case "attach":
+		return fsmtest.New(wire.Attach{
+			Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), N: num("n", 1), Queue: args["queue"],
+			Credit: uint32(num("credit", 1)), Done: num("done", 1), Unsettled: ranges(t, args["unsettled"]),
+		})
+	case "leave":
+		return fsmtest.New(wire.Leave{
+			Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), N: num("n", 1),
+			Done: num("done", 1), NotHandled: ranges(t, args["unhandled"]),
+		})
+	case "ack", "nack", "extend":
+		v := map[string]wire.SettleVerb{"ack": wire.VerbAck, "nack": wire.VerbNack, "extend": wire.VerbExtend}[verb]
+		s := wire.Settle{Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), Done: num("done", 1)}
+		for _, r := range ranges(t, plain[1]) {
+			s.Items = append(s.Items, wire.SettleItem{From: r.From, To: r.To, Verb: v, Time: duration(t, args["time"])})
+		}
+		return fsmtest.New(s)
+	default:
+		t.Fatalf("unknown command %q", line)
+		panic("unreachable")
+	}
+}
+
+func consumer(s string) (id wire.ConsumerID) { copy(id[:], s); return id }
+func nonce(s string) (n wire.Nonce)          { copy(n[:], s); return n }
+func name(id fsm.ConsumerID) string          { return strings.TrimRight(string(id[:]), "\x00") }
+
+func duration(t *testing.T, s string) time.Duration {
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func ranges(t *testing.T, s string) (rs []wire.Range) {
+	if s == "" {
+		return nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		from, to, ok := strings.Cut(part, "-")
+		if !ok {
+			to = from
+		}
+		a, err1 := strconv.ParseUint(from, 10, 64)
+		b, err2 := strconv.ParseUint(to, 10, 64)
+		if err1 != nil || err2 != nil {
+			t.Fatalf("bad range %q", part)
+		}
+		rs = append(rs, wire.Range{From: a, To: b})
+	}
+	return rs
+}
+
+func states(ds []fsm.DeliveryState) string {
+	var out []string
+	for _, d := range ds {
+		r := fmt.Sprintf("#%d", d.From)
+		if d.To != d.From {
+			r += fmt.Sprintf("-%d", d.To)
+		}
+		out = append(out, r+" "+wire.LeaseState(d.State).String())
+	}
+	return strings.Join(out, ", ")
+}
+
+func status(s fsm.Status) string { return wire.Status(s).String() }
+
+var kinds = map[fsm.Kind]string{
+	fsm.KindTerm: "term", fsm.KindDetach: "detach", fsm.KindHoldGrace: "hold-grace", fsm.KindDigest: "digest",
+	fsm.KindOpenSession: "open", fsm.KindCloseSession: "close", fsm.KindPublish: "publish", fsm.KindSeal: "seal",
+	fsm.KindAttach: "attach", fsm.KindLeave: "leave", fsm.KindSettle: "settle",
+	fsm.KindQueueCreate: "create", fsm.KindQueueDelete: "delete", fsm.KindQueuePurge: "purge",
+}
