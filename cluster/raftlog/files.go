@@ -1,0 +1,126 @@
+package raftlog
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	wal "github.com/hashicorp/raft-wal"
+	"go.etcd.io/bbolt"
+)
+
+// What is in the directory of a Store.
+const (
+	stableFile = "stable.db" // boltdb: term, vote
+	boltFile   = "log.db"    // boltdb: the log, with KindBolt
+	walDir     = "wal"       // raft-wal: the log, with KindWAL
+)
+
+// lockWait is how long to wait for another process that has the files open.
+const lockWait = 2 * time.Second
+
+// openFiles opens or makes the two stores. closers are in closing order.
+func openFiles(o Options) (log raft.LogStore, stable raft.StableStore, closers []io.Closer, err error) {
+	if err := refuseOtherKind(o); err != nil {
+		return nil, nil, nil, err
+	}
+	if err := makeDir(o.Dir); err != nil {
+		return nil, nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			for _, c := range closers {
+				_ = c.Close()
+			}
+		}
+	}()
+	// The stable store comes first: its file lock keeps a second process out of the log too.
+	votes, err := openBolt(filepath.Join(o.Dir, stableFile))
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("open stable store: %w", err)
+	}
+	closers = []io.Closer{votes}
+	if o.Kind == KindBolt {
+		b, err := openBolt(filepath.Join(o.Dir, boltFile))
+		if err != nil {
+			return nil, nil, closers, err
+		}
+		log, closers = b, []io.Closer{b, votes}
+	} else {
+		w, err := openWAL(o)
+		if err != nil {
+			return nil, nil, closers, err
+		}
+		log, closers = w, []io.Closer{w, votes}
+	}
+	// boltdb fsyncs its file, not the directory that names it: without this a power loss could take a vote with the whole file.
+	return log, votes, closers, syncDir(o.Dir)
+}
+
+// refuseOtherKind keeps a node from starting with an empty log beside its full one.
+func refuseOtherKind(o Options) error {
+	other, name := KindWAL, walDir
+	if o.Kind == KindWAL {
+		other, name = KindBolt, boltFile
+	}
+	if _, err := os.Stat(filepath.Join(o.Dir, name)); err == nil {
+		return fmt.Errorf("this log was made by %q and cannot be opened as %q", other, o.Kind)
+	} else if !os.IsNotExist(err) {
+		return err
+	}
+	return nil
+}
+
+// openBolt opens a boltdb file. Each commit is fsynced. The free list is not written with each commit (it is rebuilt at start) and
+// is a map, since a long log makes it long and an array is searched whole.
+func openBolt(path string) (*raftboltdb.BoltStore, error) {
+	return raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout:        lockWait,
+			NoFreelistSync: true,
+			FreelistType:   bbolt.FreelistMapType,
+		},
+		MsgpackUseNewTimeFormat: true,
+	})
+}
+
+func openWAL(o Options) (*wal.WAL, error) {
+	dir := filepath.Join(o.Dir, walDir)
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	w, err := wal.Open(dir, wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(HCLog(o.Logger).Named("wal")))
+	if err != nil {
+		return nil, err
+	}
+	if err := syncDir(dir); err != nil {
+		_ = w.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// makeDir makes the directory and makes its name durable.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(filepath.Clean(dir)))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if cerr := d.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

@@ -1,0 +1,232 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/raft"
+)
+
+// ErrStaleSnapshot is wrapped by the error for a snapshot that is older than what this node has. The library would take it: the
+// state machine would go back, and the log behind it, which this node has acknowledged, would be deleted. A request that was
+// under way for a long time can bring one; with the header entry no leader ever needs it.
+var ErrStaleSnapshot = errors.New("snapshot is older than what this node has")
+
+// ErrSnapshotDamaged is wrapped by the error for a snapshot that cannot be read.
+var ErrSnapshotDamaged = errors.New("snapshot is damaged")
+
+// The layout of raft's FileSnapshotStore.
+const (
+	fileSnapshotsDir = "snapshots"
+	fileSnapshotTemp = ".tmp"
+)
+
+// snapshots wraps a snapshot store:
+//   - the newest one is reported to the log, at start and after each that closed well;
+//   - the newest one is read back, at start and before Close returns, since raft truncates the log next;
+//   - List names the newest only. raft goes on to an older one when it cannot restore the newest, and then lacks the entries between
+//     the two; stopping is right, and the operator readmits the node;
+//   - an older one is refused.
+type snapshots struct {
+	inner  raft.SnapshotStore
+	newest func(index, term uint64)
+	stale  func(index uint64) error
+	fail   func(error) error
+}
+
+// OpenSnapshots opens the snapshots in files below dir, or makes the directory, and keeps the newest retain of them. onNewest is
+// called with the newest one, now and after each new one.
+func OpenSnapshots(dir string, retain int, onNewest func(index, term uint64), logger *slog.Logger) (raft.SnapshotStore, error) {
+	inner, err := openFileSnapshots(dir, retain, logger)
+	if err != nil {
+		return nil, err
+	}
+	return wrapSnapshots(&snapshots{
+		inner:  inner,
+		newest: onNewest,
+		stale:  func(uint64) error { return nil },
+		fail:   func(err error) error { return err },
+	})
+}
+
+// OpenSnapshots opens the snapshots in files below dir for this log. An error of one that is being written ends the process, like
+// every storage error.
+func (s *Store) OpenSnapshots(dir string, retain int) (raft.SnapshotStore, error) {
+	inner, err := openFileSnapshots(dir, retain, s.logger)
+	if err != nil {
+		return nil, err
+	}
+	return s.WrapSnapshots(inner)
+}
+
+// WrapSnapshots does for any snapshot store what OpenSnapshots does for files.
+func (s *Store) WrapSnapshots(inner raft.SnapshotStore) (raft.SnapshotStore, error) {
+	return wrapSnapshots(&snapshots{inner: inner, newest: s.SetSnapshot, stale: s.staleSnapshot, fail: s.fail})
+}
+
+// staleSnapshot refuses a second copy of the newest snapshot once the log has gone on behind it.
+func (s *Store) staleSnapshot(index uint64) error {
+	if index != s.newestSnapshot().index {
+		return nil
+	}
+	last, err := s.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last > index {
+		return fmt.Errorf("%w: %d is the newest here, and the log reaches %d", ErrStaleSnapshot, index, last)
+	}
+	return nil
+}
+
+func openFileSnapshots(dir string, retain int, logger *slog.Logger) (raft.SnapshotStore, error) {
+	if logger == nil {
+		logger = slog.Default()
+	}
+	if err := makeDir(dir); err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	if err := tidyFileSnapshots(filepath.Join(dir, fileSnapshotsDir), logger); err != nil {
+		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retain, HCLog(logger).Named("snapshot"))
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	if err := syncDir(dir); err != nil {
+		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	return inner, nil
+}
+
+// tidyFileSnapshots removes what a crash left half written, which the library never does, and refuses a snapshot whose
+// description is gone, which the library passes over as if there were none.
+func tidyFileSnapshots(dir string, logger *slog.Logger) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case !e.IsDir():
+		case strings.HasSuffix(e.Name(), fileSnapshotTemp):
+			logger.Info("removing an unfinished snapshot", "path", path)
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		default:
+			if err := readSnapshotMeta(path); err != nil {
+				return fmt.Errorf("%s: %w: %w", path, ErrSnapshotDamaged, err)
+			}
+		}
+	}
+	return nil
+}
+
+func wrapSnapshots(s *snapshots) (raft.SnapshotStore, error) {
+	meta, err := s.readNewest()
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	if meta != nil {
+		s.newest(meta.Index, meta.Term)
+	}
+	return s, nil
+}
+
+// readNewest reads the newest snapshot through, and returns nil when there is none.
+func (s *snapshots) readNewest() (*raft.SnapshotMeta, error) {
+	all, err := s.inner.List()
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	meta, r, err := s.inner.Open(all[0].ID) // FileSnapshotStore computes the checksum of the whole file in Open
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrSnapshotDamaged, all[0].ID, err)
+	}
+	return meta, r.Close()
+}
+
+// List returns the newest snapshot.
+func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
+	all, err := s.inner.List()
+	return all[:min(1, len(all))], err
+}
+
+// Open returns the content of a snapshot.
+func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	return s.inner.Open(id)
+}
+
+// Create begins a snapshot, unless it is older than the newest.
+func (s *snapshots) Create(v raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	all, err := s.inner.List()
+	if err != nil {
+		return nil, err
+	}
+	if len(all) > 0 && index < all[0].Index {
+		return nil, fmt.Errorf("%w: %d, newest %d", ErrStaleSnapshot, index, all[0].Index)
+	}
+	if err := s.stale(index); err != nil {
+		return nil, err
+	}
+	sink, err := s.inner.Create(v, index, term, conf, confIndex, t)
+	if err != nil {
+		return nil, s.fail(fmt.Errorf("create snapshot at %d: %w", index, err))
+	}
+	return &snapshotSink{SnapshotSink: sink, store: s, index: index}, nil
+}
+
+// snapshotSink writes one snapshot. raft uses it from one goroutine.
+type snapshotSink struct {
+	raft.SnapshotSink
+	store *snapshots
+	index uint64
+	done  bool
+}
+
+func (k *snapshotSink) Write(b []byte) (int, error) {
+	n, err := k.SnapshotSink.Write(b)
+	if err != nil {
+		err = k.store.fail(fmt.Errorf("write snapshot at %d: %w", k.index, err))
+	}
+	return n, err
+}
+
+// Close makes the snapshot durable, reads it back and reports the newest. raft truncates the log when it returns nil.
+func (k *snapshotSink) Close() error {
+	if k.done {
+		return nil
+	}
+	k.done = true
+	if err := k.SnapshotSink.Close(); err != nil {
+		return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
+	}
+	// Not necessarily this one: a snapshot of the leader may have been installed while this node wrote its own.
+	meta, err := k.store.readNewest()
+	if err == nil && (meta == nil || meta.Index < k.index) {
+		err = fmt.Errorf("%w: it is not among the snapshots", ErrSnapshotDamaged)
+	}
+	if err != nil {
+		return k.store.fail(fmt.Errorf("read back snapshot at %d: %w", k.index, err))
+	}
+	k.store.newest(meta.Index, meta.Term)
+	return nil
+}
+
+func (k *snapshotSink) Cancel() error {
+	if k.done {
+		return nil
+	}
+	k.done = true
+	return k.SnapshotSink.Cancel()
+}

@@ -1,0 +1,161 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// ErrKeyNotFound is what Get returns for an unknown key. raft compares its text.
+var ErrKeyNotFound = errors.New("not found")
+
+// The keys under which raft writes a vote, in two calls. A test makes a node vote and fails when the library changes them.
+const (
+	raftVoteTerm      = "LastVoteTerm"
+	raftVoteCandidate = "LastVoteCand"
+)
+
+// voteKey holds both: term u64 BE | candidate. The term is held back until raft names the candidate, which is its next
+// call and before any reply, so that no crash leaves the term of one vote beside the candidate of another.
+const voteKey = "onceq/vote"
+
+type vote struct {
+	term      uint64
+	candidate []byte
+}
+
+// Set durably stores the value.
+func (s *Store) Set(key, value []byte) error {
+	if string(key) == raftVoteCandidate {
+		return s.setVoteCandidate(value)
+	}
+	return s.set(string(key), value)
+}
+
+// Get returns the value of the key, or ErrKeyNotFound.
+func (s *Store) Get(key []byte) ([]byte, error) {
+	if string(key) == raftVoteCandidate {
+		v, err := s.readVote()
+		if err != nil || len(v.candidate) == 0 {
+			return nil, errOr(err, ErrKeyNotFound)
+		}
+		return v.candidate, nil
+	}
+	return s.get(string(key))
+}
+
+// SetUint64 durably stores the value, save the term of a vote, which is stored together with its candidate.
+func (s *Store) SetUint64(key []byte, value uint64) error {
+	if string(key) == raftVoteTerm {
+		if err := s.writable(); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.vote = &vote{term: value}
+		return nil
+	}
+	return s.set(string(key), binary.BigEndian.AppendUint64(nil, value))
+}
+
+// GetUint64 returns the value of the key, 0 when it is unknown.
+func (s *Store) GetUint64(key []byte) (uint64, error) {
+	if string(key) == raftVoteTerm {
+		s.mu.Lock()
+		pending := s.vote
+		s.mu.Unlock()
+		if pending != nil {
+			return pending.term, nil
+		}
+		v, err := s.readVote()
+		return v.term, err
+	}
+	b, err := s.get(string(key))
+	if errors.Is(err, ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(b) != 8 {
+		return 0, s.fail(fmt.Errorf("read %q from stable store of %s: %d bytes where 8 belong", key, s.where(), len(b)))
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+func (s *Store) setVoteCandidate(candidate []byte) error {
+	s.mu.Lock()
+	pending := s.vote
+	s.mu.Unlock()
+	if pending == nil {
+		v, err := s.readVote()
+		if err != nil {
+			return err
+		}
+		pending = &v
+	}
+	if err := s.set(voteKey, append(binary.BigEndian.AppendUint64(nil, pending.term), candidate...)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.vote = nil
+	return nil
+}
+
+func (s *Store) readVote() (vote, error) {
+	b, err := s.get(voteKey)
+	if errors.Is(err, ErrKeyNotFound) {
+		return vote{}, nil
+	}
+	if err != nil {
+		return vote{}, err
+	}
+	if len(b) < 8 {
+		return vote{}, s.fail(fmt.Errorf("read vote from stable store of %s: %d bytes", s.where(), len(b)))
+	}
+	return vote{term: binary.BigEndian.Uint64(b), candidate: b[8:]}, nil
+}
+
+// set writes value | CRC32C over key and value, big endian: boltdb does not notice a flipped bit in a term or a vote either.
+func (s *Store) set(key string, value []byte) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	b := make([]byte, 0, len(value)+4)
+	b = binary.BigEndian.AppendUint32(append(b, value...), stableSum(key, value))
+	done := s.watch.begin("write " + key)
+	err := s.stable.Set([]byte(key), b)
+	done()
+	if err != nil {
+		return s.fail(fmt.Errorf("write %q to stable store of %s: %w", key, s.where(), err))
+	}
+	return nil
+}
+
+func (s *Store) get(key string) ([]byte, error) {
+	b, err := s.stable.Get([]byte(key))
+	if err != nil && err.Error() != ErrKeyNotFound.Error() {
+		return nil, s.fail(fmt.Errorf("read %q from stable store of %s: %w", key, s.where(), err))
+	}
+	if err != nil || b == nil {
+		return nil, ErrKeyNotFound
+	}
+	n := len(b) - 4
+	if n < 0 || binary.BigEndian.Uint32(b[n:]) != stableSum(key, b[:n]) {
+		return nil, s.fail(fmt.Errorf("read %q from stable store of %s: checksum mismatch", key, s.where()))
+	}
+	return b[:n:n], nil
+}
+
+func stableSum(key string, value []byte) uint32 {
+	return crc32.Update(crc32.Update(0, castagnoli, []byte(key)), castagnoli, value)
+}
+
+func errOr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}

@@ -1,0 +1,144 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+)
+
+// ErrClosed is returned by every write after Close.
+var ErrClosed = errors.New("raft log is closed")
+
+// ErrFailed is wrapped by every write after the first storage error.
+var ErrFailed = errors.New("raft log has failed")
+
+// Store is the raft log and the stable store of one group on one node.
+type Store struct {
+	log    raft.LogStore
+	stable raft.StableStore
+	kind   string
+	dir    string
+	logger *slog.Logger
+	fatal  func(error)
+	watch  *watchdog
+	owned  []io.Closer // closed by Close, in this order
+
+	closed  atomic.Bool
+	refused atomic.Uint64
+
+	// mu guards the fields below. It is never held during I/O.
+	mu       sync.Mutex
+	failed   error
+	snapshot snapshotID
+	vote     *vote // raft has given the term of a vote and not yet its candidate
+}
+
+type snapshotID struct{ index, term uint64 }
+
+var (
+	_ raft.LogStore          = (*Store)(nil)
+	_ raft.StableStore       = (*Store)(nil)
+	_ raft.MonotonicLogStore = (*Store)(nil)
+)
+
+// Open opens the log and the stable store in o.Dir, or makes them.
+func Open(o Options) (*Store, error) {
+	o = o.withDefaults(KindWAL)
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	log, stable, owned, err := openFiles(o)
+	if err != nil {
+		return nil, fmt.Errorf("open raft log in %s: %w", o.Dir, err)
+	}
+	return newStore(log, stable, owned, o), nil
+}
+
+// Wrap makes a Store of any two stores. They remain the caller's, who closes them after the Store.
+func Wrap(log raft.LogStore, stable raft.StableStore, o Options) *Store {
+	return newStore(log, stable, nil, o.withDefaults(KindMemory))
+}
+
+func newStore(log raft.LogStore, stable raft.StableStore, owned []io.Closer, o Options) *Store {
+	s := &Store{log: log, stable: stable, kind: o.Kind, dir: o.Dir, logger: o.Logger, fatal: o.Fatal, owned: owned}
+	s.watch = startWatchdog(o.AppendTimeout, func(err error) { s.fail(err) })
+	return s
+}
+
+// SetSnapshot tells the index and term of the newest local snapshot. OpenSnapshots and WrapSnapshots do it.
+func (s *Store) SetSnapshot(index, term uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.snapshot = snapshotID{index, term}
+}
+
+func (s *Store) newestSnapshot() snapshotID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshot
+}
+
+// Refused counts the requests of peers that Guard has refused.
+func (s *Store) Refused() uint64 { return s.refused.Load() }
+
+// Failed returns the error that Fatal was called with, or nil.
+func (s *Store) Failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+// Close ends the watchdog and closes what Open opened. raft must have been shut down before: it panics when it cannot write its term.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.watch.stop()
+	var errs []error
+	for _, c := range s.owned {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// writable tells whether a write may be tried.
+func (s *Store) writable() error {
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	if err := s.Failed(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	return nil
+}
+
+// fail makes err the end of this Store, unless another one was first or the Store is closed, and returns it.
+func (s *Store) fail(err error) error {
+	if s.closed.Load() {
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	s.mu.Lock()
+	first := s.failed == nil
+	if first {
+		s.failed = err
+	}
+	s.mu.Unlock()
+	if first {
+		s.logger.Error("raft log has failed", "store", s.kind, "dir", s.dir, "error", err)
+		s.fatal(err)
+	}
+	return err
+}
+
+// failed operation texts read as a chain: "append 17 to 20 to wal at /d: no space left on device".
+func (s *Store) where() string {
+	if s.dir == "" {
+		return s.kind
+	}
+	return s.kind + " at " + s.dir
+}
