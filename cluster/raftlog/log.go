@@ -63,6 +63,12 @@ func (s *Store) read(index uint64, l *raft.Log) (err error) {
 	if err := s.log.GetLog(index, l); err != nil {
 		return err
 	}
+	if s.kind == KindWAL {
+		// raft-wal goes on to serve a deleted prefix out of the segment that it shares with what is left.
+		if first, err := s.log.FirstIndex(); err != nil || index < first {
+			return errOr(err, raft.ErrLogNotFound)
+		}
+	}
 	if l.Index != index {
 		return fmt.Errorf("%w: the entry says that its index is %d", ErrChecksum, l.Index)
 	}
