@@ -70,3 +70,18 @@ func readBin(r *pack.Reader, maxLen int) []byte {
 }
 
 func readDuration(r *pack.Reader) time.Duration { return time.Duration(r.Int()) }
+
+// HelloVersion reads only the version of a Hello, which stands first in the
+// hello of every version of the protocol.
+func HelloVersion(b []byte) (uint16, error) {
+	var r pack.Reader
+	r.Reset(b)
+	if n := r.Array(len(b)); n == 0 && r.Err() == nil {
+		r.Failf("hello without a version")
+	}
+	v := r.Uint16()
+	if err := r.Err(); err != nil {
+		return 0, fmt.Errorf("decode the version of a hello: %w", err)
+	}
+	return v, nil
+}
