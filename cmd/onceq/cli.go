@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"onceq/client"
+	"onceq/cmd/onceq/internal/console"
+)
+
+// cli is every command.
+type cli struct {
+	globals
+
+	Demo demoCmd `cmd:"" group:"start" help:"Three nodes, numbered messages, kill -9 on the leader: and the books must balance."`
+	Dev  devCmd  `cmd:"" group:"start" help:"Run a local cluster of three processes that keeps its data."`
+
+	Pub     pubCmd     `cmd:"" group:"use" help:"Publish messages."`
+	Sub     subCmd     `cmd:"" group:"use" help:"Consume messages and write them to standard output."`
+	Queue   queueCmd   `cmd:"" group:"use" help:"Create, list, show, purge and delete queues."`
+	Outcome outcomeCmd `cmd:"" group:"use" help:"Look up, or settle for good, what became of a publish."`
+
+	Server  serverCmd  `cmd:"" group:"operate" help:"Run one node."`
+	Status  statusCmd  `cmd:"" group:"operate" help:"Show the nodes, who leads, and what may fail."`
+	Cluster clusterCmd `cmd:"" group:"operate" help:"List, add and remove members, hand leadership over."`
+	Bench   benchCmd   `cmd:"" group:"operate" help:"Measure rates and latencies."`
+
+	Context contextCmd `cmd:"" group:"other" help:"Choose which cluster the other commands talk to."`
+	Errors  errorsCmd  `cmd:"" group:"other" help:"Explain an error code."`
+	Version versionCmd `cmd:"" group:"other" help:"Show the version."`
+}
+
+var helpGroups = []kong.Group{
+	{Key: "start", Title: "Start here"},
+	{Key: "use", Title: "Queues and messages"},
+	{Key: "operate", Title: "Nodes and clusters"},
+	{Key: "other", Title: "Other"},
+}
+
+// globals are the flags of every command that talks to a cluster.
+type globals struct {
+	URL         string        `name:"url" help:"Nodes to talk to: HOST:PORT,... Over the context." env:"ONCEQ_URL" placeholder:"HOST:PORT,..."`
+	ContextName string        `name:"context" help:"Named cluster to talk to, see 'onceq context'." env:"ONCEQ_CONTEXT" placeholder:"NAME"`
+	Timeout     time.Duration `help:"How long to try. Publishing and consuming are not bound by it." default:"10s" env:"ONCEQ_TIMEOUT"`
+}
+
+// outputFlag is for commands that show data.
+type outputFlag struct {
+	Output string `short:"o" help:"How to write data: table, json or jsonl (an object a line)." enum:"table,json,jsonl" default:"table"`
+}
+
+func (o outputFlag) format() console.Output { return console.Output(o.Output) }
+func (o outputFlag) table() bool            { return o.format() == console.Table }
+
+// app is what each command gets.
+type app struct{ *console.Console }
+
+// admin connects and runs f, within the time-out.
+func (a *app) admin(ctx context.Context, g *globals, f func(ctx context.Context, c *client.Client) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, g.Timeout, fmt.Errorf("no answer within %s (--timeout)", g.Timeout))
+	defer cancel()
+	c, err := a.dial(ctx, g)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(ctx, c)
+}

@@ -1,0 +1,157 @@
+// Package format writes a message the way a user's format string asks.
+package format
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Message is what a format can show.
+type Message struct {
+	ID          string
+	Queue       string
+	Attempt     int
+	BizID       string
+	Headers     []Header
+	Body        []byte
+	PublishedAt time.Time
+}
+
+// Header is one name and value.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Format is a parsed format string.
+type Format struct {
+	parts []part
+}
+
+// part is literal text, or a verb.
+type part struct {
+	verb byte // 0: text
+	text string
+}
+
+// Verbs names the verbs, for help texts.
+const Verbs = "%i id  %q queue  %a attempt  %z biz-id  %h headers  %t published at  %n bytes of body  %b body  %% percent; \\n \\t \\r \\0 \\\\"
+
+// Parse reads a format string.
+func Parse(s string) (Format, error) {
+	var f Format
+	var text []byte
+	flush := func() {
+		if len(text) > 0 {
+			f.parts = append(f.parts, part{text: string(text)})
+			text = nil
+		}
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c != '%' && c != '\\' {
+			text = append(text, c)
+			continue
+		}
+		i++
+		if i == len(s) {
+			return Format{}, fmt.Errorf("format %q ends in the middle of %q", s, string(c))
+		}
+		if c == '\\' {
+			e, ok := escapes[s[i]]
+			if !ok {
+				return Format{}, fmt.Errorf("format %q: no escape \\%c", s, s[i])
+			}
+			text = append(text, e)
+			continue
+		}
+		switch s[i] {
+		case '%':
+			text = append(text, '%')
+		case 'i', 'q', 'a', 'z', 'h', 't', 'n', 'b':
+			flush()
+			f.parts = append(f.parts, part{verb: s[i]})
+		default:
+			return Format{}, fmt.Errorf("format %q: no verb %%%c (there are %s)", s, s[i], Verbs)
+		}
+	}
+	flush()
+	return f, nil
+}
+
+var escapes = map[byte]byte{'n': '\n', 't': '\t', 'r': '\r', '0': 0, '\\': '\\'}
+
+// Append appends m to b.
+func (f Format) Append(b []byte, m *Message) []byte {
+	for _, p := range f.parts {
+		switch p.verb {
+		case 0:
+			b = append(b, p.text...)
+		case 'i':
+			b = append(b, m.ID...)
+		case 'q':
+			b = append(b, m.Queue...)
+		case 'a':
+			b = strconv.AppendInt(b, int64(m.Attempt), 10)
+		case 'z':
+			b = append(b, m.BizID...)
+		case 'h':
+			b = appendHeaders(b, m.Headers)
+		case 't':
+			b = m.PublishedAt.UTC().AppendFormat(b, time.RFC3339Nano)
+		case 'n':
+			b = strconv.AppendInt(b, int64(len(m.Body)), 10)
+		case 'b':
+			b = append(b, m.Body...)
+		}
+	}
+	return b
+}
+
+// appendHeaders writes headers as one JSON array of pairs, since names may
+// repeat and their order counts.
+func appendHeaders(b []byte, hs []Header) []byte {
+	b = append(b, '[')
+	for i, h := range hs {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		j, _ := json.Marshal([2]string{h.Name, h.Value}) // strings always marshal
+		b = append(b, j...)
+	}
+	return append(b, ']')
+}
+
+// line is the shape of one line of JSON output.
+type line struct {
+	ID          string    `json:"id"`
+	Queue       string    `json:"queue"`
+	Attempt     int       `json:"attempt"`
+	PublishedAt time.Time `json:"published_at"`
+	BizID       string    `json:"biz_id,omitempty"`
+	Headers     []Header  `json:"headers,omitempty"`
+	Body        *string   `json:"body,omitempty"`
+	BodyBase64  *string   `json:"body_base64,omitempty"`
+}
+
+// AppendJSON appends m as one line of JSON. A body that is not UTF-8 comes as
+// body_base64, since a JSON string cannot carry it unchanged.
+func AppendJSON(b []byte, m *Message) ([]byte, error) {
+	l := line{ID: m.ID, Queue: m.Queue, Attempt: m.Attempt, BizID: m.BizID, Headers: m.Headers, PublishedAt: m.PublishedAt.UTC()}
+	if utf8.Valid(m.Body) {
+		s := string(m.Body)
+		l.Body = &s
+	} else {
+		s := base64.StdEncoding.EncodeToString(m.Body)
+		l.BodyBase64 = &s
+	}
+	j, err := json.Marshal(l)
+	if err != nil {
+		return b, fmt.Errorf("message %s as JSON: %w", m.ID, err)
+	}
+	return append(append(b, j...), '\n'), nil
+}

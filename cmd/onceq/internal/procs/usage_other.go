@@ -1,0 +1,18 @@
+//go:build unix && !linux
+
+package procs
+
+import (
+	"errors"
+	"time"
+)
+
+// Usage is what a process has used since it started.
+type Usage struct {
+	CPU          time.Duration
+	BytesWritten uint64
+	Resident     uint64
+}
+
+// UsageOf is known on Linux only.
+func UsageOf(pid int) (Usage, error) { return Usage{}, errors.ErrUnsupported }

@@ -1,0 +1,135 @@
+// Command onceq is the whole product in one binary: a node (`onceq server`), a
+// local cluster (`onceq dev`), a demonstration that checks itself (`onceq
+// demo`) and the tools for the command line. It holds flags and wiring; what
+// is longer than that is in packages below internal.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"onceq/cmd/onceq/internal/console"
+	"onceq/cmd/onceq/internal/exit"
+)
+
+func main() {
+	// Without this a write to a closed pipe on standard output would end the
+	// process by a signal, before `sub` could keep the message from being acked.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := withSignals(context.Background())
+	code := run(ctx, os.Args[1:], console.Standard())
+	stop()
+	os.Exit(code)
+}
+
+// errInterrupted is the cause of a context that a signal has ended.
+var errInterrupted = errors.New("interrupted")
+
+// withSignals ends the context at the first SIGINT or SIGTERM, and the process
+// at the second.
+func withSignals(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := 0; ; n++ {
+			select {
+			case <-signals:
+				if n > 0 {
+					os.Exit(exit.Interrupted)
+				}
+				cancel(errInterrupted)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		<-ended
+		cancel(nil)
+	}
+}
+
+// exited carries the exit code out of kong, which asks for an exit after help.
+type exited int
+
+// run runs one command line and returns its exit code.
+func run(ctx context.Context, args []string, con *console.Console) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			c, ok := r.(exited)
+			if !ok {
+				panic(r)
+			}
+			code = int(c)
+		}
+	}()
+	a := &app{Console: con}
+	var root cli
+	parser, err := kong.New(&root,
+		kong.Name("onceq"),
+		kong.Description("A replicated message queue that stores each message once.\n\nStart with:  onceq demo"),
+		kong.Writers(con.Out, con.Err),
+		kong.Exit(func(c int) { panic(exited(c)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ExplicitGroups(helpGroups),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(a, &root.globals),
+	)
+	if err != nil {
+		panic(err) // the structs below are wrong: no input can cause this
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	k, err := parser.Parse(args)
+	if err != nil {
+		var wrong *kong.ParseError
+		if errors.As(err, &wrong) && wrong.Context != nil {
+			a.Note("error %s\n  see  %s --help", err, strings.TrimSpace("onceq "+wrong.Context.Command()))
+		} else {
+			a.Note("error %s", err)
+		}
+		return exit.Usage
+	}
+	err = k.Run()
+	if err != nil && context.Cause(ctx) == errInterrupted && exit.Of(err) != exit.Unknown && exit.Of(err) != exit.CheckFailed {
+		a.Note("interrupted")
+		return exit.Interrupted
+	}
+	return a.report(err)
+}
+
+// report tells people what went wrong and returns the exit code for it.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exit.OK
+	}
+	var quiet *silent
+	if !errors.As(err, &quiet) {
+		a.Note("error %s", err)
+		var e *exit.Error
+		if errors.As(err, &e) && e.Hint != "" {
+			a.Note("  %s", strings.ReplaceAll(e.Hint, "\n", "\n  "))
+		}
+	}
+	return exit.Of(err)
+}
+
+// silent is an error of which everything has been said already.
+type silent struct{ code int }
+
+func (s *silent) Error() string { return fmt.Sprintf("exit code %d", s.code) }
+func (s *silent) Unwrap() error { return &exit.Error{Code: s.code, Err: errors.New("see above")} }

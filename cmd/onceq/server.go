@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"onceq/cluster"
+	"onceq/cmd/onceq/internal/exit"
+	"onceq/cmd/onceq/internal/procs"
+)
+
+// serverCmd is one node. Flags go over the environment.
+type serverCmd struct {
+	Name            string   `env:"ONCEQ_NAME" required:"" help:"Name of the node: unique in the cluster, kept for its life." placeholder:"NAME"`
+	DataDir         string   `env:"ONCEQ_DATA_DIR" required:"" help:"Directory for everything the node must not lose." placeholder:"DIR"`
+	Bind            string   `env:"ONCEQ_BIND" default:"127.0.0.1:7450" help:"Address for clients and raft."`
+	Advertise       string   `env:"ONCEQ_ADVERTISE" help:"Address that clients and nodes are told to dial. Default: the bound one." placeholder:"HOST:PORT"`
+	GossipBind      string   `env:"ONCEQ_GOSSIP_BIND" help:"Address for gossip, TCP and UDP. Default: the host of --bind, port 7451." placeholder:"HOST:PORT"`
+	GossipAdvertise string   `env:"ONCEQ_GOSSIP_ADVERTISE" help:"Gossip address that nodes are told. Default: the bound one." placeholder:"HOST:PORT"`
+	Join            []string `env:"ONCEQ_JOIN" help:"Gossip addresses of other nodes; may be repeated." placeholder:"HOST:PORT"`
+	BootstrapExpect int      `env:"ONCEQ_BOOTSTRAP_EXPECT" help:"Form a new cluster once exactly that many new nodes have met. A node with data never does." placeholder:"N"`
+	LogStore        string   `env:"ONCEQ_LOG_STORE" enum:"wal,boltdb" default:"wal" help:"Where the raft log is kept: wal or boltdb."`
+	ClusterKey      string   `env:"ONCEQ_CLUSTER_KEY" type:"path" help:"File with the key of the cluster, 64 hexadecimal digits. Default: the nodes that form the cluster agree on one." placeholder:"FILE"`
+	InsecureNetwork bool     `env:"ONCEQ_INSECURE_NETWORK" help:"Listen on more than loopback although connections have neither TLS nor tokens yet."`
+	LogLevel        string   `env:"ONCEQ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"What to log to standard error: debug, info, warn or error."`
+
+	HeartbeatTimeout  time.Duration `env:"ONCEQ_HEARTBEAT_TIMEOUT" default:"500ms" help:"Silence of the leader after which a node wants to vote."`
+	ElectionTimeout   time.Duration `env:"ONCEQ_ELECTION_TIMEOUT" default:"500ms" help:"How long a vote may take before the next one."`
+	SnapshotThreshold uint64        `env:"ONCEQ_SNAPSHOT_THRESHOLD" default:"16384" help:"Log entries after which a snapshot is taken."`
+	SnapshotInterval  time.Duration `env:"ONCEQ_SNAPSHOT_INTERVAL" default:"30s" help:"How often to look whether one is due."`
+
+	EndWithParent bool `hidden:"" help:"End as soon as standard input ends."`
+	GossipFast    bool `hidden:"" help:"Gossip timings for one machine."`
+}
+
+// Help shows how to start three machines.
+func (*serverCmd) Help() string {
+	return `Runs until SIGTERM or SIGINT, then hands leadership over and ends in order; the
+node stays a member of its cluster. A second signal ends it at once.
+
+Connections have neither TLS nor tokens yet: a node refuses to listen on more
+than loopback without --insecure-network.
+
+Three machines, the same line on each with its own name and address:
+  onceq server --name n1 --data-dir /var/lib/onceq --bind 10.0.0.1:7450 \
+    --gossip-bind 10.0.0.1:7451 --join 10.0.0.2:7451 --join 10.0.0.3:7451 \
+    --bootstrap-expect 3 --cluster-key /etc/onceq.key --insecure-network
+
+A fourth one that joins later: the same without --bootstrap-expect.`
+}
+
+// startTimeout bounds the opening of a node, replay of its log included.
+const startTimeout = 10 * time.Minute
+
+// Run runs the node until ctx ends.
+func (s *serverCmd) Run(ctx context.Context, a *app) error {
+	cfg, err := s.config(a)
+	if err != nil {
+		return err
+	}
+	log := cfg.Logger
+	if s.EndWithParent {
+		procs.EndWithParent(func() {
+			log.Error("the process that started this node is gone")
+			os.Exit(exit.Failure)
+		})
+	}
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	node, err := cluster.Start(starting, cfg)
+	if err != nil {
+		return startError(err)
+	}
+	log.Info("listening", "clients", node.Addr(), "gossip", node.GossipAddr(), "version", version())
+	select {
+	case <-ctx.Done():
+		log.Info("handing over")
+		return node.Close()
+	case <-node.Done():
+		node.Close()
+		return errors.New("the node has ended")
+	}
+}
+
+// config turns flags into what a node needs, or says what is wrong with them.
+func (s *serverCmd) config(a *app) (cluster.Config, error) {
+	var cfg cluster.Config
+	level := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}[s.LogLevel]
+	gossip := s.GossipBind
+	if gossip == "" {
+		host, _, err := net.SplitHostPort(s.Bind)
+		if err != nil {
+			return cfg, exit.Errorf(exit.Usage, "--bind %s: %w", s.Bind, err)
+		}
+		gossip = net.JoinHostPort(host, "7451")
+	}
+	if err := s.checkAddresses(gossip); err != nil {
+		return cfg, err
+	}
+	secret, err := readKey(s.ClusterKey)
+	if err != nil {
+		return cfg, err
+	}
+	log := slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: level})).With("node", s.Name)
+	cfg = cluster.Config{
+		Name: s.Name, DataDir: s.DataDir,
+		Bind: s.Bind, Advertise: s.Advertise,
+		GossipBind: gossip, GossipAdvertise: s.GossipAdvertise, GossipFast: s.GossipFast,
+		Join: s.Join, BootstrapExpect: s.BootstrapExpect, Secret: secret,
+		LogStore:         s.LogStore,
+		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
+		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval,
+		Version: version(), Logger: log,
+		Fatal: func(err error) {
+			log.Error("the node cannot go on", "error", err)
+			os.Exit(exit.Failure)
+		},
+	}
+	if level <= slog.LevelInfo {
+		cfg.RaftLog = a.Err
+	} else {
+		cfg.RaftLog = io.Discard
+	}
+	return cfg, nil
+}
+
+// checkAddresses refuses addresses that would open the node to a network
+// unasked, or that others could not dial.
+func (s *serverCmd) checkAddresses(gossip string) error {
+	several := false // machines
+	for _, j := range s.Join {
+		if !isLoopback(j) {
+			several = true
+		}
+	}
+	for _, b := range []struct{ flag, addr, advertise, advertiseFlag string }{
+		{"--bind", s.Bind, s.Advertise, "--advertise"},
+		{"--gossip-bind", gossip, s.GossipAdvertise, "--gossip-advertise"},
+	} {
+		if _, _, err := net.SplitHostPort(b.addr); err != nil {
+			return exit.Errorf(exit.Usage, "%s %s: %w", b.flag, b.addr, err)
+		}
+		if !isLoopback(b.addr) && !s.InsecureNetwork {
+			return &exit.Error{Code: exit.Usage,
+				Err:  fmt.Errorf("%s %s is more than loopback, and connections have neither TLS nor tokens yet", b.flag, b.addr),
+				Hint: "bind 127.0.0.1, or add --insecure-network if everybody who reaches this address may do everything"}
+		}
+		told, flag := b.advertise, b.advertiseFlag
+		if told == "" {
+			told, flag = b.addr, b.flag
+		}
+		host, _, err := net.SplitHostPort(told)
+		if err != nil {
+			return exit.Errorf(exit.Usage, "%s %s: %w", flag, told, err)
+		}
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+			return &exit.Error{Code: exit.Usage, Err: fmt.Errorf("others cannot dial %q", told),
+				Hint: fmt.Sprintf("say what they should dial: %s THIS-MACHINE:PORT", b.advertiseFlag)}
+		}
+		if several && isLoopback(told) {
+			return &exit.Error{Code: exit.Usage, Err: fmt.Errorf("the nodes named by --join are on other machines and cannot dial %s", told),
+				Hint: fmt.Sprintf("say what they should dial: %s THIS-MACHINE:PORT", b.advertiseFlag)}
+		}
+	}
+	return nil
+}
+
+// isLoopback says whether an address can be reached from this machine only. A
+// name other than localhost is taken for a network address.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// readKey reads a key file.
+func readKey(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cluster key: %w", err)
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(key) != 32 {
+		return nil, &exit.Error{Code: exit.Usage, Err: fmt.Errorf("cluster key %s does not hold 64 hexadecimal digits", path),
+			Hint: "make one with  openssl rand -hex 32 > FILE  and give it to each node"}
+	}
+	return key, nil
+}
+
+// startError adds to why a node did not start what to do about it.
+func startError(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "another process listens there: name another port with --bind or --gossip-bind"}
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return &exit.Error{Code: exit.Usage, Err: err, Hint: "this machine has no such address: see --bind and --gossip-bind"}
+	case errors.Is(err, os.ErrPermission):
+		return &exit.Error{Code: exit.Denied, Err: err, Hint: "the user of this process must own --data-dir and may need a port above 1023"}
+	}
+	return err
+}

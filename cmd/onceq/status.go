@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"onceq/client"
+	"onceq/cmd/onceq/internal/console"
+	"onceq/cmd/onceq/internal/exit"
+)
+
+type statusCmd struct{ outputFlag }
+
+// Help says where the numbers come from.
+func (*statusCmd) Help() string {
+	return `Asks each node what it knows of itself: the numbers are local to the node and of
+slightly different moments. Exit code 6 when no node leads.
+
+Examples:
+  onceq status
+  onceq status -o json | jq '.nodes[].applied'`
+}
+
+// nodeRow is what one node says of itself, or why it does not.
+type nodeRow struct {
+	Node     string  `json:"node"`
+	Address  string  `json:"address"`
+	Role     string  `json:"role"`
+	Term     uint64  `json:"term"`
+	Applied  uint64  `json:"applied"`
+	Commit   uint64  `json:"commit"`
+	LastLog  uint64  `json:"last_log"`
+	Snapshot uint64  `json:"snapshot"`
+	Messages uint64  `json:"messages"`
+	Sessions uint64  `json:"sessions"`
+	Digest   string  `json:"digest"`
+	DigestAt uint64  `json:"digest_at"`
+	Uptime   float64 `json:"uptime_seconds"`
+	Version  string  `json:"version"`
+	Error    string  `json:"error,omitempty"`
+}
+
+// clusterStatus is what the nodes' words add up to.
+type clusterStatus struct {
+	Cluster string    `json:"cluster"`
+	Leader  string    `json:"leader"`
+	Term    uint64    `json:"term"`
+	Up      int       `json:"up"`
+	CanLose int       `json:"can_lose"`
+	Voters  int       `json:"voters"`
+	Commit  uint64    `json:"commit"`
+	Nodes   []nodeRow `json:"nodes"`
+}
+
+// Run shows the cluster.
+func (s *statusCmd) Run(ctx context.Context, a *app, g *globals) error {
+	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
+		reports, err := c.Admin().Nodes(ctx)
+		if err != nil {
+			return err
+		}
+		st := summarize(c.Cluster(), reports)
+		if m, err := c.Admin().Members(ctx); err == nil { // only a leader knows
+			st.count(m, reports)
+		}
+		if s.table() {
+			err = st.write(a)
+		} else {
+			err = console.WriteJSON(a.Out, s.format(), st)
+		}
+		if err != nil {
+			return err
+		}
+		if st.Leader == "" {
+			return exit.Errorf(exit.Unavailable, "no node leads: publishing and consuming wait")
+		}
+		return nil
+	})
+}
+
+// summarize takes every answering node for a voter; count corrects that.
+func summarize(cluster string, reports []client.NodeReport) clusterStatus {
+	st := clusterStatus{Cluster: cluster, Voters: len(reports)}
+	for _, r := range reports {
+		row := nodeRow{Node: r.Node, Address: r.Address, Role: "unreachable"}
+		if r.Err != nil {
+			row.Error = r.Err.Error()
+			st.Nodes = append(st.Nodes, row)
+			continue
+		}
+		n := r.Status
+		st.Up++
+		st.Commit = max(st.Commit, n.CommitIndex)
+		row = nodeRow{Node: n.Node, Address: r.Address, Role: n.Role, Term: n.Term, Applied: n.AppliedIndex, Commit: n.CommitIndex,
+			LastLog: n.LastLogIndex, Snapshot: n.SnapshotIndex, Messages: n.Messages, Sessions: n.Sessions,
+			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Uptime: n.Uptime.Seconds(), Version: n.Version}
+		if n.Serving && n.Term >= st.Term {
+			st.Leader, st.Term = n.Node, n.Term
+		}
+		st.Nodes = append(st.Nodes, row)
+	}
+	st.CanLose = canLose(st.Voters, st.Up)
+	return st
+}
+
+// count takes the number of voters, and of those that answer, from the members.
+func (st *clusterStatus) count(m client.Members, reports []client.NodeReport) {
+	answers := map[string]bool{}
+	for _, r := range reports {
+		if r.Err == nil {
+			answers[r.Node] = true
+		}
+	}
+	voters, up := 0, 0
+	for _, member := range m.Members {
+		if !member.Voter {
+			continue
+		}
+		voters++
+		if answers[member.Node] {
+			up++
+		}
+	}
+	st.Voters, st.CanLose = voters, canLose(voters, up)
+}
+
+// canLose is how many more of the voters that are up may fail before no
+// majority is left.
+func canLose(voters, up int) int { return max(0, up-(voters/2+1)) }
+
+func (st clusterStatus) write(a *app) error {
+	short, _, _ := strings.Cut(st.Cluster, "-")
+	leader := "none"
+	if st.Leader != "" {
+		leader = fmt.Sprintf("%s (term %d)", st.Leader, st.Term)
+	}
+	if _, err := fmt.Fprintf(a.Out, "cluster %s  %d/%d up, can lose %d  leader %s  commit %s\n",
+		short, st.Up, len(st.Nodes), st.CanLose, leader, console.Count(st.Commit)); err != nil {
+		return err
+	}
+	g := console.NewGrid("NODE", "ROLE", "ADDRESS", ">TERM", ">APPLIED", ">SNAPSHOT", ">MESSAGES", ">SESSIONS", "DIGEST@INDEX", ">UPTIME", "VERSION")
+	for _, n := range st.Nodes {
+		if n.Error != "" {
+			g.Row(n.Node, a.Paint(n.Role, console.Red), n.Address)
+			continue
+		}
+		role := n.Role
+		if n.Node == st.Leader {
+			role = a.Paint(role, console.Bold)
+		}
+		digest := ""
+		if n.DigestAt > 0 {
+			digest = fmt.Sprintf("%s@%d", n.Digest[:8], n.DigestAt)
+		}
+		g.Row(n.Node, role, n.Address, n.Term, console.Count(n.Applied), console.Count(n.Snapshot), console.Count(n.Messages),
+			console.Count(n.Sessions), digest, uptime(n.Uptime), n.Version)
+	}
+	_, err := g.WriteTo(a.Out)
+	return err
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"onceq/client"
+	"onceq/cmd/onceq/internal/console"
+	"onceq/cmd/onceq/internal/exit"
+	"onceq/cmd/onceq/internal/format"
+)
+
+type subCmd struct {
+	Queue      string `arg:"" help:"Queue to consume."`
+	N          uint64 `short:"n" help:"End after that many messages." placeholder:"N"`
+	Format     string `short:"f" help:"How to write a message; see below." default:"%b\\n" placeholder:"FORMAT"`
+	Output     string `short:"o" help:"jsonl writes an object a line instead of --format." enum:"text,jsonl" default:"text"`
+	UntilEmpty bool   `help:"End when the queue holds no message any more: none ready, leased or delayed."`
+	Prefetch   int    `help:"How many messages to hold at most." default:"256" placeholder:"N"`
+	Label      string `help:"Text that listings show for this consumer." placeholder:"TEXT"`
+}
+
+// Help shows the verbs of a format and examples.
+func (*subCmd) Help() string {
+	return `A message is acked after it has been written; if standard output fails, it is not,
+and the cluster keeps it. A leader change does not repeat anything. If this
+process dies between writing and acking, the message comes again, with a higher
+attempt number.
+
+Format: ` + format.Verbs + `
+
+Examples:
+  onceq sub hello
+  onceq sub orders -n 1 -f '%i %a %b\n'
+  onceq sub orders --until-empty > rows.jsonl
+  onceq sub orders -o jsonl | jq .biz_id`
+}
+
+// errEnough ends a subscription that has what it wanted.
+var errEnough = errors.New("enough")
+
+// subscription is one run of `onceq sub`.
+type subscription struct {
+	cmd    *subCmd
+	a      *app
+	format format.Format
+	end    context.CancelCauseFunc
+
+	buf     []byte // the handler's alone: it runs once at a time
+	written atomic.Uint64
+	ended   atomic.Bool
+	last    atomic.Int64 // when the handler ended last, unix ns
+	busy    atomic.Bool  // a handler runs
+}
+
+// Run consumes until there is a reason to end.
+func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
+	f, err := format.Parse(s.Format)
+	if err != nil {
+		return &exit.Error{Code: exit.Usage, Err: err}
+	}
+	if s.Prefetch < 1 || s.Prefetch > prefetchMax {
+		return exit.Errorf(exit.Usage, "--prefetch %d: from 1 to %d", s.Prefetch, prefetchMax)
+	}
+	if s.N > 0 && s.N < uint64(s.Prefetch) {
+		s.Prefetch = int(s.N) // what is not wanted should not count an attempt
+	}
+	dialing, cancel := context.WithTimeout(ctx, g.Timeout)
+	defer cancel()
+	c, err := a.dial(dialing, g)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Admin().Queue(dialing, s.Queue); err != nil {
+		return noQueue(dialing, c, err, s.Queue)
+	}
+
+	consuming, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	sub := &subscription{cmd: s, a: a, format: f, end: end}
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if s.UntilEmpty {
+			sub.watchEmpty(consuming, c)
+		}
+	}()
+	opts := []client.ConsumeOption{client.WithPrefetch(s.Prefetch), client.WithConcurrency(1)}
+	if s.Label != "" {
+		opts = append(opts, client.WithConsumerLabel(s.Label))
+	}
+	err = c.Consume(consuming, s.Queue, sub.handle, opts...)
+	cause := context.Cause(consuming)
+	end(nil)
+	<-watched
+	a.Done()
+	switch {
+	case errors.Is(cause, errEnough):
+		if err != nil {
+			return fmt.Errorf("everything was written, but not everything could be acked: %w", err)
+		}
+		return nil
+	case cause != nil && !errors.Is(cause, context.Canceled) && cause != errInterrupted:
+		return cause // standard output failed, or the queue is gone
+	case err != nil:
+		return noQueue(context.WithoutCancel(ctx), c, err, s.Queue)
+	}
+	return ctx.Err()
+}
+
+// prefetchMax is as many messages as a consumer may be granted.
+const prefetchMax = 16_384
+
+// handle writes one message with one write, and only then lets it be acked: an
+// error gives it back.
+func (s *subscription) handle(_ context.Context, d *client.Delivery) error {
+	if s.ended.Load() {
+		return client.RetryAfter(0, errEnough)
+	}
+	s.busy.Store(true)
+	defer func() {
+		s.last.Store(time.Now().UnixNano())
+		s.busy.Store(false)
+	}()
+	m := message(d)
+	var err error
+	if s.cmd.Output == "jsonl" {
+		s.buf, err = format.AppendJSON(s.buf[:0], m)
+	} else {
+		s.buf = s.format.Append(s.buf[:0], m)
+	}
+	if err == nil {
+		_, err = s.a.Out.Write(s.buf) // not buffered: written is written
+	}
+	if err != nil {
+		s.ended.Store(true) // what follows must not be written after a hole
+		s.end(fmt.Errorf("standard output: %w; %s was not acked", err, m.ID))
+		return client.RetryAfter(0, err)
+	}
+	if n := s.written.Add(1); s.cmd.N > 0 && n == s.cmd.N {
+		s.ended.Store(true)
+		s.end(errEnough)
+	}
+	return nil
+}
+
+func message(d *client.Delivery) *format.Message {
+	m := &format.Message{ID: d.ID().String(), Queue: d.Queue(), Attempt: d.Attempt(), BizID: d.BizID(), Body: d.Body(), PublishedAt: d.PublishedAt()}
+	for _, h := range d.Headers() {
+		m.Headers = append(m.Headers, format.Header{Name: h.Name, Value: h.Value})
+	}
+	return m
+}
+
+// How often to ask whether the queue is empty, and how long the handler must
+// have been idle before asking is worth a round.
+const (
+	emptyPoll  = 250 * time.Millisecond
+	emptyIdle  = 150 * time.Millisecond
+	emptyTries = 5 * time.Second // one look-up
+)
+
+// watchEmpty ends the subscription when the queue holds nothing any more, by
+// the leader's own word, verified with a majority. What this or another
+// consumer has taken and not acked counts as leased, so an ack that is lost
+// with a leader keeps the queue from being empty. No answer means: not yet.
+func (s *subscription) watchEmpty(ctx context.Context, c *client.Client) {
+	tick := time.NewTicker(emptyPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		n := s.written.Load()
+		s.a.Progress("%s consumed", console.Count(n))
+		if s.busy.Load() || time.Since(time.Unix(0, s.last.Load())) < emptyIdle {
+			continue
+		}
+		asking, cancel := context.WithTimeout(ctx, emptyTries)
+		q, err := c.Admin().Queue(asking, s.cmd.Queue)
+		cancel()
+		if errors.Is(err, client.ErrNoQueue) {
+			s.ended.Store(true)
+			s.end(&exit.Error{Code: exit.NotFound, Err: fmt.Errorf("the queue was deleted: %w", err)})
+			return
+		}
+		if err != nil {
+			continue
+		}
+		if q.Counts.Ready+q.Counts.Leased+q.Counts.Delayed == 0 {
+			if q.Counts.Parked > 0 {
+				s.a.Note("%s parked and not delivered", plural(q.Counts.Parked, "message is"))
+			}
+			s.end(errEnough)
+			return
+		}
+	}
+}

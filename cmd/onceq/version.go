@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"onceq/cmd/onceq/internal/console"
+)
+
+// release is the version that is being worked towards.
+const release = "0.1.0"
+
+// version is the release, with the revision it was built from if that is known.
+func version() string {
+	rev, dirty := "", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision" && len(s.Value) >= 8:
+				rev = "+" + s.Value[:8]
+			case s.Key == "vcs.modified" && s.Value == "true":
+				dirty = ".dirty"
+			}
+		}
+	}
+	return release + rev + dirty
+}
+
+type versionCmd struct{ outputFlag }
+
+// Run shows the version.
+func (v *versionCmd) Run(a *app) error {
+	if v.table() {
+		_, err := fmt.Fprintf(a.Out, "onceq %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return err
+	}
+	return console.WriteJSON(a.Out, v.format(), map[string]string{
+		"version": version(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
+}
