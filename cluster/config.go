@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
+	"onceq/cluster/member"
 	"onceq/fsm"
 )
 
@@ -48,11 +48,15 @@ type Config struct {
 	// BootstrapExpect: form a new cluster when exactly that many nodes that
 	// hold no state have met. 0: never form one.
 	BootstrapExpect int
-	// Join lists gossip addresses of other nodes.
+	// Join lists addresses of other nodes, those that clients use as well.
 	Join []string
-	// Secret is the cluster's key of 32 bytes. Default: minted at bootstrap and
-	// handed to the nodes that form the cluster with it.
+	// Secret is the cluster's key of 32 bytes, which authenticates nodes to each
+	// other. Default: minted at bootstrap and handed to the nodes that form or
+	// join the cluster, as far as Enroll allows.
 	Secret []byte
+	// Enroll says to whom the minted key may be handed. Default: to nodes on
+	// loopback.
+	Enroll member.EnrollPolicy
 
 	// LogStore is "wal" (default) or "boltdb".
 	LogStore string
@@ -68,6 +72,9 @@ type Config struct {
 	ElectionTimeout    time.Duration
 	LeaderLeaseTimeout time.Duration
 
+	// PeerTimeout bounds one exchange between peers. Default 10 s.
+	PeerTimeout time.Duration
+
 	// SnapshotThreshold is the number of entries after which a snapshot is
 	// taken, looked at each SnapshotInterval; TrailingLogs entries stay in the
 	// log for followers that are a little behind. Defaults 16,384, 30 s, 4,096.
@@ -82,8 +89,8 @@ type Config struct {
 	Version string
 	// Logger takes what operators should read. Default: nothing is logged.
 	Logger *slog.Logger
-	// RaftLog takes the library's own lines. Default: nothing.
-	RaftLog io.Writer
+	// RaftLogger takes what raft itself has to say. Default: nothing.
+	RaftLogger *slog.Logger
 	// Fatal is called once when the node cannot go on without risking what it
 	// promised (a storage error, a damaged entry, a broken invariant). In
 	// production it must end the process. Default: log and exit with status 1.
@@ -108,6 +115,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.HeartbeatTimeout, 500*time.Millisecond)
 	fill(&c.ElectionTimeout, 500*time.Millisecond)
 	fill(&c.LeaderLeaseTimeout, min(c.HeartbeatTimeout/2, 250*time.Millisecond))
+	fill(&c.PeerTimeout, 10*time.Second)
 	fill(&c.SnapshotInterval, 30*time.Second)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 16_384
@@ -121,8 +129,8 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.RaftLog == nil {
-		c.RaftLog = io.Discard
+	if c.RaftLogger == nil {
+		c.RaftLogger = slog.New(slog.DiscardHandler)
 	}
 	if c.Fatal == nil {
 		log := c.Logger
@@ -136,10 +144,6 @@ func (c Config) withDefaults() Config {
 
 func (c Config) validate() error {
 	switch {
-	case c.Name == "":
-		return errors.New("a node needs a name")
-	case len(c.Name) > nodeNameBytesMax:
-		return fmt.Errorf("node name of %d bytes, at most %d", len(c.Name), nodeNameBytesMax)
 	case c.DataDir == "":
 		return errors.New("a node needs a data directory")
 	case c.BootstrapExpect < 0 || c.BootstrapExpect > membersMax:
@@ -149,11 +153,5 @@ func (c Config) validate() error {
 	case c.Secret != nil && len(c.Secret) != 32:
 		return fmt.Errorf("cluster secret of %d bytes, it must have 32", len(c.Secret))
 	}
-	for _, r := range c.Name {
-		ok := r == '-' || r == '_' || r == '.' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-		if !ok {
-			return fmt.Errorf("node name %q: letters, digits, '.', '-' and '_' only", c.Name)
-		}
-	}
-	return nil
+	return member.CheckName(c.Name)
 }

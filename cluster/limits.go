@@ -4,9 +4,8 @@ import "time"
 
 // Every buffer of the node has its limit here or in the package that owns it.
 const (
-	groupNumber      = 1 // the one group there is
-	nodeNameBytesMax = 64
-	membersMax       = 9
+	groupNumber = 1 // the one group there is
+	membersMax  = 9
 
 	// entryBytesMax bounds one raft entry; entryBytesGoal is where an open
 	// entry is closed to further commands. Entries well below the maximum keep
@@ -26,15 +25,28 @@ const (
 	publishLaneInFlight = 4
 	settleLaneInFlight  = 2
 
+	// entryCommandsMax bounds the commands of one entry.
+	entryCommandsMax = 65_536
+
 	// proposeTimeout bounds how long a proposal waits for raft's main loop.
 	// Past it nothing was appended.
 	proposeTimeout = 10 * time.Second
 
-	readsMax = 16_384 // reads waiting at the leader
+	readsMax = 16_384 // look-ups waiting at the leader
+
+	// membershipRequestsMax bounds the requests to change the membership that
+	// are under way, each of which has a goroutine.
+	membershipRequestsMax = 16
+
+	// publishWindow is how many bytes of unanswered publishes a connection may
+	// have.
+	publishWindow = 8 << 20
 
 	// deliverFrameBytes is about how much of a consumer's deliveries is read
 	// from storage at once, when its connection can take more.
 	deliverFrameBytes = 256 << 10
+	// deliveryBytesHint is what a delivery is guessed to take in a frame.
+	deliveryBytesHint = 256
 	// deliverFrameMessagesMax bounds the deliveries of one frame.
 	deliverFrameMessagesMax = 1_024
 )

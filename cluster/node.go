@@ -2,31 +2,234 @@ package cluster
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
 
-	"onceq/transport/wire"
+	"github.com/hashicorp/raft"
+
+	"onceq/cluster/member"
+	"onceq/cluster/raftlog"
+	"onceq/fsm"
+	"onceq/fsm/storage"
+	"onceq/transport"
 )
 
 // Node is one process of a cluster.
-type Node struct{}
+type Node struct {
+	cfg    Config
+	log    *slog.Logger
+	limits fsm.Limits
 
-// Start opens a node. ctx bounds the opening alone.
-func Start(ctx context.Context, cfg Config) (*Node, error) { panic("not yet") }
+	dir        *member.Dir
+	identity   member.Identity
+	cluster    string
+	address    string
+	gossipAddr string
+	listener   net.Listener
+	mux        *transport.Mux
+	server     *transport.Server
+	streams    *member.Streams
+	gossip     atomic.Pointer[member.Gossip]
+	store      *raftlog.Store
+	raft       *raft.Raft
 
-// Close hands over leadership, leaves gossip and closes everything.
-func (n *Node) Close() error { panic("not yet") }
+	hub    *hub
+	clock  *clock
+	bodies *storage.Memory
+	opened *group                // set by Start, for closing
+	group  atomic.Pointer[group] // what clients are served from; nil until the node belongs to a cluster
+	begun  time.Time
 
-// Kill ends the node without handing anything over, as a crash would, as far
-// as that goes within one process.
-func (n *Node) Kill() { panic("not yet") }
+	ctx    context.Context // ends when the node does; bounds what it started
+	cancel context.CancelFunc
+	end    chan struct{} // closed first at the end: loops return
+	ended  chan struct{} // raft's goroutines have ended
+	wg     sync.WaitGroup
 
-// Status is what the node knows of itself.
-func (n *Node) Status() wire.NodeStatus { panic("not yet") }
+	failed    atomic.Pointer[error]
+	closeOnce sync.Once
+	done      chan struct{}
+	closeErr  error
+
+	mu      sync.Mutex // guards closing and running
+	closing bool
+	running int // requests that change the membership
+}
+
+// Start opens a node and returns when it belongs to a cluster: formed with the
+// others, joined, or known from its data directory. ctx bounds the opening.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger.With("node", cfg.Name), limits: cfg.Limits,
+		begun: time.Now(),
+		end:   make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
+	}
+	if n.limits == (fsm.Limits{}) {
+		n.limits = fsm.DefaultLimits()
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.start(ctx); err != nil {
+		n.shutdown(false)
+		return nil, fmt.Errorf("start node %s: %w", cfg.Name, err)
+	}
+	return n, nil
+}
+
+// start opens things in the order in which they need each other: identity
+// before anything else is in the directory; the port before the address can be
+// told to others; peer streams before the cluster can be met; the log before
+// raft; gossip last, since it needs the cluster's secret.
+func (n *Node) start(ctx context.Context) error {
+	var err error
+	n.dir, err = member.OpenDir(member.DirConfig{Path: n.cfg.DataDir, Name: n.cfg.Name, Key: n.cfg.Secret, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	if err := n.listen(); err != nil {
+		return err
+	}
+	gt := n.cfg.GossipTransport
+	if gt == nil {
+		if gt, err = member.ListenGossip(n.gossipBind(), n.log); err != nil {
+			return err
+		}
+	}
+	gossipOwned := false
+	defer func() {
+		if !gossipOwned {
+			gt.Shutdown()
+		}
+	}()
+	host, _, _ := net.SplitHostPort(n.address)
+	n.gossipAddr = n.cfg.GossipAdvertise
+	if n.gossipAddr == "" {
+		if n.gossipAddr, err = member.GossipAddress(gt, host); err != nil {
+			return err
+		}
+	}
+	n.streams, err = member.NewStreams(member.StreamConfig{
+		Dir: n.dir, Listener: n.mux.Raft(), Dial: member.DialFunc(n.cfg.Dial), Address: n.address,
+		GossipAddress: n.gossipAddr, Enroll: n.cfg.Enroll, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.serve()
+	formed, err := member.Form(ctx, member.FormConfig{
+		Dir: n.dir, Streams: n.streams, Seeds: n.cfg.Join, Expect: n.cfg.BootstrapExpect, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.identity = formed.Identity
+	n.cluster = formed.Identity.Cluster.ID
+	book := member.NewAddressBook()
+	g, err := n.openGroup(formed, book)
+	if err != nil {
+		return err
+	}
+	n.opened = g
+	gossipOwned = true
+	gossip, err := member.StartGossip(member.GossipConfig{
+		Dir: n.dir, Streams: n.streams, Transport: gt, Seeds: n.cfg.Join, Book: book,
+		OnChange:      func() { g.topology.poke(); g.steward.poke() },
+		ProbeInterval: n.probeInterval(),
+		Logger:        n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.gossip.Store(gossip)
+	n.group.Store(g)
+	n.run(g)
+	// From here on the node tells who leads, and can lead.
+	g.topology.poke()
+	return nil
+}
+
+func (n *Node) listen() error {
+	l := n.cfg.Listener
+	if l == nil {
+		var err error
+		if l, err = net.Listen("tcp", n.cfg.Bind); err != nil {
+			return err
+		}
+	}
+	n.listener = l
+	n.address = n.cfg.Advertise
+	if n.address == "" {
+		n.address = l.Addr().String()
+	}
+	n.mux = transport.NewMux(l, n.log)
+	n.clock = newClock(monotonic())
+	n.bodies = storage.NewMemory()
+	n.hub = newHub(n.bodies, n.clock)
+	return nil
+}
+
+func (n *Node) gossipBind() string {
+	if n.cfg.GossipBind != "" {
+		return n.cfg.GossipBind
+	}
+	host, _, err := net.SplitHostPort(n.address)
+	if err != nil {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, "0")
+}
+
+func (n *Node) probeInterval() time.Duration {
+	if n.cfg.GossipFast {
+		return 200 * time.Millisecond
+	}
+	return 0
+}
+
+// serve accepts clients and peers. Clients that come before the node belongs to
+// a cluster are told so.
+func (n *Node) serve() {
+	n.server = transport.NewServer(&handler{n}, transport.ServerConfig{Logger: n.log})
+	n.wg.Go(func() { n.accepted("port", n.mux.Serve()) })
+	n.wg.Go(func() { n.accepted("clients", n.server.Serve(n.mux.Clients())) })
+}
+
+// accepted notes why an accept loop has ended; at the end of the node that is
+// no news.
+func (n *Node) accepted(what string, err error) {
+	select {
+	case <-n.end:
+	default:
+		if err != nil {
+			n.fatal(fmt.Errorf("accept %s: %w", what, err))
+		}
+	}
+}
 
 // Addr is the address that clients and peers are told to dial.
-func (n *Node) Addr() string { panic("not yet") }
+func (n *Node) Addr() string { return n.address }
 
-// GossipAddr is the address that other nodes join.
-func (n *Node) GossipAddr() string { panic("not yet") }
+// GossipAddr is the address that gossip uses.
+func (n *Node) GossipAddr() string { return n.gossipAddr }
+
+// Name is the node's name.
+func (n *Node) Name() string { return n.cfg.Name }
 
 // Done is closed when the node has ended.
-func (n *Node) Done() <-chan struct{} { panic("not yet") }
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Snapshot takes a snapshot of the group now.
+func (n *Node) Snapshot() error {
+	g := n.group.Load()
+	if g == nil {
+		return errEnding
+	}
+	return bound(g.raft.Snapshot(), g.ended).Error()
+}

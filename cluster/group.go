@@ -1,0 +1,249 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"onceq/cluster/raftlog"
+	"onceq/fsm"
+	"onceq/fsm/storage"
+	"onceq/transport/wire"
+)
+
+// errEnding is what the library gets when it asks a group that is ending, or
+// that had to stop, for a snapshot: the machine may be behind what the library
+// believes to be applied.
+var errEnding = errors.New("the group is ending")
+
+// group is one raft group on this node: the machine, what proposes to it, what
+// hands out its results. Everything about a queue is inside its group.
+type group struct {
+	node        string
+	id          raft.ServerID
+	incarnation uint64
+	limits      fsm.Limits
+	log         *slog.Logger
+	fatal       func(error)
+
+	mono     func() time.Duration
+	clock    *clock
+	proposer *proposer
+	hub      *hub
+	ticker   *ticker
+	reads    *reader
+	lead     *leadership
+	steward  *steward
+	topology *topology
+	progress progress
+	installs chan struct{} // cap 1: a follower was sent the same snapshot again
+
+	raft  *raft.Raft    // set before the first client is served
+	ended chan struct{} // closed when raft's goroutines have ended
+
+	// stopped: nothing is applied any more. At a shutdown the library may drop
+	// a batch on its way to Apply and deliver the next one; what came after the
+	// gap must not be applied, answered or put into a snapshot.
+	stopped atomic.Bool
+
+	bodies   *storage.Memory
+	mu       sync.RWMutex // guards machine: written by the library's FSM goroutine, read by reads
+	machine  *fsm.Machine
+	digest   fsm.DigestResult // newest digest entry applied here; guarded by mu
+	starting atomic.Bool      // a failed Restore is the library's to report
+}
+
+// Apply implements raft.FSM.
+func (g *group) Apply(l *raft.Log) any {
+	if g.stopped.Load() {
+		return nil
+	}
+	eff, err := g.apply(l)
+	if err != nil {
+		g.stop(fmt.Errorf("apply entry %d of term %d: %w", l.Index, l.Term, err))
+		return nil
+	}
+	g.dispatch(l.Index, eff)
+	return nil
+}
+
+func (g *group) apply(l *raft.Log) (*fsm.Effects, error) {
+	// The entry has come from a disk or a peer since it was last verified.
+	if err := raftlog.VerifyEntry(l); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	eff, err := g.machine.Apply(l.Index, l.Data)
+	if err == nil && eff.Digest != nil {
+		g.digest = *eff.Digest
+	}
+	return eff, err
+}
+
+// stop ends the node: to go on without the entry would be to disagree with the
+// others in silence.
+func (g *group) stop(err error) {
+	if g.stopped.CompareAndSwap(false, true) {
+		g.fatal(err)
+	}
+}
+
+// dispatch hands out what an entry did: answers first, in the order of the
+// commands, then the deliveries, so that a consumer hears that it is attached
+// before it hears of messages.
+func (g *group) dispatch(index uint64, eff *fsm.Effects) {
+	if eff.Term != nil {
+		g.lead.termApplied(index, eff)
+	}
+	g.proposer.applied(index, eff)
+	if g.lead.serving() {
+		g.hub.deliver(eff.Deliveries)
+		g.hub.lost(eff.Lost)
+		g.ticker.applied(eff)
+	}
+	g.progress.advance(index)
+}
+
+// StoreConfiguration implements raft.ConfigurationStore. Membership is the
+// library's; what matters here is that a read which waits for this index goes
+// on.
+func (g *group) StoreConfiguration(index uint64, _ raft.Configuration) {
+	g.progress.advance(index)
+	g.steward.poke()
+	g.topology.poke()
+}
+
+// Snapshot implements raft.FSM.
+func (g *group) Snapshot() (raft.FSMSnapshot, error) {
+	if g.stopped.Load() {
+		return nil, errEnding
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s, err := g.machine.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	return &snapshot{s}, nil
+}
+
+// Restore implements raft.FSM. It replaces everything: the library may install
+// a snapshot that is older than what was applied here.
+func (g *group) Restore(r io.ReadCloser) error {
+	if g.stopped.Load() {
+		return errEnding
+	}
+	g.mu.Lock()
+	err := g.machine.Restore(r)
+	index := g.machine.Index()
+	g.mu.Unlock()
+	if err != nil {
+		if !g.starting.Load() {
+			// Half of it may have been replaced.
+			g.stop(fmt.Errorf("restore snapshot: %w", err))
+		}
+		return err
+	}
+	g.progress.advance(index)
+	return nil
+}
+
+// snapshot is a frozen machine on its way to disk.
+type snapshot struct{ s *fsm.Snapshot }
+
+// Persist implements raft.FSMSnapshot; it runs beside Apply.
+func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := s.s.WriteTo(sink); err != nil {
+		return errors.Join(fmt.Errorf("write snapshot: %w", err), sink.Cancel())
+	}
+	return sink.Close()
+}
+
+// Release implements raft.FSMSnapshot.
+func (s *snapshot) Release() { s.s.Release() }
+
+// propose sends a command of the leader's own.
+func (g *group) propose(kind fsm.Kind, payload []byte, done func(outcome)) {
+	g.proposer.submit(kind, payload, done)
+}
+
+// counts is the machine's state for a node's status.
+func (g *group) local() (index uint64, counts fsm.Counts, digest fsm.DigestResult) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.machine.Index(), g.machine.Counts(), g.digest
+}
+
+// refusal answers a client at a node that does not lead: nothing was appended.
+func (g *group) refusal() *wire.ErrorReply {
+	name, address := g.topology.leader()
+	if name == "" {
+		return &wire.ErrorReply{Code: wire.CodeNoLeader, Retriable: true,
+			Text: "the group has no leader at present: an election is under way, or less than a majority of its nodes can be reached"}
+	}
+	if name == g.node {
+		return &wire.ErrorReply{Code: wire.CodeNoLeader, Retriable: true, Text: "leadership is changing"}
+	}
+	return &wire.ErrorReply{Code: wire.CodeNotLeader, Retriable: true, Leader: address,
+		Text: fmt.Sprintf("node %s does not lead the group, %s does", g.node, name)}
+}
+
+// progress is how far this node has applied, for those who wait for an index.
+type progress struct {
+	mu      sync.Mutex // guards the fields below
+	index   uint64
+	waiting map[chan struct{}]uint64
+}
+
+func (p *progress) advance(index uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.index = max(p.index, index)
+	for ch, want := range p.waiting {
+		if want <= p.index {
+			close(ch)
+			delete(p.waiting, ch)
+		}
+	}
+}
+
+// at returns how far it is.
+func (p *progress) at() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index
+}
+
+// reached returns a channel that is closed when index has been applied.
+func (p *progress) reached(index uint64) <-chan struct{} {
+	ch := make(chan struct{})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if index <= p.index {
+		close(ch)
+		return ch
+	}
+	if p.waiting == nil {
+		p.waiting = make(map[chan struct{}]uint64)
+	}
+	p.waiting[ch] = index
+	return ch
+}
+
+// forget drops a channel that nobody waits for any more.
+func (p *progress) forget(ch <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.waiting {
+		if (<-chan struct{})(c) == ch {
+			delete(p.waiting, c)
+		}
+	}
+}

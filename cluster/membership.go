@@ -1,0 +1,196 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"onceq/cluster/member"
+	"onceq/transport/wire"
+)
+
+const (
+	// drainMax is how long in-flight requests may take to end before a
+	// leadership is handed over; what is left ends as unknown.
+	drainMax = time.Second
+	// promoteMax bounds how long a client waits for a promotion.
+	promoteMax = 60 * time.Second
+)
+
+func errMembership(format string, args ...any) *wire.ErrorReply {
+	return &wire.ErrorReply{Code: wire.CodeMembership, Text: fmt.Sprintf(format, args...)}
+}
+
+// members is raft's configuration with what gossip knows of each member.
+func (s *steward) members() wire.Members {
+	_, leader := s.g.raft.LeaderWithID()
+	m := wire.Members{Leader: member.NameOf(leader)}
+	alive := s.alive()
+	for _, v := range s.g.raft.GetConfiguration().Configuration().Servers {
+		m.Members = append(m.Members, wire.Member{
+			Node: member.NameOf(v.ID), ServerID: string(v.ID), Address: s.addressOf(v),
+			Voter: v.Suffrage == raft.Voter, Alive: alive[v.ID], Leader: v.ID == leader,
+		})
+	}
+	return m
+}
+
+// find returns the servers of a node's name in the configuration.
+func (s *steward) find(node string) []raft.Server {
+	return slices.DeleteFunc(slices.Clone(s.g.raft.GetConfiguration().Configuration().Servers),
+		func(v raft.Server) bool { return member.NameOf(v.ID) != node })
+}
+
+// add brings a node in that gossip knows, and waits until it is a voter.
+func (s *steward) add(ctx context.Context, node string) *wire.ErrorReply {
+	if !s.g.lead.serving() {
+		return s.g.refusal()
+	}
+	found := s.find(node)
+	if len(found) == 0 {
+		i := slices.IndexFunc(s.nodes(), func(v member.NodeView) bool { return v.Name == node && v.Alive })
+		if i < 0 {
+			return &wire.ErrorReply{Code: wire.CodeNoNode, Text: fmt.Sprintf("no node %q: it is neither a member nor seen by gossip", node)}
+		}
+		if err := s.join(ctx, s.nodes()[i].Peer); err != nil {
+			return s.changeFailed(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, promoteMax)
+	defer cancel()
+	timer := time.NewTicker(stewardRetry)
+	defer timer.Stop()
+	for {
+		for _, v := range s.find(node) {
+			if v.Suffrage == raft.Voter {
+				return nil
+			}
+		}
+		s.poke()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return errMembership("node %q has joined and has not caught up yet; the leader promotes it when it has", node)
+		}
+		if !s.g.lead.serving() {
+			return s.g.refusal()
+		}
+	}
+}
+
+// remove takes a node out of the cluster.
+func (s *steward) remove(node string) *wire.ErrorReply {
+	if !s.g.lead.serving() {
+		return s.g.refusal()
+	}
+	release, ok := s.maybeAcquire()
+	if !ok {
+		return errMembership("another change of the membership is under way")
+	}
+	defer release()
+	found := s.find(node)
+	if len(found) == 0 {
+		return &wire.ErrorReply{Code: wire.CodeNoNode, Text: fmt.Sprintf("no member %q", node)}
+	}
+	for _, v := range found {
+		if v.ID == s.g.id {
+			// The next leader removes this node: a leader that removes itself
+			// would commit by the votes of the others and be gone in the middle
+			// of answering.
+			if err := s.g.handOver("", ""); err != nil {
+				return errMembership("node %q leads, and handing over failed: %v", node, err)
+			}
+			return s.g.refusal()
+		}
+		if err := s.removeServer(v.ID); err != nil {
+			return s.changeFailed(err)
+		}
+		s.g.log.Info("removed", "server", v.ID)
+	}
+	return nil
+}
+
+// transfer hands the leadership to a node, "" lets raft choose.
+func (s *steward) transfer(node string) *wire.ErrorReply {
+	if !s.g.lead.serving() {
+		return s.g.refusal()
+	}
+	release, ok := s.maybeAcquire()
+	if !ok {
+		return errMembership("a change of the membership is under way")
+	}
+	defer release()
+	var id raft.ServerID
+	var address raft.ServerAddress
+	if node != "" {
+		if node == s.g.node {
+			return nil
+		}
+		for _, v := range s.find(node) {
+			if v.Suffrage == raft.Voter {
+				id, address = v.ID, v.Address
+			}
+		}
+		if id == "" {
+			return &wire.ErrorReply{Code: wire.CodeNoNode, Text: fmt.Sprintf("no voting member %q", node)}
+		}
+		if !s.alive()[id] {
+			return errMembership("node %q does not answer", node)
+		}
+	}
+	if err := s.g.handOver(id, address); err != nil {
+		return errMembership("transfer: %v", err)
+	}
+	return nil
+}
+
+func (s *steward) changeFailed(err error) *wire.ErrorReply {
+	switch {
+	case errors.Is(err, errUnsafe):
+		return errMembership("refused: %v", err)
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return s.g.refusal()
+	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
+		return errUnknown(err.Error())
+	default:
+		return errMembership("%v", err)
+	}
+}
+
+// handOver ends this node's leadership in order: no new requests, what is in
+// flight ends (drainMax), a last stamp so that no time is lost, then the
+// transfer. A transfer that fails resumes service. "" lets raft choose.
+func (g *group) handOver(id raft.ServerID, address raft.ServerAddress) error {
+	g.drain()
+	var f raft.Future
+	if id == "" {
+		f = g.raft.LeadershipTransfer()
+	} else {
+		f = g.raft.LeadershipTransferToServer(id, address)
+	}
+	if err := bound(f, g.ended).Error(); err != nil {
+		g.proposer.resume()
+		return err
+	}
+	return nil
+}
+
+// drain lets what is in flight end, and then stamps the log a last time.
+func (g *group) drain() {
+	timer := time.NewTimer(drainMax)
+	defer timer.Stop()
+	select {
+	case <-g.proposer.drain():
+	case <-timer.C:
+		return
+	}
+	g.proposer.stamp()
+	select {
+	case <-g.proposer.drain():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,251 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"onceq/cluster/member"
+	"onceq/cluster/raftlog"
+	"onceq/fsm"
+	"onceq/transport/wire"
+)
+
+const (
+	// maxAppendEntries x rpcsInFlight x entryBytesMax is what a slow follower
+	// may cost in memory; raftlog.CheckConfig holds it to 64 MiB.
+	maxAppendEntries = 8
+	rpcsInFlight     = 2
+	peerPool         = 3
+	// snapshotTimeoutScale: an install may take the peer timeout once for each
+	// of so many bytes.
+	snapshotTimeoutScale = 16 << 20
+	snapshotsKept        = 2
+)
+
+// openGroup opens the log, the snapshots and raft.
+func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group, error) {
+	g := n.newGroup(formed.Identity)
+	logs, snapshots, err := n.openStores()
+	if err != nil {
+		return nil, err
+	}
+	conf := n.raftConfig(g)
+	if err := raftlog.CheckConfig(conf, raftlog.Flow{RPCsInFlight: rpcsInFlight, EntryBytes: entryBytesMax}); err != nil {
+		return nil, err
+	}
+	var running atomic.Pointer[raft.Raft]
+	trans := n.raftTransport(g, book, conf, &running)
+	if formed.Bootstrap {
+		if err := n.bootstrap(conf, logs, snapshots, trans, formed.Identity); err != nil {
+			return nil, errors.Join(err, closeTransport(trans))
+		}
+	}
+	g.starting.Store(true)
+	r, err := newRaft(conf, g, logs, n.store, snapshots, trans)
+	if err != nil {
+		return nil, errors.Join(err, closeTransport(trans))
+	}
+	g.starting.Store(false)
+	g.raft, n.raft = r, r
+	running.Store(r)
+	book.SetFallback(g.configuredAddress)
+	n.streams.SetOnJoin(func(ctx context.Context, req member.JoinRequest) (member.JoinAnswer, error) {
+		return g.onJoin(ctx, req)
+	})
+	// The proposer's workers wait until the node serves; nothing above asks it.
+	g.proposer.start(r)
+	return g, nil
+}
+
+func closeTransport(t raft.Transport) error {
+	if c, ok := t.(raft.WithClose); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+func (n *Node) newGroup(id member.Identity) *group {
+	g := &group{
+		node: n.cfg.Name, id: id.ServerID, incarnation: id.Cluster.Incarnation, limits: n.limits,
+		log: n.log, fatal: n.fatal, mono: n.clock.mono, clock: n.clock, hub: n.hub, ended: n.ended,
+		installs: make(chan struct{}, 1),
+	}
+	g.bodies = n.bodies
+	g.machine = fsm.New(fsm.Config{Group: groupNumber, Limits: n.limits}, g.bodies)
+	nodes := func() []member.NodeView {
+		if gossip := n.gossip.Load(); gossip != nil {
+			return gossip.Nodes()
+		}
+		return nil
+	}
+	g.lead = newLeadership(g)
+	g.ticker = newTicker(g)
+	g.reads = newReader(g)
+	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
+	g.topology = newTopology(g, wire.NodeAddress{Name: n.cfg.Name, Address: n.address}, nodes)
+	g.proposer = newProposer(proposerConfig{
+		clock: n.clock, mono: g.mono, wall: func() int64 { return time.Now().UnixNano() },
+		ended: n.ended, refusal: g.refusal, classify: raftlog.Classify,
+	})
+	n.hub.detach = func(c fsm.ConsumerID, number uint64, done func(outcome)) {
+		g.proposer.submit(fsm.KindDetach, fsm.DetachPayload(c, number), done)
+	}
+	return g
+}
+
+// openStores opens the raft log with its guard, and the snapshots. Each storage
+// error ends the node.
+func (n *Node) openStores() (raft.LogStore, raft.SnapshotStore, error) {
+	o := raftlog.Options{Kind: n.cfg.LogStore, Logger: n.log, Fatal: n.fatal}
+	if n.cfg.MemoryStores != nil {
+		log, stable, snapshots := n.cfg.MemoryStores()
+		o.Kind = raftlog.KindMemory
+		n.store = raftlog.Wrap(log, stable, o)
+		wrapped, err := n.store.WrapSnapshots(snapshots)
+		return n.store, wrapped, err
+	}
+	dir := filepath.Join(n.cfg.DataDir, "groups", strconv.Itoa(groupNumber))
+	o.Dir = filepath.Join(dir, "log")
+	store, err := raftlog.Open(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	n.store = store
+	snapshots, err := store.OpenSnapshots(dir, snapshotsKept)
+	return store, snapshots, err
+}
+
+func (n *Node) raftConfig(g *group) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = g.id
+	c.HeartbeatTimeout = n.cfg.HeartbeatTimeout
+	c.ElectionTimeout = n.cfg.ElectionTimeout
+	c.LeaderLeaseTimeout = n.cfg.LeaderLeaseTimeout
+	c.MaxAppendEntries = maxAppendEntries
+	// Unbuffered: see proposer.
+	c.BatchApplyCh = false
+	// A node that was removed stays up, to say so.
+	c.ShutdownOnRemove = false
+	c.SnapshotThreshold = n.cfg.SnapshotThreshold
+	c.SnapshotInterval = n.cfg.SnapshotInterval
+	c.TrailingLogs = n.cfg.TrailingLogs
+	c.NoLegacyTelemetry = true
+	c.NotifyCh = g.lead.notify
+	c.Logger = raftlog.HCLog(n.cfg.RaftLogger)
+	return c
+}
+
+// raftTransport stacks what guards raft's traffic: entries are verified, a
+// repeated install is noticed, forged terms and strangers are refused.
+func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Config, running *atomic.Pointer[raft.Raft]) raft.Transport {
+	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: book, Logger: conf.Logger, Stream: n.streams.Raft(),
+		MaxPool: peerPool, MaxRPCsInFlight: rpcsInFlight, Timeout: n.cfg.PeerTimeout,
+	})
+	nt.TimeoutScale = snapshotTimeoutScale
+	watched := raftlog.WatchInstalls(n.store.Guard(nt), g.noteRepeatedInstall)
+	return member.GuardTransport(watched, member.Guard{
+		CurrentTerm: func() uint64 {
+			if r := running.Load(); r != nil {
+				return r.CurrentTerm()
+			}
+			return 0
+		},
+		Logger: n.log,
+	})
+}
+
+// bootstrap writes the first configuration: on the one node that the nodes have
+// agreed on. Finding it written means that the node crashed right after.
+func (n *Node) bootstrap(conf *raft.Config, logs raft.LogStore, snapshots raft.SnapshotStore, trans raft.Transport, id member.Identity) error {
+	var c raft.Configuration
+	for _, p := range id.Cluster.Members {
+		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: p.ServerID, Address: raft.ServerAddress(p.Address)})
+	}
+	err := raft.BootstrapCluster(conf, logs, n.store, snapshots, trans, c)
+	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	n.log.Info("formed a new cluster", "cluster", id.Cluster.ID, "members", len(c.Servers))
+	return n.dir.MarkBootstrapped()
+}
+
+// newRaft opens raft. The library panics on a log that lacks what its newest
+// snapshot does not hold; that is an error like others to whoever starts us.
+func newRaft(conf *raft.Config, f raft.FSM, logs raft.LogStore, stable raft.StableStore, snapshots raft.SnapshotStore, trans raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("open raft: %v", p)
+		}
+	}()
+	r, err = raft.NewRaft(conf, f, logs, stable, snapshots, trans)
+	if err != nil {
+		return nil, fmt.Errorf("open raft: %w", err)
+	}
+	return r, nil
+}
+
+func (g *group) configuredAddress(id raft.ServerID) (raft.ServerAddress, bool) {
+	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
+		if s.ID == id {
+			return s.Address, true
+		}
+	}
+	return "", false
+}
+
+// onJoin takes a new node in, or says where the leader is.
+func (g *group) onJoin(ctx context.Context, req member.JoinRequest) (member.JoinAnswer, error) {
+	if !g.lead.serving() {
+		name, address := g.topology.leader()
+		if name == "" || name == g.node {
+			return member.JoinAnswer{Reason: "the group has no leader at present"}, nil
+		}
+		return member.JoinAnswer{Leader: address}, nil
+	}
+	if err := g.steward.join(ctx, req.Peer); err != nil {
+		return member.JoinAnswer{Reason: err.Error()}, nil
+	}
+	return member.JoinAnswer{Accepted: true}, nil
+}
+
+// noteRepeatedInstall: the library can send one follower the same snapshot
+// without end. A newer snapshot ends it.
+func (g *group) noteRepeatedInstall(i raftlog.RepeatedInstall) {
+	g.log.Warn("a follower was sent the same snapshot again", "peer", i.Peer, "index", i.Index, "installs", i.Installs)
+	select {
+	case g.installs <- struct{}{}:
+	default:
+	}
+}
+
+// cureInstalls takes a newer snapshot when a follower was sent one twice. The
+// barrier is an entry, so the snapshot is newer even if nobody writes.
+func (g *group) cureInstalls(end <-chan struct{}) {
+	for {
+		select {
+		case <-g.installs:
+		case <-end:
+			return
+		}
+		f := bound(g.raft.Barrier(proposeTimeout), g.ended)
+		if err := f.Error(); err != nil {
+			g.log.Warn("barrier before a snapshot", "error", err)
+			continue
+		}
+		if i, ok := f.(raft.IndexFuture); ok {
+			// Barriers are not handed to the machine, and a read may wait for one.
+			g.progress.advance(i.Index())
+		}
+		if err := bound(g.raft.Snapshot(), g.ended).Error(); err != nil {
+			g.log.Warn("snapshot for a follower", "error", err)
+		}
+	}
+}

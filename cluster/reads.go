@@ -1,0 +1,102 @@
+package cluster
+
+import (
+	"onceq/transport/wire"
+)
+
+// read is a look-up that must see everything that was confirmed before it came.
+// do runs under the machine's read lock; refuse when it cannot be answered.
+type read struct {
+	do     func()
+	refuse func(e *wire.ErrorReply)
+}
+
+// reader answers look-ups at the leader. It takes the commit index first and
+// lets a majority confirm the leadership after that, so the index covers
+// whatever any leader has confirmed; then it waits until that much is applied
+// here. A node that only believes to lead, or has not caught up with its
+// predecessor, would answer "not stored" for a confirmed message. One
+// confirmation serves all look-ups that waited for it.
+type reader struct {
+	g     *group
+	queue chan read
+}
+
+func newReader(g *group) *reader { return &reader{g: g, queue: make(chan read, readsMax)} }
+
+// submit queues a look-up; it never blocks.
+func (r *reader) submit(q read) {
+	select {
+	case r.queue <- q:
+	default:
+		q.refuse(errOverloaded("look-ups"))
+	}
+}
+
+func (r *reader) run(end <-chan struct{}) {
+	for {
+		var batch []read
+		select {
+		case q := <-r.queue:
+			batch = append(batch, q)
+		case <-end:
+			r.drain()
+			return
+		}
+		for more := true; more; {
+			select {
+			case q := <-r.queue:
+				batch = append(batch, q)
+			default:
+				more = false
+			}
+		}
+		refused := r.confirm(end)
+		if refused != nil {
+			for _, q := range batch {
+				q.refuse(refused)
+			}
+			continue
+		}
+		r.answer(batch)
+	}
+}
+
+// confirm returns nil when the machine may be read.
+func (r *reader) confirm(end <-chan struct{}) *wire.ErrorReply {
+	if !r.g.lead.serving() {
+		return r.g.refusal()
+	}
+	index := r.g.raft.CommitIndex()
+	if err := bound(r.g.raft.VerifyLeader(), r.g.ended).Error(); err != nil {
+		return r.g.refusal()
+	}
+	ch := r.g.progress.reached(index)
+	select {
+	case <-ch:
+		return nil
+	case <-end:
+		r.g.progress.forget(ch)
+		return errShuttingDown()
+	}
+}
+
+func (r *reader) answer(batch []read) {
+	r.g.mu.RLock()
+	defer r.g.mu.RUnlock()
+	for _, q := range batch {
+		q.do()
+	}
+}
+
+// drain refuses what came too late.
+func (r *reader) drain() {
+	for {
+		select {
+		case q := <-r.queue:
+			q.refuse(errShuttingDown())
+		default:
+			return
+		}
+	}
+}

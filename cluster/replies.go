@@ -1,0 +1,109 @@
+package cluster
+
+import (
+	"onceq/fsm"
+	"onceq/transport/wire"
+	"onceq/transport/wire/pack"
+)
+
+// appender is a message of the wire.
+type appender interface{ Append(w *pack.Writer) }
+
+func encoded(m appender) []byte {
+	w := pack.NewWriter(nil)
+	m.Append(w)
+	return w.Bytes()
+}
+
+func statusReply(s fsm.Status) wire.StatusReply { return wire.StatusReply{Status: wire.Status(s)} }
+
+func sessionOpened(incarnation uint64, r *fsm.Result) wire.SessionOpened {
+	m := wire.SessionOpened{Status: wire.Status(r.Status), Epoch: r.Session.Epoch}
+	if r.Status == fsm.StatusOK {
+		m.Session = wire.SessionID{Incarnation: incarnation, Group: groupNumber, Number: r.Session.Number}
+		m.Floor, m.Next, m.Expiry = r.Session.Floor, r.Session.Next, r.Session.Expiry
+	}
+	return m
+}
+
+func publishResult(r fsm.PublishResult) wire.PublishResult {
+	return wire.PublishResult{Sequence: r.Sequence, Status: wire.Status(r.Status), Duplicate: r.Duplicate,
+		Queue: r.Queue, Lane: r.Lane, Offset: r.Offset, Count: r.Count}
+}
+
+func publishResults(rs []fsm.PublishResult) []wire.PublishResult {
+	out := make([]wire.PublishResult, len(rs))
+	for i, r := range rs {
+		out[i] = publishResult(r)
+	}
+	return out
+}
+
+func deliveryStates(ss []fsm.DeliveryState) []wire.DeliveryState {
+	out := make([]wire.DeliveryState, len(ss))
+	for i, s := range ss {
+		out[i] = wire.DeliveryState{From: s.From, To: s.To, State: wire.LeaseState(s.State)}
+	}
+	return out
+}
+
+func attached(r *fsm.Result) wire.Attached {
+	return wire.Attached{Status: wire.Status(r.Status), QueueNumber: r.Attach.Queue, LeaseTime: r.Attach.LeaseTime,
+		Next: r.Attach.Next, States: deliveryStates(r.Attach.States)}
+}
+
+func queueReply(r *fsm.Result) wire.QueueReply {
+	return wire.QueueReply{Status: wire.Status(r.Status), Text: r.Conflict, Removed: r.Removed, Info: queueInfo(r.Queue)}
+}
+
+func queueInfo(q fsm.QueueInfo) wire.QueueInfo {
+	c := q.Counts
+	return wire.QueueInfo{
+		Number: q.Number, Name: q.Name, Revision: q.Revision,
+		Settings: wire.QueueSettings{LeaseTime: q.Settings.LeaseTime, LengthMax: q.Settings.LengthMax},
+		Counts: wire.QueueCounts{
+			Stored: c.Stored, Ready: c.Ready, Leased: c.Leased, Delayed: c.Delayed, Parked: c.Parked,
+			Acked: c.Acked, Purged: c.Purged, Delivered: c.Delivered,
+			RedeliveredExpired: c.RedeliveredExpired, RedeliveredNacked: c.RedeliveredNacked,
+			RedeliveredGone: c.RedeliveredGone, RedeliveredLeft: c.RedeliveredLeft,
+			DuplicatesRefused: c.DuplicatesRefused,
+		},
+		Consumers: q.Consumers,
+		OldestAge: q.OldestAge,
+	}
+}
+
+func lostMessage(l *fsm.Loss) wire.Lost {
+	return wire.Lost{Consumer: wire.ConsumerID(l.Consumer), N: l.N, Gone: l.Gone, Lost: deliveryStates(l.Lost)}
+}
+
+// commandReply encodes what a client's command did, or the refusal for a result
+// that the reply's type has no room for.
+func commandReply(incarnation uint64, r *fsm.Result) ([]byte, *wire.ErrorReply) {
+	switch r.Kind {
+	case fsm.KindOpenSession:
+		return encoded(sessionOpened(incarnation, r)), nil
+	case fsm.KindCloseSession, fsm.KindLeave:
+		return encoded(statusReply(r.Status)), nil
+	case fsm.KindPublish:
+		if r.Status != fsm.StatusOK && len(r.Publish) == 0 {
+			return nil, statusError(r.Status)
+		}
+		return encoded(wire.PublishReply{Results: publishResults(r.Publish)}), nil
+	case fsm.KindSeal:
+		return encoded(wire.SealReply{Status: wire.Status(r.Status), Outcomes: publishResults(r.Publish)}), nil
+	case fsm.KindAttach:
+		return encoded(attached(r)), nil
+	case fsm.KindSettle:
+		return encoded(wire.SettleReply{Status: wire.Status(r.Status), Results: deliveryStates(r.Settle)}), nil
+	case fsm.KindQueueCreate, fsm.KindQueueDelete, fsm.KindQueuePurge:
+		return encoded(queueReply(r)), nil
+	default:
+		return nil, &wire.ErrorReply{Code: wire.CodeInternal, Text: "no reply is defined for this command"}
+	}
+}
+
+func statusError(s fsm.Status) *wire.ErrorReply {
+	code := wire.CodeOf(wire.Status(s))
+	return &wire.ErrorReply{Code: code, Text: wire.Status(s).String()}
+}
