@@ -64,7 +64,11 @@ func (c *consumer) slot(number uint64) *slot {
 // held has none yet, whatever the client says.
 func (m *Machine) raiseDone(c *consumer, done uint64) {
 	drop := 0
-	for c.done+uint64(drop) < done && drop < len(c.slots) && c.slots[drop].state != LeaseHeld {
+	for c.done+uint64(drop) < done && drop < len(c.slots) {
+		m.resolve(c, c.done+uint64(drop))
+		if c.slots[drop].state == LeaseHeld {
+			break
+		}
 		drop++
 	}
 	if drop == 0 {

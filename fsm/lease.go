@@ -94,7 +94,7 @@ func (m *Machine) resolve(c *consumer, number uint64) (foundLost bool) {
 // retime sets the consumer's timer to the earliest moment that matters.
 func (m *Machine) retime(c *consumer) {
 	switch {
-	case c.gone != goneNot:
+	case c.gone != goneNot || c.queue.deleted:
 		m.timers.set(&c.timer, m.now)
 	case !c.attached:
 		m.timers.set(&c.timer, max(c.graceEnd, m.graceFloor))
@@ -112,6 +112,7 @@ func (m *Machine) retime(c *consumer) {
 // fireConsumer takes leases that ran out, or gives a consumer up whose grace is
 // over. What the budget does not allow stays due.
 func (m *Machine) fireConsumer(c *consumer, eff *Effects) {
+	m.dirty(c)
 	if c.queue.deleted {
 		m.fireDeleted(c, eff)
 		return
@@ -123,15 +124,17 @@ func (m *Machine) fireConsumer(c *consumer, eff *Effects) {
 		}
 		c.gone = goneDead
 	}
-	m.dirty(c)
 	var lost []DeliveryState
 	for i := range c.slots {
 		if m.spent >= m.limits.TimerBudget {
 			break
 		}
 		number := c.done + uint64(i)
-		if m.resolve(c, number) && c.attached {
-			lost = appendState(lost, number, LeasePurged)
+		if m.resolve(c, number) {
+			m.spent++
+			if c.attached {
+				lost = appendState(lost, number, LeasePurged)
+			}
 		}
 		s := &c.slots[i]
 		if s.state != LeaseHeld {

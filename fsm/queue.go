@@ -187,16 +187,23 @@ func (m *Machine) deleteQueue(c queueDelete, r *Result) Status {
 	m.timers.set(&q.timer, never)
 	delete(m.queues, q.number)
 	delete(m.queuesByName, q.name)
-	// Its consumers end by their timers, within the budget.
-	for _, ord := range sortedKeys(q.consumers) {
-		m.timers.set(&q.consumers[ord].timer, m.now)
-	}
+	q.wakeConsumers(m)
 	return StatusOK
 }
 
-// purgeQueue removes every message, in constant time: heads jump, counters
-// move, tables are dropped by reference. A lease on a purged message is found
-// lost when somebody touches it.
+// wakeConsumers makes all consumers look, within the budget of timers, at what
+// became of their leases.
+func (q *queue) wakeConsumers(m *Machine) {
+	for _, ord := range sortedKeys(q.consumers) {
+		m.timers.set(&q.consumers[ord].timer, m.now)
+		m.dirty(q.consumers[ord])
+	}
+}
+
+// purgeQueue removes every message, whatever their number, at once: heads jump,
+// counters move, tables are dropped by reference. A lease on a purged message is
+// found lost when it is touched, at the latest by its consumer's timer, which
+// is due now.
 func (m *Machine) purgeQueue(c queuePurge, r *Result) Status {
 	if st := m.own(c.incarnation, c.group); st != StatusOK {
 		return st
@@ -227,6 +234,7 @@ func (m *Machine) purgeQueue(c queuePurge, r *Result) Status {
 	m.timers.set(&q.timer, never)
 	q.revision++
 	q.purge.nonce, q.purge.removed = c.nonce, r.Removed
+	q.wakeConsumers(m)
 	m.dirty(q)
 	r.Queue = m.info(q)
 	return StatusOK

@@ -303,6 +303,7 @@ func (m *Machine) Outcome(incarnation, number, sequence uint64) (PublishResult, 
 // fireSession ends an unnamed session that was idle for its expiry.
 func (m *Machine) fireSession(s *session) {
 	if due := s.lastActive + Time(SessionExpiry); due > m.now {
+		m.dirty(s)
 		m.timers.set(&s.timer, due)
 		return
 	}

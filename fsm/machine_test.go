@@ -1,0 +1,364 @@
+package fsm_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"onceq/fsm"
+	"onceq/fsm/fsmtest"
+	"onceq/fsm/storage"
+	"onceq/transport/wire"
+)
+
+const inc, grp = fsmtest.Incarnation, fsmtest.Group
+
+// machine is a machine with a log position.
+type machine struct {
+	*fsm.Machine
+	t     testing.TB
+	index uint64
+	now   time.Duration
+}
+
+func newMachine(t testing.TB, l fsm.Limits) *machine {
+	m := &machine{Machine: fsm.New(fsm.Config{Group: grp, Limits: l}, storage.NewMemory()), t: t}
+	m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}))
+	return m
+}
+
+func (m *machine) apply(cs ...fsmtest.Command) *fsm.Effects {
+	m.t.Helper()
+	m.index++
+	eff, err := m.Apply(m.index, fsmtest.Entry(m.index, fsm.Time(m.now), 0, cs...))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return eff
+}
+
+func create(name string) fsmtest.Command {
+	return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: name})
+}
+
+func open(n byte) fsmtest.Command {
+	return fsmtest.New(wire.OpenSession{Incarnation: inc, Group: grp, Nonce: wire.Nonce{n}})
+}
+
+func attach(c byte, n uint64, queue string, credit uint32) fsmtest.Command {
+	return fsmtest.New(wire.Attach{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{c}, N: n, Queue: queue, Credit: credit, Done: 1})
+}
+
+func ack(c byte, from, to, done uint64) fsmtest.Command {
+	return fsmtest.New(wire.Settle{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{c}, Done: done, Items: []wire.SettleItem{{From: from, To: to, Verb: wire.VerbAck}}})
+}
+
+func TestPublish_RetriedAfterAckAndRestart_IsAnsweredFromTheRecord(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	p := fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "order"))
+	m.apply(create("q"), open(1), attach(1, 1, "q", 1), p)
+	m.apply(ack(1, 1, 1, 1))
+	again := fsm.New(fsm.Config{Group: grp}, storage.NewMemory())
+	restore(t, m.Machine, again)
+	m.Machine = again
+	r := m.apply(p).Results[0].Publish[0]
+	if r.Status != fsm.StatusOK || !r.Duplicate || r.Offset != 0 {
+		t.Fatalf("got %+v, want the recorded result", r)
+	}
+	if q, _ := m.QueueByName("q"); q.Counts.Ready+q.Counts.Leased != 0 {
+		t.Fatalf("the queue holds something: %+v", q.Counts)
+	}
+}
+
+func TestApply_UnknownVersionOrDamage_StopsTheNode(t *testing.T) {
+	t.Parallel()
+	good := fsmtest.Entry(1, 0, 0, create("q"))
+	version := bytes.Clone(good)
+	version[0] = 9
+	count := bytes.Clone(good)
+	count[31] = 2
+	for name, entry := range map[string][]byte{
+		"empty": nil, "short": good[:20], "version": version, "count": count, "cut": good[:len(good)-1],
+	} {
+		m := fsm.New(fsm.Config{Group: grp}, storage.NewMemory())
+		if _, err := m.Apply(1, entry); !errors.Is(err, fsm.ErrBadEntry) {
+			t.Errorf("%s: got %v, want ErrBadEntry", name, err)
+		}
+	}
+}
+
+func TestApply_UndecodableCommand_IsRefusedAndTheRestApplied(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	bomb := fsmtest.Command{Kind: fsm.KindPublish, Payload: []byte{0xdd, 0xff, 0xff, 0xff, 0xff}}
+	unknown := fsmtest.Command{Kind: 200}
+	rs := m.apply(bomb, unknown, create("q")).Results
+	if rs[0].Status != fsm.StatusMalformed || rs[1].Status != fsm.StatusUnsupported || rs[2].Status != fsm.StatusOK {
+		t.Fatalf("got %+v", rs)
+	}
+}
+
+func TestCheck_AtTheLimitsAndOnePast(t *testing.T) {
+	t.Parallel()
+	l := fsm.Limits{BodyBytesMax: 10, CreditMax: 5}
+	many := func(n int) []wire.Header { return make([]wire.Header, n) }
+	body := func(n int, hs []wire.Header, biz int) fsmtest.Command {
+		ms := []wire.Message{{Body: make([]byte, n), Headers: hs, BizID: string(make([]byte, biz))}}
+		return fsmtest.New(wire.PublishFrame{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Queue: "q",
+			Publishes: []wire.Publish{{Sequence: 1, Checksum: wire.PublishChecksum("q", ms), Messages: ms}}})
+	}
+	settles := func(n uint64) fsmtest.Command { return ack(1, 1, n, 1) }
+	for _, c := range []struct {
+		name    string
+		command fsmtest.Command
+		want    fsm.Status // 0: accepted
+	}{
+		{"body", body(10, nil, 0), 0},
+		{"body", body(11, nil, 0), fsm.StatusTooLarge},
+		{"headers", body(1, many(fsm.HeadersMax), 0), 0},
+		{"headers", body(1, many(fsm.HeadersMax+1), 0), fsm.StatusMalformed},
+		{"biz-id", body(1, nil, fsm.BizIDBytesMax), 0},
+		{"biz-id", body(1, nil, fsm.BizIDBytesMax+1), fsm.StatusMalformed},
+		{"credit", attach(1, 1, "q", 5), 0},
+		{"credit", attach(1, 1, "q", 6), fsm.StatusMalformed},
+		{"credit", attach(1, 1, "q", 0), fsm.StatusMalformed},
+		{"attachment", attach(1, 0, "q", 1), fsm.StatusMalformed},
+		{"settles", settles(fsm.SettleNumbersMax), 0},
+		{"settles", settles(fsm.SettleNumbersMax + 1), fsm.StatusMalformed},
+		{"settles", settles(1<<64 - 1), fsm.StatusMalformed},
+		{"settles", ack(1, 0, 0, 1), fsm.StatusMalformed},
+		{"lease time", fsmtest.New(wire.QueueCreate{Name: "q", Settings: wire.QueueSettings{LeaseTime: fsm.LeaseTimeMax}}), 0},
+		{"lease time", fsmtest.New(wire.QueueCreate{Name: "q", Settings: wire.QueueSettings{LeaseTime: fsm.LeaseTimeMax + 1}}), fsm.StatusMalformed},
+		{"leader's command", fsmtest.New(fsmtest.Term{Node: "forged"}), fsm.StatusUnsupported},
+		{"leader's command", fsmtest.New(fsmtest.Detach{}), fsm.StatusUnsupported},
+	} {
+		err := fsm.Check(c.command.Kind, c.command.Payload, l)
+		var ce *fsm.CheckError
+		switch {
+		case c.want == 0 && err != nil:
+			t.Errorf("%s: refused: %v", c.name, err)
+		case c.want != 0 && !errors.As(err, &ce):
+			t.Errorf("%s: got %v, want a refusal", c.name, err)
+		case c.want != 0 && ce.Status != c.want:
+			t.Errorf("%s: refused with status %d (%v), want %d", c.name, ce.Status, err, c.want)
+		}
+	}
+}
+
+func TestCaps_AtTheLimitAndOnePast(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{SessionsMax: 2, QueuesMax: 2, ConsumersMax: 2})
+	rs := m.apply(open(1), open(2), open(3), create("a"), create("b"), create("c"),
+		attach(1, 1, "a", 1), attach(2, 1, "a", 1), attach(3, 1, "a", 1)).Results
+	for i, want := range []fsm.Status{
+		fsm.StatusOK, fsm.StatusOK, fsm.StatusSessionCap, fsm.StatusOK, fsm.StatusOK, fsm.StatusQueueCap,
+		fsm.StatusOK, fsm.StatusOK, fsm.StatusConsumerCap,
+	} {
+		if rs[i].Status != want {
+			t.Errorf("command %d: status %d, want %d", i, rs[i].Status, want)
+		}
+	}
+}
+
+// A client that acks and never says that it knows must not make the table of
+// outcomes grow.
+func TestDone_NeverRaised_BoundsTheOutcomes(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	bodies := make([]string, 100)
+	m.apply(create("q"), open(1), attach(1, 1, "q", 4), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", bodies...)))
+	delivered := 4
+	for range 100 {
+		delivered += len(m.apply(ack(1, 1, 100, 1)).Deliveries)
+	}
+	if delivered != 8 {
+		t.Fatalf("%d deliveries with a credit of 4 and no word of done, want twice the credit", delivered)
+	}
+	if n := len(m.apply(ack(1, 9, 9, 9)).Deliveries); n != 4 {
+		t.Fatalf("%d deliveries after done was raised, want 4", n)
+	}
+}
+
+func TestSession_FloorJumpsFar_CostsWhatIsStored(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), open(1))
+	for i := range uint64(50) {
+		m.apply(fsmtest.New(fsmtest.Frame(1, 1, 1, 1+i, 0, "q", "x")))
+	}
+	m.apply(fsmtest.New(fsmtest.Frame(1, 1, 1<<62, 1<<62, 0, "q", "x")))
+	if n := m.Counts().Outcomes; n != 1 {
+		t.Fatalf("%d outcomes above the floor, want 1", n)
+	}
+}
+
+func TestRestore_DamagedAnywhere_IsRefused(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), open(1), attach(1, 1, "q", 2), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b", "c")))
+	snap, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Release()
+	var buf bytes.Buffer
+	if _, err := snap.WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	good := buf.Bytes()
+	try := func(b []byte) error {
+		return fsm.New(fsm.Config{Group: grp}, storage.NewMemory()).Restore(bytes.NewReader(b))
+	}
+	if err := try(good); err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 1 << (i % 8)
+		if err := try(bad); !errors.Is(err, fsm.ErrBadSnapshot) {
+			t.Fatalf("bit flipped in byte %d of %d: got %v, want ErrBadSnapshot", i, len(good), err)
+		}
+		if err := try(good[:i]); !errors.Is(err, fsm.ErrBadSnapshot) {
+			t.Fatalf("cut at %d of %d: got %v, want ErrBadSnapshot", i, len(good), err)
+		}
+	}
+}
+
+func TestSnapshot_IsNotChangedByWhatFollows(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), open(1), attach(1, 1, "q", 2), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b", "c")))
+	want := m.Digest()
+	snap, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.apply(ack(1, 1, 2, 1), fsmtest.New(fsmtest.Frame(1, 1, 1, 2, 0, "q", "d")))
+	m.apply(fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: 1, Revision: 1}))
+	var buf bytes.Buffer
+	if _, err := snap.WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	snap.Release()
+	bodies := storage.NewMemory()
+	again := fsm.New(fsm.Config{Group: grp}, bodies)
+	if err := again.Restore(&buf); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Digest(); got != want {
+		t.Fatalf("digest %016x, at the snapshot it was %016x", got, want)
+	}
+	for offset := range uint64(3) {
+		if _, _, ok := bodies.Get(1, 0, offset); !ok {
+			t.Fatalf("the body of offset %d is not in the snapshot", offset)
+		}
+	}
+}
+
+func TestDigest_SeesAnyDifference(t *testing.T) {
+	t.Parallel()
+	build := func(extra ...fsmtest.Command) uint64 {
+		m := newMachine(t, fsm.Limits{})
+		m.apply(create("q"), open(1), attach(1, 1, "q", 2), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b")))
+		m.apply(extra...)
+		return m.Digest()
+	}
+	base := build()
+	if build() != base {
+		t.Fatal("equal histories, different digests")
+	}
+	for name, c := range map[string]fsmtest.Command{
+		"ack": ack(1, 1, 1, 1), "seal": fsmtest.New(wire.Seal{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Sequences: []uint64{2}}),
+		"extend":  fsmtest.New(wire.Settle{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, Items: []wire.SettleItem{{From: 1, To: 1, Verb: wire.VerbExtend, Time: time.Hour}}}),
+		"session": open(2), "queue": create("r"), "detach": fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID{1}, N: 1}),
+	} {
+		if build(c) == base {
+			t.Errorf("%s does not change the digest", name)
+		}
+	}
+}
+
+func FuzzCheckThenApply(f *testing.F) {
+	for _, c := range []fsmtest.Command{
+		create("q"), open(1), attach(1, 1, "q", 2), ack(1, 1, 2, 1), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b")),
+		fsmtest.New(wire.Seal{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Sequences: []uint64{2}}),
+		fsmtest.New(wire.Leave{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, N: 1, NotHandled: []wire.Range{{From: 1, To: 9}}}),
+		fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: 1, Revision: 1}),
+	} {
+		f.Add(byte(c.Kind), c.Payload)
+	}
+	f.Fuzz(func(t *testing.T, kind byte, payload []byte) {
+		a, b := newMachine(t, fsm.Limits{}), newMachine(t, fsm.Limits{})
+		c := fsmtest.Command{Kind: fsm.Kind(kind), Payload: payload}
+		accepted := fsm.Check(c.Kind, payload, fsm.Limits{}) == nil
+		var effects [2]string
+		for i, m := range []*machine{a, b} {
+			m.apply(create("q"), open(1), attach(1, 1, "q", 2), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b", "c")))
+			eff := m.apply(c)
+			effects[i] = fmt.Sprint(fsmtest.Describe(eff))
+			if st := eff.Results[0].Status; accepted && st == fsm.StatusMalformed {
+				t.Fatalf("Check accepts it, Apply calls it malformed")
+			}
+			m.now = time.Hour
+			m.apply()
+			for _, q := range m.Queues() {
+				if q.Counts.Stored != q.Counts.Sum() {
+					t.Fatalf("stored %d, states add up to %d", q.Counts.Stored, q.Counts.Sum())
+				}
+			}
+		}
+		if effects[0] != effects[1] || a.Digest() != b.Digest() {
+			t.Fatal("the same bytes, different results")
+		}
+	})
+}
+
+func FuzzRestore(f *testing.F) {
+	m := newMachine(f, fsm.Limits{})
+	m.apply(create("q"), open(1), attach(1, 1, "q", 2), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b")))
+	snap, err := m.Snapshot()
+	if err != nil {
+		f.Fatal(err)
+	}
+	var buf bytes.Buffer
+	if _, err := snap.WriteTo(&buf); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(buf.Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_ = fsm.New(fsm.Config{Group: grp}, storage.NewMemory()).Restore(bytes.NewReader(b))
+	})
+}
+
+// BenchmarkPublishAck is the machine's share of a message of 16 B: publish,
+// assign, ack, in frames of 64.
+func BenchmarkPublishAck(b *testing.B) {
+	const batch = 64
+	m := newMachine(b, fsm.Limits{})
+	m.apply(create("q"), open(1), attach(1, 1, "q", 1024))
+	body := make([]byte, 16)
+	ms := []wire.Message{{Body: body}}
+	var entries [][]byte
+	for seq := uint64(1); seq <= uint64(b.N); seq += batch {
+		f := wire.PublishFrame{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Floor: seq, Queue: "q"}
+		for k := range uint64(batch) {
+			f.Publishes = append(f.Publishes, wire.Publish{Sequence: seq + k, Messages: ms})
+		}
+		done := wire.Settle{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, Done: seq, Items: []wire.SettleItem{{From: seq, To: seq + batch - 1, Verb: wire.VerbAck}}}
+		entries = append(entries, fsmtest.Entry(1, 0, 0, fsmtest.New(f)), fsmtest.Entry(1, 0, 0, fsmtest.New(done)))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, e := range entries {
+		if _, err := m.Apply(1, e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	if c := m.Counts(); c.Messages != 0 {
+		b.Fatalf("%d messages are left", c.Messages)
+	}
+}

@@ -1,0 +1,235 @@
+package fsm_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"onceq/fsm"
+	"onceq/fsm/fsmtest"
+	"onceq/fsm/storage"
+	"onceq/transport/wire"
+)
+
+// TestMachine_BehavesLikeTheModel runs random entries through the machine, a
+// second replica of it, and the slow and obvious model. Late and repeated copies
+// are drawn from everything that was ever sent; at random points a replica is
+// replaced by one restored from a snapshot.
+func TestMachine_BehavesLikeTheModel(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		r := newReplicas(t)
+		r.apply(fsmtest.New(fsmtest.Term{Node: "n1"}))
+		for range rapid.IntRange(1, 60).Draw(t, "entries") {
+			r.step()
+		}
+	})
+}
+
+// replicas are two machines and a model that get the same log.
+type replicas struct {
+	t      *rapid.T
+	a, b   *fsm.Machine
+	bodies *storage.Memory // of a
+	model  *fsmtest.Model
+	index  uint64
+	now    time.Duration
+	sent   []fsmtest.Command
+	nonces byte
+	stored map[string]string // (session, sequence) to where it was stored
+}
+
+func newReplicas(t *rapid.T) *replicas {
+	r := &replicas{t: t, model: &fsmtest.Model{}, bodies: storage.NewMemory(), stored: map[string]string{}}
+	r.a = fsm.New(fsm.Config{Group: fsmtest.Group}, r.bodies)
+	r.b = fsm.New(fsm.Config{Group: fsmtest.Group}, storage.NewMemory())
+	return r
+}
+
+func (r *replicas) step() {
+	switch rapid.IntRange(0, 9).Draw(r.t, "time") {
+	case 0, 1, 2:
+		r.now += time.Duration(rapid.IntRange(1, 3000).Draw(r.t, "ms")) * time.Millisecond
+	case 3:
+		r.now += time.Duration(rapid.IntRange(1, 40).Draw(r.t, "s")) * time.Second
+	case 4:
+		if rapid.IntRange(0, 9).Draw(r.t, "long") == 0 {
+			r.now += time.Duration(rapid.IntRange(1, 80).Draw(r.t, "h")) * time.Hour
+		}
+	}
+	var cs []fsmtest.Command
+	for range rapid.IntRange(0, 4).Draw(r.t, "commands") {
+		cs = append(cs, r.command())
+	}
+	r.apply(cs...)
+	if rapid.IntRange(0, 7).Draw(r.t, "restore") == 0 {
+		bodies := storage.NewMemory()
+		fresh := fsm.New(fsm.Config{Group: fsmtest.Group}, bodies)
+		restore(r.t, r.a, fresh)
+		r.a, r.bodies = fresh, bodies
+	}
+}
+
+func (r *replicas) apply(cs ...fsmtest.Command) {
+	r.sent = append(r.sent, cs...)
+	r.index++
+	entry := fsmtest.Entry(r.index, fsm.Time(r.now), 0, cs...)
+	effA, err := r.a.Apply(r.index, entry)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	effB, err := r.b.Apply(r.index, entry)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if a, b := fsmtest.Describe(effA), fsmtest.Describe(effB); !slices.Equal(a, b) {
+		r.t.Fatalf("replicas disagree at %d:\n%v\n%v", r.index, a, b)
+	}
+	if a, b := r.a.Digest(), r.b.Digest(); a != b {
+		r.t.Fatalf("digests differ at %d: %016x, %016x: %v", r.index, a, b, fsm.DifferentRows(r.a, r.b))
+	}
+	want := fsmtest.SortLosses(r.model.Apply(r.now, cs))
+	if got := fsmtest.Describe(effA); !slices.Equal(got, want) {
+		for _, c := range cs {
+			r.t.Logf("%+v", c.Request)
+		}
+		r.t.Fatalf("entry %d at %v:\nmachine %q\nmodel   %q", r.index, r.now, got, want)
+	}
+	r.invariants(effA)
+}
+
+// invariants are the promises themselves, told without the model.
+func (r *replicas) invariants(eff *fsm.Effects) {
+	var messages uint64
+	for _, q := range r.a.Queues() {
+		if q.Counts.Stored != q.Counts.Sum() {
+			r.t.Fatalf("queue %s: stored %d, states add up to %d", q.Name, q.Counts.Stored, q.Counts.Sum())
+		}
+		messages += q.Counts.Ready + q.Counts.Leased + q.Counts.Delayed + q.Counts.Parked
+	}
+	if c := r.a.Counts(); c.Messages != messages || c.Messages != uint64(r.bodies.Len()) {
+		r.t.Fatalf("queues hold %d messages, counted %d, bodies %d", messages, c.Messages, r.bodies.Len())
+	}
+	for i, res := range eff.Results {
+		if res.Kind != fsm.KindPublish {
+			continue
+		}
+		f := r.sent[len(r.sent)-len(eff.Results)+i].Request.(wire.PublishFrame)
+		for _, p := range res.Publish {
+			if p.Status != fsm.StatusOK {
+				continue
+			}
+			id, place := fmt.Sprintf("s%d.%d", f.Session, p.Sequence), fmt.Sprintf("%d/%d", p.Queue, p.Offset)
+			if was, ok := r.stored[id]; ok && was != place {
+				r.t.Fatalf("%s was stored at %s and at %s", id, was, place)
+			} else if !ok && p.Duplicate {
+				r.t.Fatalf("%s: called a duplicate, and no copy was stored before", id)
+			} else if ok && !p.Duplicate {
+				r.t.Fatalf("%s was stored twice", id)
+			}
+			r.stored[id] = place
+		}
+	}
+}
+
+var queueNames = []string{"a", "b"}
+
+// command draws a command that makes sense more often than not, or a copy of
+// one that was sent before.
+func (r *replicas) command() fsmtest.Command {
+	t := r.t
+	if len(r.sent) > 0 && rapid.IntRange(0, 5).Draw(t, "late copy") == 0 {
+		return rapid.SampledFrom(r.sent).Draw(t, "copy")
+	}
+	const inc, grp = fsmtest.Incarnation, fsmtest.Group
+	queue := rapid.SampledFrom(queueNames).Draw(t, "queue")
+	consumer := wire.ConsumerID{rapid.ByteRange(1, 3).Draw(t, "consumer")}
+	small := func(label string, most int) uint64 { return uint64(rapid.IntRange(1, most).Draw(t, label)) }
+	switch k := rapid.IntRange(0, 39).Draw(t, "kind"); {
+	case k == 0:
+		return fsmtest.New(fsmtest.Term{Node: "n"})
+	case k == 1:
+		return fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID(consumer), N: small("n", 3)})
+	case k == 2:
+		return fsmtest.New(fsmtest.HoldGrace{})
+	case k < 5:
+		r.nonces++
+		o := wire.OpenSession{Incarnation: inc, Group: grp, Nonce: wire.Nonce{r.nonces}}
+		if rapid.Bool().Draw(t, "named") {
+			o.Named, o.Name, o.ExpectedEpoch = true, "svc", small("epoch", 3)-1
+		}
+		return fsmtest.New(o)
+	case k == 5:
+		return fsmtest.New(wire.CloseSession{Incarnation: inc, Group: grp, Session: small("session", 3), Epoch: small("epoch", 2)})
+	case k < 8:
+		s := wire.QueueSettings{LeaseTime: time.Duration(small("lease", 20)) * time.Second}
+		if rapid.Bool().Draw(t, "limited") {
+			s.LengthMax = small("length", 8)
+		}
+		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: queue, Settings: s})
+	case k == 8:
+		return fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: small("number", 3)})
+	case k == 9:
+		r.nonces++
+		return fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: small("number", 3), Revision: small("revision", 2), Nonce: wire.Nonce{r.nonces}})
+	case k == 10:
+		s := wire.Seal{Incarnation: inc, Group: grp, Session: small("session", 3), Epoch: small("epoch", 2)}
+		for range small("sequences", 3) {
+			s.Sequences = append(s.Sequences, small("sequence", 12))
+		}
+		return fsmtest.New(s)
+	case k < 20:
+		return r.publish(queue)
+	case k < 26:
+		a := wire.Attach{
+			Incarnation: inc, Group: grp, Consumer: consumer, N: small("n", 3), Queue: queue,
+			Credit: uint32(small("credit", 4)), Done: small("done", 6), Unsettled: r.ranges(),
+		}
+		return fsmtest.New(a)
+	case k == 26:
+		return fsmtest.New(wire.Leave{Incarnation: inc, Group: grp, Consumer: consumer, N: small("n", 3), Done: small("done", 6), NotHandled: r.ranges()})
+	default:
+		s := wire.Settle{Incarnation: inc, Group: grp, Consumer: consumer, Done: small("done", 10)}
+		for _, x := range r.ranges() {
+			it := wire.SettleItem{From: x.From, To: x.To, Verb: rapid.SampledFrom([]wire.SettleVerb{wire.VerbAck, wire.VerbAck, wire.VerbNack, wire.VerbExtend}).Draw(t, "verb")}
+			if rapid.Bool().Draw(t, "timed") {
+				it.Time = time.Duration(small("time", 30)) * time.Second
+			}
+			s.Items = append(s.Items, it)
+		}
+		return fsmtest.New(s)
+	}
+}
+
+func (r *replicas) publish(queue string) fsmtest.Command {
+	t := r.t
+	seq := uint64(rapid.IntRange(1, 12).Draw(t, "sequence"))
+	floor := uint64(rapid.IntRange(0, int(seq)).Draw(t, "floor"))
+	if rapid.Bool().Draw(t, "low floor") {
+		floor = 1
+	}
+	after := uint64(0)
+	if rapid.IntRange(0, 3).Draw(t, "ordered") == 0 {
+		after = seq - 1
+	}
+	bodies := make([]string, rapid.IntRange(1, 3).Draw(t, "messages"))
+	for i := range bodies {
+		bodies[i] = fmt.Sprintf("%d.%d", seq, i)
+	}
+	f := fsmtest.Frame(uint64(rapid.IntRange(1, 3).Draw(t, "session")), uint64(rapid.IntRange(1, 2).Draw(t, "epoch")), floor, seq, after, queue, bodies...)
+	if next := seq + 1; rapid.Bool().Draw(t, "two in a frame") {
+		f.Publishes = append(f.Publishes, fsmtest.Frame(1, 1, 0, next, seq, queue, fmt.Sprintf("%d.0", next)).Publishes...)
+	}
+	return fsmtest.New(f)
+}
+
+func (r *replicas) ranges() (rs []wire.Range) {
+	for range rapid.IntRange(1, 3).Draw(r.t, "ranges") {
+		from := uint64(rapid.IntRange(1, 12).Draw(r.t, "from"))
+		rs = append(rs, wire.Range{From: from, To: from + uint64(rapid.IntRange(0, 4).Draw(r.t, "more"))})
+	}
+	return rs
+}
