@@ -1,0 +1,279 @@
+package cluster
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"onceq/cluster/raftlog"
+	"onceq/fsm"
+	"onceq/transport/wire"
+)
+
+// fakeRaft holds proposals until a test commits or fails them.
+type fakeRaft struct {
+	mu      sync.Mutex
+	entries [][]byte
+	futures []*fakeFuture
+	got     chan struct{}
+}
+
+type fakeFuture struct {
+	raft.ApplyFuture
+	err chan error
+}
+
+func (f *fakeFuture) Error() error { return <-f.err }
+
+func (r *fakeRaft) Apply(cmd []byte, _ time.Duration) raft.ApplyFuture {
+	f := &fakeFuture{err: make(chan error, 1)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.entries = append(r.entries, cmd)
+	r.futures = append(r.futures, f)
+	return f
+}
+
+func (r *fakeRaft) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.entries)
+}
+
+type proposerTest struct {
+	*proposer
+	raft *fakeRaft
+	outs map[string]outcome
+}
+
+func newProposerTest(t *testing.T) *proposerTest {
+	clk := newClock(monotonic())
+	clk.start(0)
+	p := newProposer(proposerConfig{
+		clock: clk, mono: clk.mono, wall: func() int64 { return time.Now().UnixNano() }, ended: make(chan struct{}),
+		refusal:  func() *wire.ErrorReply { return &wire.ErrorReply{Code: wire.CodeNotLeader, Retriable: true} },
+		classify: raftlog.Classify,
+	})
+	pt := &proposerTest{proposer: p, raft: &fakeRaft{}, outs: make(map[string]outcome)}
+	p.start(pt.raft)
+	t.Cleanup(func() {
+		pt.raft.mu.Lock()
+		for _, f := range pt.raft.futures {
+			select {
+			case f.err <- raft.ErrRaftShutdown:
+			default:
+			}
+		}
+		pt.raft.mu.Unlock()
+		p.close()
+	})
+	return pt
+}
+
+func (pt *proposerTest) ask(t *testing.T, name string, kind fsm.Kind, bytes int) {
+	pt.submit(kind, make([]byte, bytes), func(o outcome) {
+		if _, twice := pt.outs[name]; twice {
+			t.Errorf("%s is answered twice", name)
+		}
+		pt.outs[name] = o
+	})
+}
+
+// commit applies the i-th proposal, as the library would: Apply, then the
+// future.
+func (pt *proposerTest) commit(i, results int) {
+	number, _ := fsm.EntryProposal(pt.raft.entries[i])
+	pt.applied(uint64(i+1), &fsm.Effects{Proposal: number, Results: make([]fsm.Result, results)})
+	pt.raft.futures[i].err <- nil
+}
+
+func TestProposer_OneAtLowLoadManyAtHigh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		pt.setPhase(serving)
+		pt.ask(t, "first", fsm.KindPublish, 10)
+		synctest.Wait()
+		if n := pt.raft.count(); n != 1 {
+			t.Fatalf("%d proposals for one publish with nothing in flight", n)
+		}
+		for i := range publishLaneInFlight - 1 {
+			pt.ask(t, fmt.Sprint("alone ", i), fsm.KindPublish, 10)
+			synctest.Wait()
+		}
+		for i := range 500 {
+			pt.ask(t, fmt.Sprint("batched ", i), fsm.KindPublish, 10)
+		}
+		synctest.Wait()
+		if n := pt.raft.count(); n != publishLaneInFlight {
+			t.Fatalf("%d proposals, want %d in flight and the rest waiting", n, publishLaneInFlight)
+		}
+		pt.commit(0, 1)
+		synctest.Wait()
+		if n := pt.raft.count(); n != publishLaneInFlight+1 {
+			t.Fatalf("%d proposals after one ended", n)
+		}
+		pt.commit(publishLaneInFlight, 500)
+		synctest.Wait()
+		if len(pt.outs) != 501 {
+			t.Fatalf("%d answers, want 501", len(pt.outs))
+		}
+	})
+}
+
+func TestProposer_SettlesHaveTheirOwnRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		pt.setPhase(serving)
+		refused := 0
+		for i := 0; refused == 0; i++ {
+			name := fmt.Sprint("publish ", i)
+			pt.ask(t, name, fsm.KindPublish, 1<<20)
+			if o, answered := pt.outs[name]; answered {
+				if o.Err == nil || o.Err.Code != wire.CodeOverloaded || !o.Err.Retriable {
+					t.Fatalf("refused with %+v", o.Err)
+				}
+				refused++
+			}
+			if i > 2*publishLaneBytesMax>>20 {
+				t.Fatal("publishes are never refused")
+			}
+		}
+		synctest.Wait()
+		before := pt.raft.count()
+		pt.ask(t, "ack", fsm.KindSettle, 30)
+		synctest.Wait()
+		if pt.raft.count() != before+1 {
+			t.Fatal("a settle waits behind publishes")
+		}
+		pt.commit(before, 1)
+		synctest.Wait()
+		if o := pt.outs["ack"]; o.Err != nil || o.Result == nil {
+			t.Fatalf("ack: %+v", o)
+		}
+	})
+}
+
+func TestProposer_WhatRaftsErrorsProve(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want wire.Code
+	}{
+		{raft.ErrNotLeader, wire.CodeNotLeader},
+		{raft.ErrLeadershipTransferInProgress, wire.CodeNotLeader},
+		{raft.ErrEnqueueTimeout, wire.CodeNotLeader},
+		{raft.ErrLeadershipLost, wire.CodeOutcomeUnknown},
+		{raft.ErrAbortedByRestore, wire.CodeOutcomeUnknown},
+		{raft.ErrRaftShutdown, wire.CodeOutcomeUnknown},
+		{nil, wire.CodeOutcomeUnknown}, // answered without having been applied here: the node is closing
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			pt := newProposerTest(t)
+			pt.setPhase(serving)
+			pt.ask(t, "it", fsm.KindPublish, 10)
+			synctest.Wait()
+			pt.raft.futures[0].err <- tc.err
+			synctest.Wait()
+			if o := pt.outs["it"]; o.Err == nil || o.Err.Code != tc.want {
+				t.Errorf("%v: answered %+v, want %v", tc.err, o, tc.want)
+			}
+			// The entry may still be applied later; nobody waits for it.
+			pt.commit(0, 1)
+		})
+	}
+}
+
+func TestProposer_NothingIsProposedBeforeTheNodeServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		pt.ask(t, "following", fsm.KindPublish, 10)
+		if o := pt.outs["following"]; o.Err == nil || o.Err.Code != wire.CodeNotLeader {
+			t.Fatalf("at a follower: %+v", o)
+		}
+		pt.setPhase(preparing)
+		pt.ask(t, "early", fsm.KindPublish, 10)
+		synctest.Wait()
+		if pt.raft.count() != 0 || len(pt.outs) != 1 {
+			t.Fatal("proposed or answered before the first entry of the term was applied")
+		}
+		pt.setPhase(serving)
+		synctest.Wait()
+		if pt.raft.count() != 1 {
+			t.Fatal("not proposed when serving")
+		}
+		pt.ask(t, "waiting", fsm.KindOpenSession, 10)
+		synctest.Wait()
+		for i := range settleLaneInFlight {
+			pt.ask(t, fmt.Sprint("more ", i), fsm.KindOpenSession, 10)
+			synctest.Wait()
+		}
+		last := fmt.Sprint("more ", settleLaneInFlight-1)
+		if _, answered := pt.outs[last]; answered {
+			t.Fatal("answered early")
+		}
+		pt.setPhase(following)
+		if o := pt.outs[last]; o.Err == nil || o.Err.Code != wire.CodeNotLeader {
+			t.Fatalf("waiting in its lane when the leadership ended: %+v", o)
+		}
+		if _, answered := pt.outs["waiting"]; answered {
+			t.Fatal("what is in flight is answered by its future alone")
+		}
+	})
+}
+
+// TestProposer_AnothersEntryAnswersNobody: entries of other leaders are applied
+// while ours wait for their futures.
+func TestProposer_AnothersEntryAnswersNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		other := newProposerTest(t)
+		for _, p := range []*proposerTest{pt, other} {
+			p.setPhase(serving)
+			p.ask(t, "it", fsm.KindPublish, 10)
+		}
+		synctest.Wait()
+		number, _ := fsm.EntryProposal(other.raft.entries[0])
+		pt.applied(1, &fsm.Effects{Proposal: number, Results: make([]fsm.Result, 1)})
+		if len(pt.outs) != 0 {
+			t.Fatal("answered by another leader's entry")
+		}
+	})
+}
+
+func TestProposer_Drain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		pt.setPhase(serving)
+		pt.ask(t, "in flight", fsm.KindPublish, 10)
+		synctest.Wait()
+		idle := pt.drain()
+		pt.ask(t, "late", fsm.KindPublish, 10)
+		if o := pt.outs["late"]; o.Err == nil || o.Err.Code != wire.CodeShuttingDown {
+			t.Fatalf("while draining: %+v", o)
+		}
+		select {
+		case <-idle:
+			t.Fatal("idle with a proposal in flight")
+		default:
+		}
+		pt.commit(0, 1)
+		<-idle
+		pt.stamp()
+		idle = pt.drain()
+		synctest.Wait()
+		if pt.raft.count() != 2 {
+			t.Fatalf("%d proposals, want the last stamp as the second", pt.raft.count())
+		}
+		pt.commit(1, 0)
+		<-idle
+		pt.resume()
+		pt.ask(t, "again", fsm.KindPublish, 10)
+		synctest.Wait()
+		if pt.raft.count() != 3 {
+			t.Fatal("not proposed after service was resumed")
+		}
+	})
+}
