@@ -67,7 +67,7 @@ type Config struct {
 
 	// Timings of raft. A leader change takes about twice HeartbeatTimeout. A
 	// node that is stalled longer than that is taken for dead, so they should
-	// be well above the longest fsync. Defaults 500 ms, 500 ms, 250 ms.
+	// be well above the longest fsync. Defaults 500 ms each.
 	HeartbeatTimeout   time.Duration
 	ElectionTimeout    time.Duration
 	LeaderLeaseTimeout time.Duration
@@ -114,7 +114,7 @@ func (c Config) withDefaults() Config {
 	}
 	fill(&c.HeartbeatTimeout, 500*time.Millisecond)
 	fill(&c.ElectionTimeout, 500*time.Millisecond)
-	fill(&c.LeaderLeaseTimeout, min(c.HeartbeatTimeout/2, 250*time.Millisecond))
+	fill(&c.LeaderLeaseTimeout, c.HeartbeatTimeout)
 	fill(&c.PeerTimeout, 10*time.Second)
 	fill(&c.SnapshotInterval, 30*time.Second)
 	if c.SnapshotThreshold == 0 {

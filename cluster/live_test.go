@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"errors"
 	"testing"
 
 	"onceq/cluster/clustertest"
@@ -71,4 +72,12 @@ func TestOneNode_PublishConsumeAck(t *testing.T) {
 		t.Fatalf("counts: %+v", info.Counts)
 	}
 	c.DigestsAgree()
+}
+
+func asWireError(err error) *wire.Error {
+	var e *wire.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return nil
 }

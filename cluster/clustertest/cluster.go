@@ -77,7 +77,7 @@ func (c *Cluster) add(i int, l net.Listener, expect int, opts []Option) *Node {
 	node.config = cluster.Config{
 		Name: name, DataDir: node.Dir, BootstrapExpect: expect, GossipFast: true,
 		Dial:             c.links.dialer(node.Address),
-		HeartbeatTimeout: 500 * time.Millisecond, ElectionTimeout: 500 * time.Millisecond, LeaderLeaseTimeout: 300 * time.Millisecond,
+		HeartbeatTimeout: 500 * time.Millisecond, ElectionTimeout: 500 * time.Millisecond, LeaderLeaseTimeout: 500 * time.Millisecond,
 		Logger:     slog.New(handler),
 		RaftLogger: slog.New(handler).With("raft", name),
 		Fatal:      func(err error) { c.t.Errorf("node %s died: %v", name, err) },
