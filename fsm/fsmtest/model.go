@@ -59,8 +59,6 @@ type modelMessage struct {
 	state    string
 	attempts int
 	due      time.Duration
-	holder   *modelConsumer
-	number   uint64
 }
 
 type modelConsumer struct {
