@@ -1,8 +1,133 @@
 package main
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
 
-type benchCmd struct{}
+	"github.com/alecthomas/kong"
 
-// Run is not there yet.
-func (b *benchCmd) Run(ctx context.Context, a *app) error { return nil }
+	"onceq/cmd/onceq/internal/bench"
+	"onceq/cmd/onceq/internal/console"
+	"onceq/cmd/onceq/internal/devcluster"
+	"onceq/cmd/onceq/internal/exit"
+)
+
+type benchCmd struct {
+	Pub benchRunCmd `cmd:"" help:"From publish to confirmation."`
+	E2e benchRunCmd `cmd:"" name:"e2e" help:"From the moment a message is due to the consumer's handler."`
+}
+
+// Help says what is measured.
+func (*benchCmd) Help() string {
+	return `Starts a three-node cluster of its own in a temporary directory, unless --url (or
+ONCEQ_URL) or --context names one. Bodies are random bytes. Three loads: one at a
+time; paced (open loop: a latency counts from the moment a message was due); and
+full speed with a bounded number under way. CPU and disk are those of the node
+processes, all nodes together.
+
+Exit code 8 when a message was not confirmed, not received, or received twice.
+
+Examples:
+  onceq bench pub
+  onceq bench e2e --rate 20000 --time 30s --size 1024
+  onceq bench pub --smoke -o json`
+}
+
+type benchRunCmd struct {
+	outputFlag
+	Size      []int         `help:"Bytes of a body; may be repeated." default:"16,1024" placeholder:"BYTES"`
+	Time      time.Duration `help:"How long each load is measured." default:"5s"`
+	Rate      float64       `help:"Messages a second of the paced load." default:"1000" placeholder:"N"`
+	Producers int           `help:"Producers of the full-speed load." default:"4" placeholder:"N"`
+	Consumers int           `help:"Consumers." default:"2" placeholder:"N"`
+	InFlight  int           `help:"Messages under way for each producer of the full-speed load." default:"1024" placeholder:"N"`
+	Seed      uint64        `help:"Seed of the bodies." default:"1"`
+	LogStore  string        `help:"Log store of the own cluster: wal or boltdb." enum:"wal,boltdb" default:"wal"`
+	Smoke     bool          `help:"A few seconds in all: is everything still in working order?"`
+}
+
+// Run measures; the workload is the command's name.
+func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Context) error {
+	cfg := bench.Config{Workload: k.Selected().Name, Sizes: b.Size, Time: b.Time, WarmUp: b.Time / 5, Rate: b.Rate,
+		Producers: b.Producers, Consumers: b.Consumers, InFlight: b.InFlight, Seed: b.Seed}
+	if b.Smoke {
+		cfg.Time, cfg.WarmUp, cfg.Rate = 400*time.Millisecond, 100*time.Millisecond, 200
+	}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	t := bench.Target{Say: func(format string, args ...any) { a.Progress(format, args...) }}
+	where, err := b.target(ctx, a, g, &t)
+	if err != nil {
+		return err
+	}
+	defer where.end()
+	a.Note("onceq %s bench %s, %s, %d CPUs, %s", version(), cfg.Workload, where.text, runtime.NumCPU(), runtime.Version())
+	var rows []bench.Row
+	err = bench.Run(ctx, cfg, t, func(r bench.Row) {
+		rows = append(rows, r)
+		if !a.Watched() {
+			a.Note("%s, %d bytes, %s: %.0f/s, p50 %.2f ms", r.Workload, r.BodyBytes, r.Load, r.PerSecond, r.P50)
+		}
+	})
+	a.Done()
+	if err != nil {
+		return err
+	}
+	if err := b.write(a, rows); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if !r.Clean() {
+			return exit.Errorf(exit.CheckFailed, "%s, %d bytes, %s: %d missing, %d received twice", r.Workload, r.BodyBytes, r.Load, r.Missing, r.Duplicates)
+		}
+	}
+	return nil
+}
+
+// place is the cluster that is measured.
+type place struct {
+	text string
+	end  func()
+}
+
+func (b *benchRunCmd) target(ctx context.Context, a *app, g *globals, t *bench.Target) (place, error) {
+	if g.URL != "" || g.ContextName != "" {
+		named, err := a.target(g)
+		if err != nil {
+			return place{}, err
+		}
+		t.URL = named.url
+		return place{"cluster " + named.url, func() {}}, nil
+	}
+	a.Note("starting a cluster of three nodes")
+	c, end, err := devcluster.Temporary(ctx, devcluster.Config{
+		Nodes: 3, ServerArgs: []string{"--log-level", "warn", "--log-store", b.LogStore},
+		OnEnd: func(n devcluster.Info, log string) { a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log) },
+	}, "onceq-bench-")
+	if err != nil {
+		return place{}, err
+	}
+	t.URL, t.Usage = c.URL(), c.Usage
+	return place{fmt.Sprintf("3 processes on this machine, log in %s", b.LogStore), func() { end(false) }}, nil
+}
+
+func (b *benchRunCmd) write(a *app, rows []bench.Row) error {
+	if !b.table() {
+		return console.WriteList(a.Out, b.format(), rows)
+	}
+	g := console.NewGrid("LOAD", ">BODY", ">MESSAGES", ">PER S", ">P50", ">P99", ">P99.9", ">MAX", ">CPU/MSG", ">DISK/MSG")
+	ms := func(f float64) string { return console.Millis(time.Duration(f * float64(time.Millisecond))) }
+	for _, r := range rows {
+		cpu, disk := "", ""
+		if r.CPUMicros > 0 || r.DiskBytes > 0 {
+			cpu, disk = fmt.Sprintf("%.0f us", r.CPUMicros), console.Bytes(uint64(r.DiskBytes))
+		}
+		g.Row(r.Load, console.Bytes(uint64(r.BodyBytes)), console.Count(r.Messages), console.Count(uint64(r.PerSecond)),
+			ms(r.P50), ms(r.P99), ms(r.P999), ms(r.Max), cpu, disk)
+	}
+	_, err := g.WriteTo(a.Out)
+	return err
+}

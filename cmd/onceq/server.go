@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -120,16 +119,11 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		LogStore:         s.LogStore,
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
 		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval,
-		Version: version(), Logger: log,
+		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {
 			log.Error("the node cannot go on", "error", err)
 			os.Exit(exit.Failure)
 		},
-	}
-	if level <= slog.LevelInfo {
-		cfg.RaftLog = a.Err
-	} else {
-		cfg.RaftLog = io.Discard
 	}
 	return cfg, nil
 }

@@ -97,7 +97,7 @@ func OfCode(c wire.Code) int {
 		return Conflict
 	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded,
 		wire.CodeShuttingDown, wire.CodeQueueFull, wire.CodeWindowFull, wire.CodeOutOfOrder,
-		wire.CodeSessionCap, wire.CodeOutcomeCap, wire.CodeConsumerCap, wire.CodeQueueCap,
+		wire.CodeSessionCap, wire.CodeOutcomeCap, wire.CodeConsumerCap,
 		wire.CodeFlowControl, wire.CodeSlowReader:
 		return Unavailable
 	case wire.CodeOutcomeUnknown, wire.CodeBelowFloor, wire.CodeSessionExpired:

@@ -1,0 +1,307 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"onceq/client"
+	"onceq/cmd/onceq/internal/latency"
+)
+
+// phase is one load under way. Messages are numbered over all producers; due
+// holds the moment each of them was due, so that whoever sees its end knows
+// its latency.
+type phase struct {
+	cfg   Config
+	load  load
+	url   string
+	queue string
+	size  int
+	hist  *latency.Histogram
+
+	began time.Time // of the measuring, after the warm-up
+
+	next      atomic.Uint64 // number of the next message
+	confirmed atomic.Uint64
+	failed    atomic.Uint64
+	again     atomic.Uint64 // retransmitted copies
+
+	mu       sync.Mutex // guards what follows
+	due      map[uint64]time.Time
+	received map[uint64]bool // by number; e2e only
+	twice    uint64
+	strange  uint64
+	firstErr error
+	all      chan struct{} // e2e: signalled on each receipt, capacity 1
+	under    chan struct{} // e2e, full speed: a slot for each message under way
+}
+
+func (p *phase) run(ctx context.Context, t Target, row Row) (Row, error) {
+	e2e := p.cfg.Workload == "e2e"
+	p.due = map[uint64]time.Time{}
+	p.received = map[uint64]bool{}
+	p.all = make(chan struct{}, 1)
+	if e2e && p.load.rate == 0 {
+		p.under = make(chan struct{}, p.load.inFlight*p.load.producers)
+	}
+	consuming, stop := context.WithCancel(ctx)
+	defer stop()
+	var consumers sync.WaitGroup
+	if e2e {
+		for range p.cfg.Consumers {
+			consumers.Go(func() { p.note(p.consume(consuming)) })
+		}
+	}
+	before, known, err := usage(t)
+	if err != nil {
+		return row, err
+	}
+	start := time.Now()
+	p.began = start.Add(p.cfg.WarmUp)
+	publishing, cancel := context.WithDeadline(ctx, p.began.Add(p.cfg.Time))
+	defer cancel()
+	var producers sync.WaitGroup
+	for i := range p.load.producers {
+		producers.Go(func() { p.note(p.produce(ctx, publishing, i)) })
+	}
+	producers.Wait()
+	if e2e {
+		p.awaitAll(ctx)
+	}
+	took := time.Since(p.began)
+	after, _, err := usage(t)
+	stop()
+	consumers.Wait()
+	if err == nil {
+		err = p.firstError(ctx)
+	}
+	if err != nil {
+		return row, err
+	}
+	p.fill(&row, took, e2e)
+	if total := p.next.Load(); known && total > 0 { // the warm-up is in both
+		row.CPUMicros = float64((after.CPU-before.CPU)/time.Microsecond) / float64(total)
+		row.DiskBytes = float64(after.BytesWritten-before.BytesWritten) / float64(total)
+	}
+	return row, nil
+}
+
+func (p *phase) fill(row *Row, took time.Duration, e2e bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	row.Messages = uint64(p.hist.Count())
+	row.Seconds = took.Seconds()
+	row.PerSecond = float64(row.Messages) / took.Seconds()
+	ms := func(q float64) float64 { return float64(p.hist.At(q)) / float64(time.Millisecond) }
+	row.P50, row.P99, row.P999, row.Max = ms(50), ms(99), ms(99.9), ms(100)
+	row.Retransmitted = p.again.Load()
+	row.Missing = p.failed.Load()
+	if e2e {
+		row.Duplicates = p.twice
+		row.Missing += p.confirmed.Load() - min(p.confirmed.Load(), uint64(len(p.received)))
+		row.Missing += p.strange
+	}
+}
+
+// note keeps the first error of anybody.
+func (p *phase) note(err error) {
+	if err == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.firstErr == nil {
+		p.firstErr = err
+	}
+}
+
+func (p *phase) firstError(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.firstErr
+}
+
+// produce publishes until until ends; what is in flight then gets its outcome.
+func (p *phase) produce(ctx, until context.Context, i int) error {
+	c, err := client.Dial(ctx, p.url, client.WithLabel(fmt.Sprintf("onceq bench producer %d", i)))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	prod, err := c.NewProducer(p.queue, client.WithMaxInFlight(p.load.inFlight))
+	if err != nil {
+		return err
+	}
+	bodies := newBodies(p.size, p.cfg.Seed+uint64(i))
+	type flight struct {
+		n uint64
+		f *client.Future
+	}
+	flights := make(chan flight, p.load.inFlight)
+	collected := make(chan struct{})
+	go func() {
+		defer close(collected)
+		for x := range flights {
+			r, err := x.f.Wait(context.WithoutCancel(ctx)) // ctx bounds the publish itself
+			p.outcome(x.n, r, err)
+		}
+	}()
+	began := time.Now()
+	for sent := uint64(0); p.wait(until, began, sent); sent++ {
+		n := p.next.Add(1) - 1
+		due := time.Now()
+		if p.load.rate > 0 {
+			due = dueAt(began, sent, p.load.rate)
+		}
+		p.mu.Lock()
+		p.due[n] = due
+		p.mu.Unlock()
+		if p.load.inFlight == 1 {
+			r, err := prod.Publish(ctx, client.Message{Body: bodies.next(n)})
+			p.outcome(n, r, err)
+			continue
+		}
+		flights <- flight{n, prod.PublishAsync(ctx, client.Message{Body: bodies.next(n)})}
+	}
+	close(flights)
+	<-collected
+	p.again.Add(prod.Stats().Retransmitted)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	prod.Close(closing) // everything has its outcome; a session that stays open expires
+	return nil
+}
+
+func dueAt(began time.Time, n uint64, rate float64) time.Time {
+	return began.Add(time.Duration(float64(n) / rate * float64(time.Second)))
+}
+
+// wait waits for the moment of the next message. False: the time is up.
+func (p *phase) wait(until context.Context, began time.Time, sent uint64) bool {
+	if until.Err() != nil {
+		return false
+	}
+	if p.under != nil {
+		select {
+		case p.under <- struct{}{}:
+		case <-until.Done():
+			return false
+		}
+	}
+	if p.load.rate == 0 {
+		return true
+	}
+	d := time.Until(dueAt(began, sent, p.load.rate))
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-until.Done():
+		return false
+	}
+}
+
+// outcome counts the outcome of a publish and, where that is the end of the
+// message, its latency.
+func (p *phase) outcome(n uint64, r client.Receipt, err error) {
+	if err != nil {
+		p.failed.Add(1)
+		if !errors.Is(err, context.Canceled) {
+			p.note(err)
+		}
+		return
+	}
+	p.confirmed.Add(1)
+	if p.cfg.Workload == "pub" {
+		p.finish(n)
+	}
+}
+
+// finish records the latency of a message, unless it belongs to the warm-up.
+func (p *phase) finish(n uint64) {
+	now := time.Now()
+	p.mu.Lock()
+	due := p.due[n]
+	delete(p.due, n)
+	p.mu.Unlock()
+	if !due.Before(p.began) {
+		p.hist.Record(now.Sub(due))
+	}
+}
+
+// consume receives and acks.
+func (p *phase) consume(ctx context.Context) error {
+	c, err := client.Dial(ctx, p.url, client.WithLabel("onceq bench consumer"))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	err = c.Consume(ctx, p.queue, func(_ context.Context, d *client.Delivery) error {
+		p.receive(d.Body())
+		return nil
+	}, client.WithPrefetch(1024))
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (p *phase) receive(body []byte) {
+	n, ok := number(body)
+	p.mu.Lock()
+	_, known := p.due[n]
+	again := p.received[n]
+	switch {
+	case !ok || !known && !again || len(body) != p.size:
+		p.strange++
+	case again:
+		p.twice++
+	default:
+		p.received[n] = true
+	}
+	p.mu.Unlock()
+	if ok && known && !again {
+		p.finish(n)
+		if p.under != nil {
+			<-p.under
+		}
+	}
+	select {
+	case p.all <- struct{}{}:
+	default:
+	}
+}
+
+// awaitAll waits until everything confirmed is received; what does not come
+// in the grace after the last receipt is counted as missing.
+func (p *phase) awaitAll(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		done := uint64(len(p.received)) >= p.confirmed.Load() || p.firstErr != nil
+		p.mu.Unlock()
+		if done {
+			return
+		}
+		t := time.NewTimer(receiveGrace)
+		select {
+		case <-p.all:
+			t.Stop()
+		case <-t.C:
+			return
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
