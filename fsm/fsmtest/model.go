@@ -488,8 +488,8 @@ func (e *modelEntry) deleteQueue(r wire.QueueDelete) string {
 	c := q.counts()
 	for _, k := range q.consumers {
 		for _, d := range k.log {
-			if d.state == wire.LeaseHeld {
-				d.state = wire.LeaseDeleted
+			if d.state == wire.LeaseHeld || d.tell {
+				d.state, d.tell = wire.LeaseDeleted, false
 			}
 		}
 	}
