@@ -2,12 +2,34 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
+
+	"onceq/transport/wire"
 )
 
-// Handler handles one message. nil acks it, an error gives it back with a
-// backoff, see RetryAfter.
+// Handler handles one message. nil acks it; an error gives it back, to be
+// delivered again after a backoff that grows with the attempt, see RetryAfter. A
+// panic counts as an error and is logged.
+//
+// ctx is cancelled with the cause ErrLeaseLost when the client learns that the
+// lease is lost: what is done from then on does not count. A process can be
+// stopped between any two lines, so a handler must be safe to run twice for the
+// same message.
 type Handler func(ctx context.Context, d *Delivery) error
+
+const (
+	prefetchDefault   = 256
+	prefetchMax       = 65_536
+	concurrencyMax    = 65_536
+	autoExtendDefault = time.Hour
+	nackBase          = 100 * time.Millisecond
+	nackMost          = time.Minute
+	// drainTimeout bounds how long the end of Consume waits for the cluster, after
+	// the handlers have returned.
+	drainTimeout = 10 * time.Second
+)
 
 type consumeOptions struct {
 	prefetch    int
@@ -20,13 +42,16 @@ type consumeOptions struct {
 // ConsumeOption changes how Consume works.
 type ConsumeOption func(*consumeOptions)
 
-// WithPrefetch sets how many messages are held at most, handlers included (default 256).
+// WithPrefetch sets how many messages are held at most, those with handlers
+// included (default 256). What is held is not given to other consumers.
 func WithPrefetch(n int) ConsumeOption { return func(o *consumeOptions) { o.prefetch = n } }
 
 // WithConcurrency sets how many handlers run at once (default 1).
 func WithConcurrency(n int) ConsumeOption { return func(o *consumeOptions) { o.concurrency = n } }
 
-// WithAutoExtend sets for how long a running handler's lease is kept alive (default 1 h).
+// WithAutoExtend sets for how long the lease of a message is kept alive from the
+// moment its handler was called (default 1 h). A handler that hangs for longer
+// loses the message to another consumer.
 func WithAutoExtend(max time.Duration) ConsumeOption {
 	return func(o *consumeOptions) { o.autoExtend = max }
 }
@@ -36,16 +61,81 @@ func WithConsumerLabel(label string) ConsumeOption {
 	return func(o *consumeOptions) { o.label = label }
 }
 
-// WithManualSettle leaves settling to the program: the handler's return does
-// not ack; Ack or Nack must be called, also later from another goroutine.
+// WithManualSettle leaves settling to the program: a handler that returns nil has
+// not acked. Ack or Nack must be called for each message, maybe later and from
+// another goroutine. An error still gives the message back.
 func WithManualSettle() ConsumeOption { return func(o *consumeOptions) { o.manual = true } }
 
-// Consume hands the messages of queue to h until ctx ends; then it drains and
-// returns nil.
+// Consume hands the messages of queue to h and blocks. When ctx ends it drains:
+// no new messages, running handlers finish, what they did is settled, what no
+// handler has seen goes back at once; then it returns nil. Another error says
+// why it could not go on (ErrNoQueue, ErrClosed), or how many settles had no
+// answer in the end.
+//
+// A lost connection or a new leader is no end: Consume resumes, and no message
+// is handed to h twice because of it.
 func (c *Client) Consume(ctx context.Context, queue string, h Handler, opts ...ConsumeOption) error {
-	return ErrClosed
+	o := consumeOptions{prefetch: prefetchDefault, concurrency: 1, autoExtend: autoExtendDefault}
+	for _, f := range opts {
+		f(&o)
+	}
+	switch {
+	case !wire.ValidQueueName(queue):
+		return newError(wire.CodeBadName, "queue name %.300q: write 1 to %d letters, digits, dots, underscores and hyphens", queue, wire.QueueNameBytesMax)
+	case o.prefetch < 1 || o.prefetch > prefetchMax:
+		return fmt.Errorf("prefetch %d: 1 to %d is accepted", o.prefetch, prefetchMax)
+	case o.concurrency < 1 || o.concurrency > concurrencyMax:
+		return fmt.Errorf("concurrency %d: 1 to %d is accepted", o.concurrency, concurrencyMax)
+	case len(o.label) > labelMax:
+		return newError(wire.CodeBadName, "label of %d bytes, at most %d are accepted", len(o.label), labelMax)
+	}
+	if o.label == "" {
+		o.label = c.o.label
+	}
+	if !c.enter() {
+		return ErrClosed
+	}
+	defer c.wg.Done()
+	c.startConsuming()
+	return newConsumer(c, queue, h, o, ctx).run(ctx)
+}
+
+// startConsuming starts the link for deliveries at first use.
+func (c *Client) startConsuming() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.consuming {
+		c.consuming = true
+		c.wg.Add(1)
+		go func() {
+			defer c.wg.Done()
+			c.consume.run(c.ctx, nil)
+		}()
+	}
 }
 
 // RetryAfter makes a handler's error give the message back after delay instead
-// of the default backoff.
-func RetryAfter(delay time.Duration, err error) error { return err }
+// of after the default backoff.
+func RetryAfter(delay time.Duration, err error) error { return &retryAfter{delay, err} }
+
+type retryAfter struct {
+	delay time.Duration
+	err   error
+}
+
+func (e *retryAfter) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("retry after %v", e.delay)
+	}
+	return fmt.Sprintf("retry after %v: %v", e.delay, e.err)
+}
+
+func (e *retryAfter) Unwrap() error { return e.err }
+
+// nackDelay is when a message comes back after its handler failed with err.
+func nackDelay(err error, attempt int) time.Duration {
+	if e := (*retryAfter)(nil); errors.As(err, &e) {
+		return max(e.delay, 0)
+	}
+	return jittered(nackBase, nackMost, attempt)
+}

@@ -2,26 +2,145 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"onceq/transport/wire"
 )
 
-// Delivery is one leased message.
-type Delivery struct{}
+// Delivery is one leased message. Its methods may be called from any goroutine.
+type Delivery struct {
+	s    *consumer
+	life *life
 
-func (d *Delivery) Body() []byte           { return nil }
-func (d *Delivery) BizID() string          { return "" }
-func (d *Delivery) Headers() []Header      { return nil }
-func (d *Delivery) ID() MessageID          { return MessageID{} }
-func (d *Delivery) Queue() string          { return "" }
-func (d *Delivery) Attempt() int           { return 0 }
-func (d *Delivery) PublishedAt() time.Time { return time.Time{} }
+	number  uint64 // the machine's, within the life
+	place   MessageID
+	attempt uint32
+	at      int64
+	raw     []byte // encoded message
+	message wire.Message
+
+	// Guarded by s.mu.
+	phase    phase
+	deadline time.Time // of the lease, by our own clock
+	started  time.Time // when the handler was called
+	verb     wire.SettleVerb
+	delay    time.Duration
+	asking   bool          // a settle is under way
+	unsure   bool          // an earlier settle may have counted: its answer was lost
+	answered bool          // definite: answer says how it ended
+	answer   error         // nil: as verb asked
+	settled  chan struct{} // made when somebody waits; closed when answered
+	cancel   context.CancelCauseFunc
+}
+
+// phase is where a delivery is on its way through the client.
+type phase uint8
+
+const (
+	buffered phase = iota // waits for a handler
+	aside                 // its lease may have run out: the cluster is asked first
+	running               // its handler was called
+	returned              // its handler has returned
+)
+
+// Body is the message's body. It must not be changed.
+func (d *Delivery) Body() []byte { return d.message.Body }
+
+// BizID is the sender's business id, "" when it gave none.
+func (d *Delivery) BizID() string { return d.message.BizID }
+
+// Headers are the message's headers, in the sender's order.
+func (d *Delivery) Headers() []Header { return d.message.Headers }
+
+// ID is the message's place, the same over all attempts.
+func (d *Delivery) ID() MessageID { return d.place }
+
+// Queue is the queue's name.
+func (d *Delivery) Queue() string { return d.place.Queue }
+
+// Attempt counts how often the message was handed out, this time included. 1
+// means that nobody has seen it before.
+func (d *Delivery) Attempt() int { return int(d.attempt) }
+
+// PublishedAt is when the message was stored, by the clock of the leader that
+// stored it.
+func (d *Delivery) PublishedAt() time.Time { return time.Unix(0, d.at) }
 
 // Ack says that the message is done. nil means that the cluster has committed
-// it; ErrLeaseLost that it did not count.
-func (d *Delivery) Ack(ctx context.Context) error { return ErrClosed }
+// it: the message is never delivered again. ErrLeaseLost means that it did not
+// count. Called again, it gives the same answer. When ctx ends first the client
+// goes on trying, and the error is ErrOutcomeUnknown.
+func (d *Delivery) Ack(ctx context.Context) error { return d.settle(ctx, wire.VerbAck, 0) }
 
-// Nack gives the message back, for delivery after delay.
-func (d *Delivery) Nack(ctx context.Context, delay time.Duration) error { return ErrClosed }
+// Nack gives the message back, to be delivered again after delay at the earliest.
+// Its answers are like Ack's.
+func (d *Delivery) Nack(ctx context.Context, delay time.Duration) error {
+	return d.settle(ctx, wire.VerbNack, max(delay, 0))
+}
 
-// Extend makes the lease last by from now.
-func (d *Delivery) Extend(ctx context.Context, by time.Duration) error { return ErrClosed }
+func (d *Delivery) settle(ctx context.Context, verb wire.SettleVerb, delay time.Duration) error {
+	s := d.s
+	s.mu.Lock()
+	if d.verb != 0 && d.verb != verb {
+		defer s.mu.Unlock()
+		return fmt.Errorf("delivery %s: %s after %s", d.place, verbName(verb), verbName(d.verb))
+	}
+	s.settleLocked(d, verb, delay)
+	if d.answered {
+		defer s.mu.Unlock()
+		return d.answer
+	}
+	if d.settled == nil {
+		d.settled = make(chan struct{})
+	}
+	settled := d.settled
+	s.mu.Unlock()
+	select {
+	case <-settled:
+		return d.answer // set before the close, never changed
+	case <-ctx.Done():
+		return newError(wire.CodeOutcomeUnknown, "%s of %s has no answer yet", verbName(verb), d.place).because(causeOf(ctx))
+	}
+}
+
+func verbName(v wire.SettleVerb) string {
+	switch v {
+	case wire.VerbAck:
+		return "ack"
+	case wire.VerbNack:
+		return "nack"
+	}
+	return "extend"
+}
+
+// Extend makes the lease last at least by from now. nil means that it is still
+// held. Leases are kept alive without it for as long as WithAutoExtend says.
+func (d *Delivery) Extend(ctx context.Context, by time.Duration) error {
+	if by <= 0 {
+		return fmt.Errorf("delivery %s: extend by %v: a positive duration is accepted", d.place, by)
+	}
+	return d.s.extendOne(ctx, d, by)
+}
+
+// lostError says why a lease is lost.
+func lostError(d *Delivery, st wire.LeaseState) error {
+	why := st.String()
+	switch st {
+	case wire.LeaseExpired:
+		why = "the lease ran out: extend it, or handle faster"
+	case wire.LeaseGone:
+		why = "the cluster did not hear from this consumer for too long and gave it up"
+	case wire.LeasePurged:
+		why = "the queue was purged"
+	case wire.LeaseDeleted:
+		why = "the queue was deleted"
+	case wire.LeaseReturned:
+		why = "it was given back"
+	case wire.LeaseNacked:
+		why = "it was given back before"
+	case wire.LeaseUnknown:
+		why = "the cluster does not know this delivery (any more)"
+	}
+	return newError(wire.CodeLeaseLost, "delivery %s: lease lost: %s", d.place, why)
+}

@@ -1,20 +1,35 @@
 package client
 
 import (
+	"context"
 	"fmt"
 
 	"onceq/transport/wire"
 )
 
-// Error is what the cluster or the client refused, with its stable code.
-// Compare with errors.Is against the sentinels below, or look at Code.
+// Error is what the cluster or the client refused, with its stable code. It is
+// compared with errors.Is against the sentinels below: two Errors are the same
+// when their codes are.
 type Error struct {
 	Code      wire.Code
 	Retriable bool   // the same call may succeed later
-	Text      string // what, and what to do
+	Text      string // what happened, and what to do
+
+	cause  error
+	leader string // with CodeNotLeader: where the leader may be
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("ONCEQ-%d: %s", e.Code, e.Text) }
+func newError(code wire.Code, format string, args ...any) *Error {
+	return &Error{Code: code, Retriable: retriable(code), Text: fmt.Sprintf(format, args...)}
+}
+
+// Error is "ONCEQ-2010: no queue "orders": create it first".
+func (e *Error) Error() string {
+	if e.cause != nil {
+		return fmt.Sprintf("ONCEQ-%d: %s: %v", e.Code, e.Text, e.cause)
+	}
+	return fmt.Sprintf("ONCEQ-%d: %s", e.Code, e.Text)
+}
 
 // Is reports whether target is an *Error with the same code.
 func (e *Error) Is(target error) bool {
@@ -22,47 +37,181 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
+// Unwrap returns what the error came from, such as a context's end.
+func (e *Error) Unwrap() error { return e.cause }
+
+func (e *Error) because(cause error) *Error {
+	e.cause = cause
+	return e
+}
+
 // The sentinels, for errors.Is.
 var (
-	ErrUnreachable    error = &Error{Code: wire.CodeUnreachable, Retriable: true, Text: "cannot reach any node"}
-	ErrNoLeader       error = &Error{Code: wire.CodeNoLeader, Retriable: true, Text: "no leader"}
-	ErrOutcomeUnknown error = &Error{Code: wire.CodeOutcomeUnknown, Text: "outcome unknown"}
-	ErrWrongCluster   error = &Error{Code: wire.CodeWrongCluster, Text: "another cluster"}
-	ErrSessionExpired error = &Error{Code: wire.CodeSessionExpired, Text: "session expired"}
-	ErrFenced         error = &Error{Code: wire.CodeFenced, Text: "fenced"}
-	ErrQueueFull      error = &Error{Code: wire.CodeQueueFull, Retriable: true, Text: "queue full"}
-	ErrTooLarge       error = &Error{Code: wire.CodeTooLarge, Text: "too large"}
-	ErrNoQueue        error = &Error{Code: wire.CodeNoQueue, Text: "no such queue"}
-	ErrNotStored      error = &Error{Code: wire.CodeSealed, Text: "not stored, and never will be"}
-	ErrLeaseLost      error = &Error{Code: wire.CodeLeaseLost, Text: "lease lost"}
-	ErrConsumerGone   error = &Error{Code: wire.CodeConsumerGone, Text: "consumer gone"}
-	ErrConflict       error = &Error{Code: wire.CodeConflict, Text: "conflict"}
-	ErrRevision       error = &Error{Code: wire.CodeRevision, Text: "the queue has changed"}
-	ErrBadName        error = &Error{Code: wire.CodeBadName, Text: "bad name"}
-	ErrMembership     error = &Error{Code: wire.CodeMembership, Text: "membership change refused"}
-	ErrNoNode         error = &Error{Code: wire.CodeNoNode, Text: "no such node"}
-	ErrUnsupported    error = &Error{Code: wire.CodeUnsupported, Text: "not supported"}
-	ErrClosed         error = errClosed{}
+	// ErrUnreachable: no node answers, each address and reason is in the text.
+	ErrUnreachable error = newError(wire.CodeUnreachable, "cannot reach any node")
+	// ErrNoLeader: nodes answer, but none leads; a majority of them is down or an
+	// election is running. Nothing was stored.
+	ErrNoLeader error = newError(wire.CodeNoLeader, "no leader")
+	// ErrOutcomeUnknown is what every OutcomeUnknownError is.
+	ErrOutcomeUnknown error = newError(wire.CodeOutcomeUnknown, "outcome unknown")
+	// ErrWrongCluster: a node of another cluster answers at a known address.
+	ErrWrongCluster error = newError(wire.CodeWrongCluster, "another cluster")
+	// ErrSessionExpired: the cluster does not know a producer's session any more.
+	ErrSessionExpired error = newError(wire.CodeSessionExpired, "session expired")
+	// ErrFenced: another process has opened the named session since.
+	ErrFenced error = newError(wire.CodeFenced, "fenced")
+	// ErrQueueFull: not stored, the queue has reached its length.
+	ErrQueueFull error = newError(wire.CodeQueueFull, "queue full")
+	// ErrTooLarge: not stored, a limit of sizes is passed.
+	ErrTooLarge error = newError(wire.CodeTooLarge, "too large")
+	// ErrNoQueue: there is no queue of that name.
+	ErrNoQueue error = newError(wire.CodeNoQueue, "no such queue")
+	// ErrNotStored: the publish was sealed; it is not stored and never will be.
+	ErrNotStored error = newError(wire.CodeSealed, "not stored, and never will be")
+	// ErrLeaseLost: somebody else has or had the message; what was done with it
+	// does not count. The text says why the lease was lost.
+	ErrLeaseLost error = newError(wire.CodeLeaseLost, "lease lost")
+	// ErrConsumerGone: the cluster has given the consumer up while an answer was
+	// open, so whether an ack counted cannot be told.
+	ErrConsumerGone error = newError(wire.CodeConsumerGone, "consumer gone")
+	// ErrConflict: the queue exists with other settings, which the text names.
+	ErrConflict error = newError(wire.CodeConflict, "conflict")
+	// ErrRevision: the queue was changed by somebody else meanwhile.
+	ErrRevision error = newError(wire.CodeRevision, "the queue has changed")
+	// ErrBadName: the name of a queue or session is not acceptable.
+	ErrBadName error = newError(wire.CodeBadName, "bad name")
+	// ErrMembership: a membership change was refused.
+	ErrMembership error = newError(wire.CodeMembership, "membership change refused")
+	// ErrNoNode: no such node.
+	ErrNoNode error = newError(wire.CodeNoNode, "no such node")
+	// ErrUnsupported: the cluster's version cannot do that.
+	ErrUnsupported error = newError(wire.CodeUnsupported, "not supported")
+	// ErrClosed: the Client or Producer was closed.
+	ErrClosed error = closedError{}
 )
 
-type errClosed struct{}
+type closedError struct{}
 
-func (errClosed) Error() string { return "client closed" }
+func (closedError) Error() string { return "client closed" }
 
-// OutcomeUnknownError says that a publish was sent and its fate is not known:
-// it may be stored or not. (*Client).Outcome or (*Client).Seal resolve ID.
-// errors.Is(err, ErrOutcomeUnknown) holds for it.
+// OutcomeUnknownError says that a publish was sent and its fate was not known
+// when the caller's context ended: it may be stored or not. Client.Outcome and
+// Client.Seal resolve ID. errors.Is(err, ErrOutcomeUnknown) holds for it, and
+// for what Cause is.
 type OutcomeUnknownError struct {
 	ID InnerMsgID
-	// Final says that the cluster can no longer tell (its session is gone).
+	// Final says that the cluster has no way left to tell.
 	Final bool
 	Cause error
 }
 
-func (e *OutcomeUnknownError) Error() string { return "ONCEQ-1005: outcome unknown" }
+func (e *OutcomeUnknownError) Error() string {
+	do := "look it up by its id"
+	if e.Final {
+		do = "the cluster cannot tell any more"
+	}
+	s := fmt.Sprintf("ONCEQ-%d: %s may or may not be stored: %s", wire.CodeOutcomeUnknown, e.ID, do)
+	if e.Cause != nil {
+		s += ": " + e.Cause.Error()
+	}
+	return s
+}
 
 // Is reports whether target is ErrOutcomeUnknown.
-func (e *OutcomeUnknownError) Is(target error) bool { return target == ErrOutcomeUnknown }
+func (e *OutcomeUnknownError) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == wire.CodeOutcomeUnknown
+}
 
 // Unwrap returns why the client stopped waiting.
 func (e *OutcomeUnknownError) Unwrap() error { return e.Cause }
+
+// retriable says of a code that nothing happened and that the same request may
+// do better later.
+func retriable(code wire.Code) bool {
+	switch code {
+	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded, wire.CodeShuttingDown,
+		wire.CodeQueueFull, wire.CodeOutcomeCap, wire.CodeSessionCap, wire.CodeConsumerCap, wire.CodeOutOfOrder, wire.CodeWindowFull:
+		return true
+	}
+	return false
+}
+
+func fromReply(e wire.ErrorReply) *Error {
+	return &Error{Code: e.Code, Retriable: e.Retriable, Text: e.Text, leader: e.Leader}
+}
+
+// transient says that the server appended nothing and that the request should
+// go out again, maybe to another node.
+func (e *Error) transient() bool {
+	switch e.Code {
+	case wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded, wire.CodeShuttingDown:
+		return true
+	}
+	return false
+}
+
+// unclear says that the server itself does not know what became of the request.
+func (e *Error) unclear() bool {
+	return e.Code == wire.CodeOutcomeUnknown || e.Code == wire.CodeInternal
+}
+
+// statusError is the error of a machine's refusal. what names its object.
+func statusError(st wire.Status, what string) *Error {
+	e := newError(wire.CodeOf(st), "%s: %s", what, st)
+	switch st {
+	case wire.StatusNoQueue:
+		e.Text = what + ": no such queue: create it first"
+	case wire.StatusQueueFull:
+		e.Text = what + ": the queue is full: wait for consumers, or raise its length"
+	case wire.StatusTooLarge:
+		e.Text = what + ": too large: send less at once, or raise the limit"
+	case wire.StatusSessionExpired, wire.StatusWrongIncarnation:
+		e.Text = what + ": the session is not known to the cluster any more"
+	case wire.StatusFenced, wire.StatusEpochMismatch:
+		e.Text = what + ": another process has opened this session's name since: stop one of the two"
+	case wire.StatusBodyDiffers:
+		e.Text = what + ": another message is stored under this id: two processes share a session"
+	case wire.StatusSealed:
+		e.Text = what + ": sealed: it is not stored and never will be"
+	case wire.StatusSessionCap:
+		e.Text = what + ": the cluster has no room for another session: close some"
+	case wire.StatusOutcomeCap:
+		e.Text = what + ": the cluster keeps too many open outcomes: try again later"
+	case wire.StatusConsumerCap:
+		e.Text = what + ": the cluster has no room for another consumer"
+	case wire.StatusRevision:
+		e.Text = what + ": the queue has changed since it was looked at: look again"
+	}
+	return e
+}
+
+// endedError is the error of a call whose context ended before anything was
+// sent: nothing happened. why is what kept the client from sending.
+type endedError struct {
+	what  string
+	cause error
+	why   error
+}
+
+func (e *endedError) Error() string {
+	if e.why == nil {
+		return fmt.Sprintf("%s: nothing was sent: %v", e.what, e.cause)
+	}
+	return fmt.Sprintf("%v: %s: nothing was sent: %v", e.why, e.what, e.cause)
+}
+
+func (e *endedError) Unwrap() []error {
+	if e.why == nil {
+		return []error{e.cause}
+	}
+	return []error{e.cause, e.why}
+}
+
+// causeOf is why ctx ended.
+func causeOf(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return context.Canceled
+}

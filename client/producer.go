@@ -1,6 +1,25 @@
 package client
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"onceq/transport/wire"
+)
+
+const (
+	maxInFlightDefault = 4096
+	// windowMax is how far sequences may be above the floor. The server allows
+	// 65,536 above the floor it has heard of, which may lag behind by what is in
+	// flight.
+	windowMax       = 65_536 - 4096
+	holdBase        = 10 * time.Millisecond
+	holdMost        = time.Second
+	sessionNamesMax = wire.SessionNameBytesMax
+)
 
 type producerOptions struct {
 	name        string
@@ -10,59 +29,403 @@ type producerOptions struct {
 // ProducerOption changes how NewProducer makes a Producer.
 type ProducerOption func(*producerOptions)
 
-// WithName names the producer's session. Opening the same name again fences
-// the older producer.
+// WithName names the producer's session, for a producer that outlives its
+// process. Opening the same name again fences the older process: what it still
+// sends is refused, and it gets ErrFenced.
 func WithName(name string) ProducerOption { return func(o *producerOptions) { o.name = name } }
 
-// WithMaxInFlight bounds the publishes without an outcome; more wait.
+// WithMaxInFlight bounds the publishes without a final outcome; more wait.
+// Default 4,096, at most 61,440.
 func WithMaxInFlight(n int) ProducerOption { return func(o *producerOptions) { o.maxInFlight = n } }
 
-// Producer publishes to one queue.
-type Producer struct{}
+// Producer publishes to one queue. It is safe for concurrent use; publishes are
+// stored in the order in which they are handed in.
+//
+// It holds a session, opened at first use. Each publish takes the session's next
+// sequence with its first copy and keeps it over every retransmission.
+type Producer struct {
+	c     *Client
+	queue string
+	o     producerOptions
+	slots chan struct{} // one taken by each publish without a final outcome
+
+	mu      sync.Mutex // guards what follows; nothing blocks under it
+	conn    *conn
+	session *session // nil while none is open
+	// fresh are publishes without a sequence, open those with one, both in order.
+	// Invariant: a publish is in one of them until its outcome is final, and the
+	// head of open is the floor.
+	fresh, open futures
+	next        uint64  // the next sequence
+	send        *Future // the first of open that is to be sent, nil for none
+	frames      int     // publish frames without an answer
+	rewind      bool    // when frames is 0 all of open is to be sent again, in order
+	waitingRoom bool    // the connection calls back when its window has room
+	held        bool    // nothing is sent before the run loop's timer
+	hold        backoff
+	sealing     int       // of open
+	contagion   contagion // see refuse
+	watches     map[<-chan struct{}]*watch
+	batch       []*Future // scratch
+	started     bool      // the run loop exists
+	closing     bool      // no more publishes are taken
+	finishing   bool      // Close has waited: what is open is sealed, then the loop ends
+	fatal       error     // fenced, or refused for good
+	stats       ProducerStats
+
+	wake     chan struct{}
+	finished chan struct{} // closed by the run loop
+}
+
+// session is what the machine knows the producer by.
+type session struct {
+	id    wire.SessionID
+	epoch uint64
+}
+
+// watch ends the publishes of one context, however many they are.
+type watch struct {
+	n    int
+	stop func() bool
+}
 
 // NewProducer makes a producer for queue. Nothing is sent before its first use.
 func (c *Client) NewProducer(queue string, opts ...ProducerOption) (*Producer, error) {
-	return &Producer{}, nil
+	o := producerOptions{maxInFlight: maxInFlightDefault}
+	for _, f := range opts {
+		f(&o)
+	}
+	switch {
+	case !wire.ValidQueueName(queue):
+		return nil, newError(wire.CodeBadName, "queue name %.300q: write 1 to %d letters, digits, dots, underscores and hyphens", queue, wire.QueueNameBytesMax)
+	case len(o.name) > sessionNamesMax:
+		return nil, newError(wire.CodeBadName, "session name of %d bytes, at most %d are accepted", len(o.name), sessionNamesMax)
+	case o.maxInFlight < 1 || o.maxInFlight > windowMax:
+		return nil, fmt.Errorf("max in flight %d: 1 to %d is accepted", o.maxInFlight, windowMax)
+	}
+	return &Producer{
+		c: c, queue: queue, o: o,
+		slots:    make(chan struct{}, o.maxInFlight),
+		hold:     backoff{base: holdBase, most: holdMost},
+		watches:  map[<-chan struct{}]*watch{},
+		wake:     make(chan struct{}, 1),
+		finished: make(chan struct{}),
+	}, nil
 }
 
-// Publish stores m once and returns where.
+// Publish stores m once and returns where. It retransmits until there is a
+// definite answer or ctx ends; then the error is *OutcomeUnknownError if a copy
+// may have arrived. Any other error means that m is not stored and never will
+// be by this call.
 func (p *Producer) Publish(ctx context.Context, m Message) (Receipt, error) {
-	return Receipt{}, ErrClosed
+	f, err := p.start(ctx, []wire.Message{{Body: m.Body, BizID: m.BizID, Headers: m.Headers}}, false)
+	if err != nil {
+		return Receipt{}, err
+	}
+	p.wait(ctx, f)
+	return f.receipt, f.err
 }
 
 // PublishBatch stores all of ms or none, in one atomic step.
 func (p *Producer) PublishBatch(ctx context.Context, ms ...Message) ([]Receipt, error) {
-	return nil, ErrClosed
+	batch := make([]wire.Message, len(ms))
+	for i, m := range ms {
+		batch[i] = wire.Message{Body: m.Body, BizID: m.BizID, Headers: m.Headers}
+	}
+	f, err := p.start(ctx, batch, false)
+	if err != nil {
+		return nil, err
+	}
+	p.wait(ctx, f)
+	if f.err != nil {
+		return nil, f.err
+	}
+	return f.receipts(), nil
 }
 
-// PublishAsync starts a publish; it blocks only while the bound in flight is reached.
-func (p *Producer) PublishAsync(ctx context.Context, m Message) *Future { return &Future{} }
+// PublishAsync starts a publish. It blocks only while MaxInFlight is reached.
+// The publish lives under ctx: when that ends it is not retransmitted any more.
+// m may be changed once PublishAsync has returned.
+func (p *Producer) PublishAsync(ctx context.Context, m Message) *Future {
+	f, err := p.start(ctx, []wire.Message{{Body: m.Body, BizID: m.BizID, Headers: m.Headers}}, true)
+	if err != nil {
+		f = &Future{done: make(chan struct{})}
+		f.report(Receipt{}, err)
+	}
+	return f
+}
 
-// Flush waits until every publish started before has an outcome.
-func (p *Producer) Flush(ctx context.Context) error { return nil }
+func (p *Producer) wait(ctx context.Context, f *Future) {
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		p.mu.Lock()
+		p.giveUp(f, causeOf(ctx))
+		p.mu.Unlock()
+		<-f.done
+	}
+}
 
-// Close flushes, bounded by ctx, and ends the producer.
-func (p *Producer) Close(ctx context.Context) error { return nil }
+func (p *Producer) start(ctx context.Context, ms []wire.Message, async bool) (*Future, error) {
+	if err := checkMessages(ms, p.c.topo.bodyBytesMax()); err != nil {
+		return nil, err
+	}
+	f := &Future{
+		p: p, done: make(chan struct{}), count: len(ms),
+		encoded: encode(ms), checksum: wire.PublishChecksum(p.queue, ms),
+	}
+	if f.size()+p.frameOverhead() > wire.PayloadBytesMax {
+		return nil, newError(wire.CodeTooLarge, "a publish of %d bytes, at most %d fit a frame: publish several", f.size(), wire.PayloadBytesMax)
+	}
+	select {
+	case p.slots <- struct{}{}:
+	default:
+		select {
+		case p.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, &endedError{what: "publish", cause: causeOf(ctx), why: p.c.produce.reason()}
+		case <-p.finished:
+			return nil, p.closedReason()
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.fatal
+	if p.closing {
+		err = ErrClosed
+	}
+	if err == nil && ctx.Err() != nil {
+		err = &endedError{what: "publish", cause: causeOf(ctx)}
+	}
+	if err == nil && !p.started {
+		err = p.begin()
+	}
+	if err != nil {
+		<-p.slots
+		return nil, err
+	}
+	p.stats.Published++
+	p.fresh.pushBack(f)
+	if async {
+		p.watch(ctx, f)
+	}
+	if p.session == nil {
+		p.kick()
+	}
+	p.pump()
+	return f, nil
+}
+
+func (p *Producer) closedReason() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fatal != nil {
+		return p.fatal
+	}
+	return ErrClosed
+}
+
+// begin starts the run loop at first use.
+func (p *Producer) begin() error {
+	if !p.c.enter() {
+		return ErrClosed
+	}
+	p.started = true
+	go func() {
+		defer p.c.wg.Done()
+		p.run()
+	}()
+	return nil
+}
+
+func (p *Producer) kick() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// watch ends f when ctx does. All publishes of one context share one watch.
+func (p *Producer) watch(ctx context.Context, f *Future) {
+	ended := ctx.Done()
+	if ended == nil {
+		return
+	}
+	f.ended = ended
+	w := p.watches[ended]
+	if w == nil {
+		w = &watch{}
+		w.stop = context.AfterFunc(ctx, func() { p.contextEnded(ended, causeOf(ctx)) })
+		p.watches[ended] = w
+	}
+	w.n++
+}
+
+func (p *Producer) unwatch(f *Future) {
+	if w := p.watches[f.ended]; f.ended != nil && w != nil {
+		if w.n--; w.n == 0 {
+			w.stop()
+			delete(p.watches, f.ended)
+		}
+	}
+	f.ended = nil
+}
+
+func (p *Producer) contextEnded(ended <-chan struct{}, cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range []*futures{&p.open, &p.fresh} {
+		for f, next := l.head, (*Future)(nil); f != nil; f = next {
+			next = f.next
+			if f.ended == ended {
+				p.giveUp(f, cause)
+			}
+		}
+	}
+}
+
+// giveUp ends the retransmission of f, because its caller waits no longer.
+func (p *Producer) giveUp(f *Future, cause error) {
+	switch {
+	case f.reported:
+	case f.definite():
+		why := f.refusal
+		if why == nil {
+			why = p.c.produce.reason()
+		}
+		p.finish(f, Receipt{}, &endedError{what: "publish", cause: cause, why: why})
+		p.pump()
+	default:
+		p.tell(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Cause: cause})
+		p.seal(f)
+	}
+}
+
+// seal takes f out of what is sent; the run loop seals it.
+func (p *Producer) seal(f *Future) {
+	if f.sealing || f.list == nil {
+		return
+	}
+	f.sealing = true
+	p.sealing++
+	p.kick()
+}
+
+// tell reports to the caller, once.
+func (p *Producer) tell(f *Future, r Receipt, err error) {
+	if f.reported {
+		return
+	}
+	p.unwatch(f)
+	unknown := (*OutcomeUnknownError)(nil)
+	switch {
+	case err == nil:
+		p.stats.Confirmed++
+		if r.Duplicate {
+			p.stats.Duplicates++
+		}
+	case errors.As(err, &unknown):
+		p.stats.Unknown++
+	default:
+		p.stats.Refused++
+	}
+	f.report(r, err)
+}
+
+// finish makes f's outcome final: the floor may pass it.
+func (p *Producer) finish(f *Future, r Receipt, err error) {
+	if f.list == nil {
+		return
+	}
+	if p.send == f {
+		p.send = f.next
+	}
+	if f.sealing {
+		f.sealing = false
+		p.sealing--
+	}
+	f.list.remove(f)
+	f.encoded = nil
+	p.tell(f, r, err)
+	<-p.slots
+}
+
+func (p *Producer) id(f *Future) InnerMsgID {
+	return InnerMsgID{Session: p.session.id, Sequence: f.sequence}
+}
+
+// Flush waits until every publish handed in before has an answer, which may be
+// an error, or until ctx ends.
+func (p *Producer) Flush(ctx context.Context) error {
+	p.mu.Lock()
+	var waiting []*Future
+	for _, l := range []*futures{&p.open, &p.fresh} {
+		for f := l.head; f != nil; f = f.next {
+			if !f.reported {
+				waiting = append(waiting, f)
+			}
+		}
+	}
+	p.mu.Unlock()
+	for _, f := range waiting {
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return fmt.Errorf("flush: %w", causeOf(ctx))
+		}
+	}
+	return nil
+}
+
+// Close takes no more publishes, waits like Flush, ends what has no answer by
+// then, and closes an unnamed session. When ctx ends first, Close returns its
+// error and what remains to be sealed is sealed in the background until the
+// Client is closed.
+func (p *Producer) Close(ctx context.Context) error {
+	p.mu.Lock()
+	p.closing = true
+	started := p.started
+	p.mu.Unlock()
+	if !started {
+		return nil
+	}
+	err := p.Flush(ctx)
+	p.mu.Lock()
+	for _, l := range []*futures{&p.open, &p.fresh} {
+		for f, next := l.head, (*Future)(nil); f != nil; f = next {
+			next = f.next
+			p.giveUp(f, ErrClosed)
+		}
+	}
+	p.finishing = true
+	p.kick()
+	p.mu.Unlock()
+	select {
+	case <-p.finished:
+	case <-ctx.Done():
+		if err == nil {
+			err = fmt.Errorf("close producer: %w", causeOf(ctx))
+		}
+	}
+	return err
+}
 
 // Stats returns counters since NewProducer.
-func (p *Producer) Stats() ProducerStats { return ProducerStats{} }
+func (p *Producer) Stats() ProducerStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stats
+	s.InFlight = p.fresh.n + p.open.n
+	return s
+}
 
 // ProducerStats counts a producer's publishes.
 type ProducerStats struct {
-	Published     uint64 // taken from the caller
+	Published     uint64 // taken from callers
 	Confirmed     uint64 // stored, by an answer
-	Duplicates    uint64 // confirmed by the record of an earlier copy
+	Duplicates    uint64 // of those, answered from the record of an earlier copy
 	Retransmitted uint64 // copies sent beyond the first of each publish
-	Refused       uint64 // definite errors
+	Refused       uint64 // ended with a definite error: not stored
 	Unknown       uint64 // ended as OutcomeUnknownError
-	InFlight      int
+	InFlight      int    // without a final outcome
 }
-
-// Future is the result of PublishAsync.
-type Future struct{}
-
-// Done is closed when the outcome is there.
-func (f *Future) Done() <-chan struct{} { return nil }
-
-// Wait waits for the outcome, or for ctx to end.
-func (f *Future) Wait(ctx context.Context) (Receipt, error) { return Receipt{}, ErrClosed }

@@ -1,0 +1,134 @@
+package client
+
+import (
+	"sync"
+
+	"onceq/transport/wire"
+)
+
+// topology is what the client knows of the cluster: its identity, where the
+// nodes are and who leads. It only moves forward: a node that lags behind may
+// say something older, which is not believed.
+type topology struct {
+	mu          sync.Mutex // guards what follows
+	cluster     string     // "" until the first welcome
+	incarnation uint64
+	newest      wire.Topology
+	seeds       []string      // from the URL; kept for ever
+	changed     chan struct{} // closed and replaced at each change
+	changes     uint64        // of the leader, after the first
+	bodyMax     int
+}
+
+func newTopology(seeds []string) *topology {
+	return &topology{seeds: seeds, changed: make(chan struct{}), bodyMax: wire.BodyBytesMax}
+}
+
+// welcome takes what a node said when it was connected to. It refuses the node
+// of another cluster.
+func (t *topology) welcome(w wire.Welcome) error {
+	t.mu.Lock()
+	switch {
+	case t.cluster != "" && w.Cluster != t.cluster:
+		defer t.mu.Unlock()
+		return newError(wire.CodeWrongCluster, "node %s belongs to cluster %s, this client to %s: check the address", w.Node, w.Cluster, t.cluster)
+	case w.Cluster == "":
+		defer t.mu.Unlock()
+		return newError(wire.CodeNoLeader, "node %s has not joined a cluster yet: start the other nodes, or wait", w.Node)
+	}
+	t.cluster = w.Cluster
+	if w.Incarnation != t.incarnation {
+		// The cluster was restored: its terms start again.
+		t.incarnation = w.Incarnation
+		t.newest.Term = 0
+	}
+	t.bodyMax = int(w.BodyBytesMax)
+	t.mu.Unlock()
+	t.learn(w.Topology, w.Node)
+	return nil
+}
+
+// learn takes a topology that node told.
+func (t *topology) learn(n wire.Topology, node string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.Term < t.newest.Term {
+		return
+	}
+	if n.Leader == "" && t.newest.Leader != node {
+		// Who knows of no leader cannot unmake one, also not as the candidate of a
+		// higher term that nobody follows. The leader itself can, and a new one.
+		n.Leader, n.Term = t.newest.Leader, t.newest.Term
+	}
+	if len(n.Nodes) == 0 {
+		n.Nodes = t.newest.Nodes
+	}
+	if n.Leader != "" && n.Leader != t.newest.Leader && t.newest.Term != 0 {
+		t.changes++
+	}
+	t.newest = n
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// leads says whether node leads as far as is known, and gives a channel that is
+// closed when more is known.
+func (t *topology) leads(node string) (bool, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.newest.Leader == node && node != "", t.changed
+}
+
+// leader is the leader's address, "" when it is not known.
+func (t *topology) leader() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.newest.Nodes {
+		if n.Name == t.newest.Leader && n.Name != "" {
+			return n.Address
+		}
+	}
+	return ""
+}
+
+// addresses are all places where a node may be.
+func (t *topology) addresses() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []string
+	for _, n := range t.newest.Nodes {
+		all = append(all, n.Address)
+	}
+	return append(all, t.seeds...)
+}
+
+func (t *topology) nodes() []wire.NodeAddress {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.newest.Nodes
+}
+
+// identity is what requests to the machine carry.
+func (t *topology) identity() (incarnation uint64, group uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.incarnation, t.newest.Group
+}
+
+func (t *topology) clusterID() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cluster
+}
+
+func (t *topology) bodyBytesMax() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bodyMax
+}
+
+func (t *topology) leaderChanges() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changes
+}
