@@ -37,7 +37,7 @@ func (s *consumer) down(c *conn) {
 // attach makes the consumer known on its connection, or resumes it there: the
 // answer says what became of each delivery that is open here.
 func (s *consumer) attach() {
-	if s.conn == nil || s.attached || s.attaching || s.err != nil {
+	if s.conn == nil || s.attached || s.attaching || s.leaving || s.err != nil {
 		return
 	}
 	l := s.life
@@ -63,8 +63,11 @@ func (s *consumer) attach() {
 		s.attachAnswer(cn, asked, at, op, payload, err)
 	})
 	if err != nil {
+		// The connection has ended and up comes with another, or it has too many
+		// open requests.
 		l.clean = true
-		return // the connection has ended: up comes with another
+		s.later()
+		return
 	}
 	s.attaching = true
 }
@@ -123,14 +126,13 @@ func (s *consumer) attachAnswer(cn *conn, asked []wire.Range, at time.Time, op w
 	}
 	cn.refused.Store(0)
 	s.retry.reset()
-	s.attached = true
+	s.attached, s.retrying = true, false
 	s.c.learnQueueOnce(reply.QueueNumber, s.queue)
 	l.leaseTime = reply.LeaseTime
 	s.states(reply.States, asked, at)
 	s.toSettle = s.toSettle[:0]
 	for n := l.done(); n < l.next; n++ {
 		if d := l.open[n]; d != nil && d.verb != 0 {
-			d.asking = false
 			s.toSettle = append(s.toSettle, d)
 		}
 	}

@@ -54,6 +54,7 @@ type consumer struct {
 	extending bool        // an extension of all that is held has no answer yet
 	extend    bool        // extend now: something is aside
 	retrying  bool        // the loop is to try again
+	leaving   bool        // Leave is being said
 
 	retry backoff
 	wake  chan struct{}
@@ -248,6 +249,7 @@ func (s *consumer) unsettled() error {
 func (s *consumer) leave(timeout time.Duration) {
 	s.mu.Lock()
 	l := s.life
+	s.leaving = true // attaching once more would make a consumer that nobody serves
 	if l.n == 0 {
 		s.mu.Unlock()
 		return
@@ -301,7 +303,7 @@ func (s *consumer) gone() {
 		s.c.o.logger.Warn("consumer was given up by the cluster", "queue", s.queue, "lost", n)
 	}
 	s.loseAll(func(d *Delivery) error {
-		if d.verb != 0 && d.asking {
+		if d.asking || d.unsure {
 			return newError(wire.CodeConsumerGone, "delivery %s: the cluster has given this consumer up; whether the %s counted before cannot be told", d.place, verbName(d.verb))
 		}
 		return lostError(d, wire.LeaseGone)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -74,7 +76,8 @@ func (l *link) run(ctx context.Context, first *conn) {
 		born := time.Now()
 		l.set(cn, nil)
 		var why error
-		why, hint = l.watch(ctx, cn)
+		var moved bool
+		why, hint, moved = l.watch(ctx, cn)
 		cn.close()
 		l.set(nil, why)
 		if ctx.Err() != nil {
@@ -83,29 +86,30 @@ func (l *link) run(ctx context.Context, first *conn) {
 		l.c.o.logger.Info("connection ended", "link", l.name, "node", cn.welcome.Node, "address", cn.address, "reason", why)
 		if time.Since(born) > stableLength {
 			tries.reset()
-		} else if hint == "" && !pause(ctx, tries.next()) {
+		} else if !moved && !pause(ctx, tries.next()) {
 			return
 		}
 	}
 }
 
-// watch waits until cn is not the right connection any more.
-func (l *link) watch(ctx context.Context, cn *conn) (why error, hint string) {
+// watch waits until cn is not the right connection any more. moved says that
+// there is somewhere else to go; hint is where.
+func (l *link) watch(ctx context.Context, cn *conn) (why error, hint string, moved bool) {
 	for {
 		leads, changed := l.c.topo.leads(cn.welcome.Node)
 		if !leads {
-			return newError(wire.CodeNotLeader, "node %s does not lead any more", cn.welcome.Node), ""
+			return newError(wire.CodeNotLeader, "node %s does not lead any more", cn.welcome.Node), "", true
 		}
 		select {
 		case <-changed:
 		case <-cn.ended:
-			return cn.reason(), ""
+			return cn.reason(), "", false
 		case m := <-l.misdirects:
 			if m.conn == cn {
-				return newError(wire.CodeNotLeader, "node %s says that it does not lead", cn.welcome.Node), m.hint
+				return newError(wire.CodeNotLeader, "node %s says that it does not lead", cn.welcome.Node), m.hint, m.hint != ""
 			}
 		case <-ctx.Done():
-			return ErrClosed, ""
+			return ErrClosed, "", false
 		}
 	}
 }
@@ -308,7 +312,7 @@ func (c *Client) round(ctx context.Context, hint string) (leader, other *conn, e
 		tried[address] = true
 		cn, err := c.connect(ctx, address)
 		if err != nil {
-			reasons = append(reasons, fmt.Sprintf("%s: %v", address, err))
+			reasons = append(reasons, fmt.Sprintf("%s: %v", address, plain(err)))
 			if e := (*Error)(nil); errors.As(err, &e) {
 				codes = append(codes, e.Code)
 			}
@@ -336,6 +340,17 @@ func (c *Client) round(ctx context.Context, hint string) (leader, other *conn, e
 		return nil, nil, newError(codes[0], "no node can be used (tried %s)", strings.Join(reasons, "; "))
 	}
 	return nil, nil, newError(wire.CodeUnreachable, "cannot reach any node (tried %s): check the addresses, and that the nodes are up", strings.Join(reasons, "; "))
+}
+
+// plain leaves out what net says around the reason: the address is there already.
+func plain(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err
+	}
+	if sys := (*os.SyscallError)(nil); errors.As(err, &sys) {
+		err = sys.Err
+	}
+	return err
 }
 
 // nextAddress is the best address not tried yet, "" when all were.
