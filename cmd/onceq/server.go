@@ -26,7 +26,7 @@ type serverCmd struct {
 	Advertise       string   `env:"ONCEQ_ADVERTISE" help:"Address that clients and nodes are told to dial. Default: the bound one." placeholder:"HOST:PORT"`
 	GossipBind      string   `env:"ONCEQ_GOSSIP_BIND" help:"Address for gossip, TCP and UDP. Default: the host of --bind, port 7451." placeholder:"HOST:PORT"`
 	GossipAdvertise string   `env:"ONCEQ_GOSSIP_ADVERTISE" help:"Gossip address that nodes are told. Default: the bound one." placeholder:"HOST:PORT"`
-	Join            []string `env:"ONCEQ_JOIN" help:"Gossip addresses of other nodes; may be repeated." placeholder:"HOST:PORT"`
+	Join            []string `env:"ONCEQ_JOIN" help:"Addresses of other nodes; may be repeated." placeholder:"HOST:PORT"`
 	BootstrapExpect int      `env:"ONCEQ_BOOTSTRAP_EXPECT" help:"Form a new cluster once exactly that many new nodes have met. A node with data never does." placeholder:"N"`
 	LogStore        string   `env:"ONCEQ_LOG_STORE" enum:"wal,boltdb" default:"wal" help:"Where the raft log is kept: wal or boltdb."`
 	ClusterKey      string   `env:"ONCEQ_CLUSTER_KEY" type:"path" help:"File with the key of the cluster, 64 hexadecimal digits. Default: the nodes that form the cluster agree on one." placeholder:"FILE"`
@@ -52,7 +52,7 @@ than loopback without --insecure-network.
 
 Three machines, the same line on each with its own name and address:
   onceq server --name n1 --data-dir /var/lib/onceq --bind 10.0.0.1:7450 \
-    --gossip-bind 10.0.0.1:7451 --join 10.0.0.2:7451 --join 10.0.0.3:7451 \
+    --gossip-bind 10.0.0.1:7451 --join 10.0.0.2:7450 --join 10.0.0.3:7450 \
     --bootstrap-expect 3 --cluster-key /etc/onceq.key --insecure-network
 
 A fourth one that joins later: the same without --bootstrap-expect.`

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"onceq/client"
 	"onceq/cmd/onceq/internal/console"
@@ -61,8 +60,10 @@ func (s *statusCmd) Run(ctx context.Context, a *app, g *globals) error {
 			return err
 		}
 		st := summarize(c.Cluster(), reports)
-		if m, err := c.Admin().Members(ctx); err == nil { // only a leader knows
-			st.count(m, reports)
+		if st.Leader != "" { // nobody else knows the members
+			if m, err := c.Admin().Members(ctx); err == nil {
+				st.count(m, reports)
+			}
 		}
 		if s.table() {
 			err = st.write(a)
@@ -130,7 +131,7 @@ func (st *clusterStatus) count(m client.Members, reports []client.NodeReport) {
 func canLose(voters, up int) int { return max(0, up-(voters/2+1)) }
 
 func (st clusterStatus) write(a *app) error {
-	short, _, _ := strings.Cut(st.Cluster, "-")
+	short := st.Cluster[:min(8, len(st.Cluster))]
 	leader := "none"
 	if st.Leader != "" {
 		leader = fmt.Sprintf("%s (term %d)", st.Leader, st.Term)

@@ -46,11 +46,11 @@ func (r *run) killLeader(ctx context.Context, c *client.Client) error {
 	if err := r.until(ctx, func() bool { victim = leaderNow(ctx, c); return victim != "" }); err != nil {
 		return err
 	}
-	r.gap.Store(0)
 	killed := time.Now()
 	if err := r.cluster.Kill(victim); err != nil {
 		return err
 	}
+	r.gap.Store(0)
 	r.event("%s, the leader, killed with kill -9", victim)
 	if r.cfg.Nodes > 2 { // of fewer nodes no majority is left
 		var leader string
@@ -65,7 +65,13 @@ func (r *run) killLeader(ctx context.Context, c *client.Client) error {
 	if err := r.bringBack(ctx, c, victim); err != nil {
 		return err
 	}
-	r.event("%s is back; the longest pause without a confirmed publish was %.1f s", victim, time.Duration(r.gap.Load()).Seconds())
+	// The pause has an end when something is confirmed again. With nothing left
+	// to publish it has none, and is not worth a word.
+	pause := func() time.Duration { return time.Duration(r.gap.Load()) }
+	if err := r.until(ctx, func() bool { return pause() > 0 || r.outcomes() == r.cfg.Messages }); err != nil {
+		return err
+	}
+	r.event("%s is back; the longest pause without a confirmed publish was %.1f s", victim, pause().Seconds())
 	return nil
 }
 

@@ -107,6 +107,9 @@ func (p *producer) collect(ctx context.Context, c *client.Client, f flight) {
 		seen.Result = ledger.Refused
 		p.r.refused(f.id, err)
 	}
+	if seen.Result != ledger.Confirmed {
+		p.r.others.Add(1)
+	}
 	p.seen = append(p.seen, seen)
 }
 

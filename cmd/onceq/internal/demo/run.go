@@ -24,7 +24,8 @@ type run struct {
 	url     string
 	gate    *gate
 
-	published, confirmed, retransmitted, delivered, acked atomic.Uint64
+	// others counts the publishes that ended without being confirmed.
+	published, confirmed, others, retransmitted, delivered, acked atomic.Uint64
 
 	lastConfirm atomic.Int64 // unix ns
 	gap         atomic.Int64 // longest time between two confirms since the nemesis reset it, ns
@@ -232,6 +233,9 @@ func digests(ctx context.Context, c *client.Client, index uint64) (ds []ledger.D
 	}
 	return ds, later
 }
+
+// outcomes is how many publishes have ended, well or not.
+func (r *run) outcomes() uint64 { return r.confirmed.Load() + r.others.Load() }
 
 // confirm counts a confirmed publish and the pause before it.
 func (r *run) confirm() {

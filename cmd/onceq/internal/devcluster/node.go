@@ -89,10 +89,10 @@ func (c *Cluster) Start(name string) error {
 func (c *Cluster) serverArgs(n *Node) []string {
 	args := []string{"server", "--name", n.Name, "--data-dir", n.dir,
 		"--bind", n.address(), "--gossip-bind", n.gossipAddress(),
-		"--bootstrap-expect", strconv.Itoa(len(c.nodes)), "--end-with-parent"}
+		"--bootstrap-expect", strconv.Itoa(len(c.nodes)), "--gossip-fast", "--end-with-parent"}
 	for _, other := range c.nodes {
 		if other != n {
-			args = append(args, "--join", other.gossipAddress())
+			args = append(args, "--join", other.address())
 		}
 	}
 	return append(args, c.cfg.ServerArgs...)
