@@ -294,4 +294,3 @@ func (l *listener) close() {
 }
 
 func (l *listener) Addr() net.Addr { return l.addr }
-
