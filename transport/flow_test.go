@@ -35,39 +35,42 @@ func pipeTCP(t *testing.T) (near, far net.Conn) {
 
 // holder keeps requests unanswered until told.
 type holder struct {
-	conn  *ServerConn
-	corrs chan uint32
+	held chan heldRequest
+}
+
+type heldRequest struct {
+	*ServerConn
+	corr uint32
 }
 
 func (h *holder) request(c *ServerConn, corr uint32, op wire.Op, _ []byte) {
-	h.conn = c
-	h.corrs <- corr
+	h.held <- heldRequest{c, corr}
 }
 
 func TestServer_ClientBeyondItsWindow_IsClosed(t *testing.T) {
 	h := newHandler()
 	h.welcome.PublishWindow = 1000
-	held := &holder{corrs: make(chan uint32, 100)}
+	held := &holder{held: make(chan heldRequest, 100)}
 	h.request = held.request
 	w := newWorld(t, h, ServerConfig{})
 	r := w.greeted()
 	r.write(frame(wire.OpPublish, false, 1, make([]byte, 600)))
 	r.write(frame(wire.OpPublish, false, 2, make([]byte, 400))) // full to the byte
 	r.write(frame(wire.OpSettle, false, 3, make([]byte, 5000))) // no publish: does not count
-	for range 3 {
-		within(t, held.corrs)
-	}
-	held.conn.Reply(2, wire.OpPublish, nil)
-	held.conn.Reply(2, wire.OpPublish, nil) // frees nothing more
+	within(t, held.held)
+	second := within(t, held.held)
+	within(t, held.held)
+	second.Reply(second.corr, wire.OpPublish, nil)
+	second.Reply(second.corr, wire.OpPublish, nil) // frees nothing more
 	if f := r.next(); f.Corr != 2 {
 		t.Fatalf("%+v", f)
 	}
 	r.write(frame(wire.OpPublish, false, 4, make([]byte, 400)))
-	within(t, held.corrs)
+	within(t, held.held)
 	r.write(frame(wire.OpPublish, false, 5, make([]byte, 1)))
 	r.refused(wire.CodeFlowControl)
 	within(t, h.gone)
-	if len(held.corrs) != 0 {
+	if len(held.held) != 0 {
 		t.Error("the publish beyond the window reached the handler")
 	}
 }
@@ -106,7 +109,7 @@ func TestServer_TooManyUnansweredRequests_IsClosed(t *testing.T) {
 func TestSend_KeepsTheWindow(t *testing.T) {
 	h := newHandler()
 	h.welcome.PublishWindow = 1000
-	held := &holder{corrs: make(chan uint32, 100)}
+	held := &holder{held: make(chan heldRequest, 100)}
 	h.request = held.request
 	w := newWorld(t, h, ServerConfig{})
 	freed := make(chan int, 10)
@@ -134,8 +137,8 @@ func TestSend_KeepsTheWindow(t *testing.T) {
 	if err := send(wire.OpSettle, 5000); err != nil {
 		t.Errorf("a settle does not wait for publishes: %v", err)
 	}
-	first := within(t, held.corrs)
-	held.conn.Error(first, wire.NewErrorReply(wire.CodeOverloaded, "later"))
+	first := within(t, held.held)
+	first.Error(first.corr, wire.NewErrorReply(wire.CodeOverloaded, "later"))
 	if err := within(t, answered); !errors.Is(err, &wire.Error{ErrorReply: wire.ErrorReply{Code: wire.CodeOverloaded}}) {
 		t.Error(err)
 	}
@@ -190,7 +193,7 @@ func TestSend_BoundsOtherRequests(t *testing.T) {
 
 func TestCall_ContextEnds_AnswerComesLater(t *testing.T) {
 	h := newHandler()
-	held := &holder{corrs: make(chan uint32, 1)}
+	held := &holder{held: make(chan heldRequest, 1)}
 	h.request = held.request
 	w := newWorld(t, h, ServerConfig{})
 	c := w.connect(ClientConfig{})
@@ -200,14 +203,15 @@ func TestCall_ContextEnds_AnswerComesLater(t *testing.T) {
 		_, _, err := c.Call(ctx, wire.OpSettle, nil)
 		ended <- err
 	}()
-	corr := within(t, held.corrs)
+	first := within(t, held.held)
 	cancel()
 	if err := within(t, ended); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	held.conn.Reply(corr, wire.OpSettle, nil)
+	first.Reply(first.corr, wire.OpSettle, nil)
 	go c.Call(t.Context(), wire.OpDigest, nil)
-	held.conn.Reply(within(t, held.corrs), wire.OpDigest, nil)
+	second := within(t, held.held)
+	second.Reply(second.corr, wire.OpDigest, nil)
 	if c.Err() != nil {
 		t.Error("an answer that nobody waits for ended the connection")
 	}

@@ -44,7 +44,7 @@ var explanations = map[Code]Explanation{
 		Name:      "no leader",
 		What:      "The group has no leader at the moment. Nothing was written.",
 		Why:       "An election is going on (it takes about a second), or fewer than a majority of the nodes are alive and can reach one another.",
-		Do:        "Wait: the client retries. If it stays so, run `onceq cluster status` on each node and bring back a majority.",
+		Do:        "Wait: the client retries. If it stays so, run `onceq status` on each node and bring back a majority.",
 		Retriable: true,
 	},
 	CodeOverloaded: {
@@ -142,7 +142,7 @@ var explanations = map[Code]Explanation{
 		Name: "no such queue",
 		What: "There is no queue of this name. Nothing was written.",
 		Why:  "It was never created, it was deleted, or the name is misspelt. Names are case-sensitive.",
-		Do:   "`onceq queue list` shows what there is, `onceq queue create NAME` makes one.",
+		Do:   "`onceq queue ls` shows what there is, `onceq queue create NAME` makes one.",
 	},
 	CodeSessionCap: {
 		Name:      "too many sessions",
