@@ -57,7 +57,8 @@ type Dir struct {
 	key    []byte
 	log    *slog.Logger
 	lock   *os.File
-	change chan struct{} // holds one token: whoever has it may write the file
+	change chan struct{}      // holds one token: whoever has it may write the file
+	write  func([]byte) error // replaces the file durably; tests let it fail
 
 	mu       sync.Mutex // guards what follows, never held over I/O
 	identity Identity
@@ -87,6 +88,7 @@ func OpenDir(cfg DirConfig) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{path: cfg.Path, key: slices.Clone(cfg.Key), log: cfg.Logger, lock: lock, change: make(chan struct{}, 1)}
+	d.write = func(b []byte) error { return writeDurably(d.path, identityFile, identityTempFile, b) }
 	d.change <- struct{}{}
 	if err := d.load(cfg.Name); err != nil {
 		lock.Close()
@@ -257,7 +259,7 @@ func (d *Dir) update(edit func(id *Identity) error) error {
 		}
 		return err
 	}
-	werr := writeDurably(d.path, identityFile, identityTempFile, encodeIdentity(id))
+	werr := d.write(encodeIdentity(id))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if werr != nil {
