@@ -1,0 +1,112 @@
+package history
+
+// Type says how far an operation has got.
+type Type string
+
+// The types.
+const (
+	Invoke Type = "invoke"
+	OK     Type = "ok"
+	Fail   Type = "fail" // proved: it had no effect and never will
+	Info   Type = "info" // unknown
+)
+
+// What an operation does (Event.F).
+const (
+	Run     = "run"     // the first line: Setup
+	Publish = "publish" // one copy, or all copies that the client library made: see Copies
+	Deliver = "deliver" // a message was handed to a consumer
+	Ack     = "ack"
+	Nack    = "nack"
+	Extend  = "extend"
+	Seal    = "seal"    // ok: Text is stored, sealed or below floor
+	Consume = "consume" // the life of a consumer: invoke, then ok (it left in order) or info (it died)
+	// Silent is a stretch of time in which a consumer cannot have heard from the
+	// cluster.
+	Silent = "silent"
+	Status = "status" // what a node said of itself: Node, Life, State
+	Counts = "counts" // what the leader said of a queue: Key, Queue
+	Drain  = "drain"  // ok: all faults healed and every queue seen empty
+	Fault  = "fault"  // Key is its kind, from T0 to T1; Seen says that its effect was observed
+	Stall  = "stall"  // the harness itself stood still from T0 to T1
+	Calm   = "calm"   // a stretch without faults, from T0 to T1
+)
+
+// Event is one line.
+type Event struct {
+	I    int    `json:"i"`
+	Proc string `json:"proc,omitempty"`
+	F    string `json:"f"`
+	Type Type   `json:"type"`
+	T0   int64  `json:"t0"`
+	T1   int64  `json:"t1,omitempty"`
+	// Of is the line of the invoke that this line completes, -1 when there was
+	// none (a delivery comes unasked).
+	Of int `json:"of"`
+
+	Client  string `json:"client,omitempty"`
+	Node    string `json:"node,omitempty"`
+	Key     string `json:"key,omitempty"`   // queue; kind of a fault
+	ID      string `json:"id,omitempty"`    // of the message, as the producer made it: run-producer-counter
+	Seq     uint64 `json:"seq"`             // offset
+	Lease   string `json:"lease,omitempty"` // who holds it under which number
+	Attempt int    `json:"attempt,omitempty"`
+	Err     string `json:"err,omitempty"`
+
+	Inner  string `json:"inner,omitempty"`  // inner-msg-id
+	Dup    bool   `json:"dup,omitempty"`    // publish ok: answered from the record of an earlier copy
+	Copies int    `json:"copies,omitempty"` // publish: copies that this operation sent, as far as known
+	Hold   int64  `json:"hold,omitempty"`   // deliver, extend: the lease lasts at least so long from T1
+	Life   int    `json:"life,omitempty"`   // status: how often the node was started
+	Seen   bool   `json:"seen,omitempty"`
+	Text   string `json:"text,omitempty"`
+
+	Setup *Setup `json:"setup,omitempty"`
+	State *State `json:"state,omitempty"`
+	Queue *Queue `json:"queue,omitempty"`
+}
+
+// Setup is what a checker has to know of a run.
+type Setup struct {
+	Workload string   `json:"workload"`
+	Faults   []string `json:"faults,omitempty"`
+	Seed     uint64   `json:"seed"`
+	Nodes    int      `json:"nodes"`
+	Lease    int64    `json:"lease"` // of the queue, ns
+	Grace    int64    `json:"grace"` // of a consumer that is cut off, ns
+	Epsilon  int64    `json:"epsilon"`
+	// ProducerOrder: each process hands in its publishes one after the other, and
+	// they must be stored in that order, pipelined or not.
+	ProducerOrder bool `json:"producer_order,omitempty"`
+	// Least is what must have happened for a verdict.
+	Least Least `json:"least"`
+}
+
+// Least is how little may have happened before a run proves nothing.
+type Least struct {
+	Publishes  int `json:"publishes,omitempty"`  // ok
+	Deliveries int `json:"deliveries,omitempty"` //
+	Acks       int `json:"acks,omitempty"`       // ok
+	Duplicates int `json:"duplicates,omitempty"` // publishes answered as duplicate
+	Refused    int `json:"refused,omitempty"`    // settles answered "lost"
+	CalmOK     int `json:"calm_ok,omitempty"`    // per cent of publishes in calm stretches
+}
+
+// State is what a node says of itself.
+type State struct {
+	Role        string `json:"role"`
+	Leader      string `json:"leader,omitempty"`
+	Term        uint64 `json:"term"`
+	Applied     uint64 `json:"applied"`
+	Commit      uint64 `json:"commit,omitempty"`
+	Snapshot    uint64 `json:"snapshot,omitempty"`
+	DigestIndex uint64 `json:"digest_index,omitempty"`
+	Digest      string `json:"digest,omitempty"`
+	Serving     bool   `json:"serving,omitempty"`
+}
+
+// Queue is what the cluster counts of a queue.
+type Queue struct {
+	Stored, Ready, Leased, Delayed, Parked, Acked, Purged uint64
+	Delivered, Expired, Nacked, Gone, Left, Duplicates    uint64
+}
