@@ -53,10 +53,10 @@ func (c *Conn) receive(f wire.Frame) error {
 			}
 			c.mu.Unlock()
 		}
+	case f.Op == wire.OpError && f.Corr == 0:
+		return replyError(f.Payload) // the server says why it closes
 	case f.Reply:
 		return c.answer(f)
-	case f.Op == wire.OpError:
-		return replyError(f.Payload) // the server says why it closes
 	case c.cfg.OnPush != nil:
 		c.cfg.OnPush(f.Op, f.Payload)
 	}

@@ -1,17 +1,19 @@
 package transport
 
-import "time"
+import (
+	"time"
+
+	"onceq/transport/wire"
+)
 
 // Limits of a connection, kept by both sides.
 const (
-	// PublishWindow is the default of Welcome.PublishWindow: payload bytes of
-	// publishes that may be unanswered.
-	PublishWindow = 8 << 20
+	// PublishWindow is the default of Welcome.PublishWindow.
+	PublishWindow = wire.PublishWindow
 	// RequestsMax bounds the unanswered requests of a connection.
-	RequestsMax = 65_536
-	// RequestBytesMax bounds the payload bytes of its unanswered requests that
-	// are no publishes.
-	RequestBytesMax = 16 << 20
+	RequestsMax = wire.RequestsMax
+	// RequestBytesMax bounds the payload bytes of those that are no publishes.
+	RequestBytesMax = wire.RequestBytesMax
 )
 
 // Limits of the server.

@@ -147,8 +147,8 @@ func (c *ServerConn) Close(e wire.ErrorReply) {
 		return
 	}
 	c.reason = &wire.Error{ErrorReply: e}
-	c.send(wire.OpError, false, 0, w.Bytes())
-	if c.closing { // there was no room left for the reason
+	c.send(wire.OpError, true, 0, w.Bytes()) // 0: it answers no request
+	if c.closing {                           // there was no room left for the reason
 		return
 	}
 	c.closing = true

@@ -20,6 +20,12 @@ import (
 //	12   4  correlation
 //	16   .  payload
 //
+// A request has a correlation of the client's choice, not 0 and not that of
+// another unanswered request; its reply has the same, and the reply bit. What
+// the server pushes has correlation 0. An OpError with the reply bit and correlation 0
+// answers no request: it says why the server closes the connection. Either side
+// may send OpPing, with any correlation, and gets it back with the reply bit.
+//
 // The checksum is ours since TCP's own is weak and not always computed.
 
 // FrameHeaderBytes is the size of what comes before the payload.

@@ -18,6 +18,18 @@ const (
 	HelloBytesMax = 4 << 10
 )
 
+// Limits of what may be unanswered on a connection. A client that goes beyond
+// them is closed with CodeFlowControl.
+const (
+	// PublishWindow is the default of Welcome.PublishWindow: payload bytes of
+	// publishes.
+	PublishWindow = 8 << 20
+	// RequestsMax counts requests, publishes among them; pings do not count.
+	RequestsMax = 65_536
+	// RequestBytesMax counts payload bytes of requests that are no publishes.
+	RequestBytesMax = 16 << 20
+)
+
 // Limits of what is in a publish. The machine has equal ones of its own.
 const (
 	PublishesMax        = 65_536 // publishes in a frame
