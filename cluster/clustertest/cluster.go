@@ -76,8 +76,10 @@ func (c *Cluster) add(i int, l net.Listener, expect int, opts []Option) *Node {
 	handler := slog.NewTextHandler(c.logs, &slog.HandlerOptions{Level: slog.LevelDebug})
 	node.config = cluster.Config{
 		Name: name, DataDir: node.Dir, BootstrapExpect: expect, GossipFast: true,
-		Dial:             c.links.dialer(node.Address),
-		HeartbeatTimeout: 500 * time.Millisecond, ElectionTimeout: 500 * time.Millisecond, LeaderLeaseTimeout: 500 * time.Millisecond,
+		Dial: c.links.dialer(node.Address),
+		// Well above what a loaded machine takes from a node at once: a leader
+		// that changes without a cause is not what a test is about.
+		HeartbeatTimeout: time.Second, ElectionTimeout: time.Second, LeaderLeaseTimeout: time.Second,
 		Logger:     slog.New(handler),
 		RaftLogger: slog.New(handler).With("raft", name),
 		Fatal:      func(err error) { c.t.Errorf("node %s died: %v", name, err) },

@@ -3,6 +3,7 @@ package clustertest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net"
 	"sync"
 
@@ -101,6 +102,33 @@ func Ask[A any](r *Raw, op wire.Op, m message, decode func([]byte) (A, error)) (
 		return none, err
 	}
 	return decode(payload)
+}
+
+// AtLeader asks at whichever node leads, again after every answer that is
+// retriable and every lost connection.
+func AtLeader[A any](c *Cluster, f func(r *Raw) (A, error)) A {
+	c.t.Helper()
+	var a A
+	Eventually(c.t, func() string {
+		leader := c.Leader()
+		if leader == nil {
+			return "no leader"
+		}
+		r, err := DialRaw(leader.Address)
+		if err != nil {
+			return err.Error()
+		}
+		defer r.Close()
+		if a, err = f(r); err == nil {
+			return ""
+		}
+		var refused *wire.Error
+		if errors.As(err, &refused) && !refused.Retriable {
+			c.t.Fatalf("at the leader: %v", err)
+		}
+		return err.Error()
+	})
+	return a
 }
 
 // NewNonce makes a nonce.

@@ -1,0 +1,103 @@
+// Package cluster runs the nodes of a cluster. It is the only package that
+// imports hashicorp/raft: it turns requests of clients into commands of the log,
+// applies what is committed to the queue machine (package fsm), and hands out
+// answers and deliveries over the connections (package transport).
+//
+// # What is authoritative
+//
+// The log, and the machine that follows from it. Everything else here is the
+// private state of one node and is thrown away with a leadership: lanes of
+// waiting commands, who waits for which entry, which consumer is registered on
+// which connection, the measure of cluster time.
+//
+// # The states of a node
+//
+//	forming   -> following   it belongs to a cluster: formed it, joined it, or knew it
+//	following -> preparing   raft says that it leads; it proposes a term entry
+//	preparing -> serving     its own term entry is applied here
+//	serving   -> draining    it hands over, or is told to end
+//	any       -> following   raft says so, or another's term entry is applied here
+//
+// A client's command waits while the node prepares, and is proposed while it
+// serves; in all other states it is refused, and nothing was appended. A look-up
+// is answered only while the node serves, after a majority has confirmed its
+// leadership. A delivery is sent only over a live connection on which that very
+// attachment is registered.
+//
+// # The path of a command
+//
+//	connection's reader   fsm.Check, then into the open entry of its lane
+//	lane worker           stamps the entry, hands it to raft, waits for the future
+//	raft                  disk, replication, commit
+//	raft's FSM goroutine  group.Apply: machine, answers in the order of the
+//	                      commands, then deliveries, then what timers took
+//	connection's writer   reads the bodies of deliveries when the socket takes them
+//
+// Each waiter is answered exactly once: by Apply, or by what the future's error
+// proves (raftlog.Classify). "Unknown" is said as unknown; the session makes the
+// retry safe.
+//
+// # Goroutines
+//
+// Long-lived ones, what each owns, and who talks to it:
+//
+//	raft's own            the log, membership, elections; calls group.Apply,
+//	                      Snapshot and Restore on its FSM goroutine, which is the
+//	                      only writer of the machine (group.mu)
+//	leadership.run        whether this node leads; reads raft's NotifyCh, which
+//	                      blocks raft until it is read, so it never waits for raft
+//	proposer workers      2 for settles, 4 for publishes; each owns the entry it
+//	                      took until that is answered. A lane's turn goes round, so
+//	                      entries keep their order
+//	ticker.run            samples the clock each 100 ms while the node serves, asks
+//	                      for ticks, proposes detaches again
+//	reader.run            look-ups that wait for a confirmed leadership
+//	steward.run           promotes joined nodes, removes the old selves of wiped ones
+//	topology.run          tells clients who leads and where the nodes are; reads
+//	                      raft's observations and is woken by gossip
+//	cureInstalls          a newer snapshot when a follower was sent one twice
+//	mux.Serve, server.Serve   accept; each connection has a reader, which calls the
+//	                      handler and must not wait, and a writer
+//	streams, gossip       package member
+//	log watchdog          package raftlog
+//
+// Short-lived: the proposal of the term entry, requests that change the
+// membership (at most membershipRequestsMax). Whoever starts one is a method of
+// Node, and Node.Close waits for all of them.
+//
+// # Locks
+//
+// leadership.mu before everything that it calls: proposer.mu, hub.mu, ticker.mu,
+// clock.mu, none of which is held while another is taken, except hub.mu before
+// registration.mu. group.mu is held for Apply, Snapshot, Restore and reads of
+// the machine, and nothing else is taken under it but a connection's own lock.
+// No lock is held while anything waits.
+//
+// # Ending
+//
+// In order: requests are refused, what is in flight ends (a second at most), a
+// last stamp so that no cluster time is lost, the leadership is handed over,
+// clients are told, gossip is told, and then everything closes as below. A crash
+// is only the closing. Nothing is applied any more once raft is told to shut
+// down: it may drop a batch on its way to Apply and deliver the next. Peer
+// streams are cut before raft is waited for, since it waits for its exchanges
+// with peers. Futures that it leaves without an answer are ended by us and told
+// as unknown. Connections of clients close after that, with their last answers;
+// the log and the lock on the directory last, when nobody can write any more.
+// raft's configuration keeps a node that ends.
+//
+// # Trade-offs
+//
+// raft's applyCh is unbuffered. Buffered (BatchApplyCh) it would collect entries
+// while the disk is busy; our lanes do that themselves and make one entry out of
+// many commands, which is cheaper than many entries, and keep a definite answer
+// for everything that has not been handed over.
+//
+// Settles and publishes are entries of their own, so an ack may cost a write of
+// its own beside the publishes'; raft writes both with one fsync when they come
+// together. In return neither waits for the other's memory.
+//
+// Deliveries wait at the sender as leases, not as bytes: a slow consumer costs
+// the leader a few dozen bytes a message, bounded by the consumer's credit. The
+// price is that a body is looked up when the socket takes it.
+package cluster
