@@ -112,7 +112,6 @@ func (s *consumer) attachAnswer(cn *conn, asked []wire.Range, at time.Time, op w
 		return
 	case wire.StatusConsumerGone, wire.StatusWrongIncarnation:
 		s.gone()
-		s.later()
 		return
 	default:
 		s.fail(statusError(reply.Status, "queue "+s.queue))
@@ -121,7 +120,6 @@ func (s *consumer) attachAnswer(cn *conn, asked []wire.Range, at time.Time, op w
 	if reply.Next < l.next {
 		// The machine counts anew: it does not know what we hold.
 		s.gone()
-		s.later()
 		return
 	}
 	cn.refused.Store(0)

@@ -309,7 +309,7 @@ func (s *consumer) gone() {
 		return lostError(d, wire.LeaseGone)
 	})
 	s.newLife()
-	s.kick()
+	s.later()
 }
 
 // loseAll answers everything open.

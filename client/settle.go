@@ -119,7 +119,6 @@ func (s *consumer) settleAnswer(l *life, cn *conn, op wire.Op, payload []byte, e
 		}
 		if e.Code == wire.CodeConsumerGone && s.life == l {
 			s.gone()
-			s.later()
 		}
 		return nil, e
 	}
@@ -134,7 +133,6 @@ func (s *consumer) settleAnswer(l *life, cn *conn, op wire.Op, payload []byte, e
 	case wire.StatusConsumerGone, wire.StatusWrongIncarnation:
 		if s.life == l {
 			s.gone()
-			s.later()
 		}
 	}
 	return nil, statusError(reply.Status, "settle")

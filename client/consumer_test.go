@@ -1,0 +1,698 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"onceq/transport/wire"
+	"onceq/transport/wire/pack"
+)
+
+const fakeLease = 30 * time.Second
+
+// eater is a Consume call whose handlers do what the test says.
+type eater struct {
+	t      *testing.T
+	cancel context.CancelFunc
+	calls  chan *call
+	result chan error
+	over   chan struct{} // closed with the test, also a failed one
+}
+
+type call struct {
+	ctx context.Context
+	d   *Delivery
+	end chan error
+}
+
+func eat(t *testing.T, c *Client, opts ...ConsumeOption) *eater {
+	ctx, cancel := context.WithCancel(t.Context())
+	e := &eater{t: t, cancel: cancel, calls: make(chan *call, 1000), result: make(chan error, 1), over: make(chan struct{})}
+	t.Cleanup(func() { close(e.over) })
+	go func() {
+		e.result <- c.Consume(ctx, "orders", func(ctx context.Context, d *Delivery) error {
+			k := &call{ctx, d, make(chan error, 1)}
+			e.calls <- k
+			select {
+			case err := <-k.end:
+				return err
+			case <-e.over:
+				return nil
+			}
+		}, opts...)
+	}()
+	return e
+}
+
+// next waits for the next call of the handler and expects the message.
+func (e *eater) next(text string) *call {
+	e.t.Helper()
+	select {
+	case k := <-e.calls:
+		if string(k.d.Body()) != text {
+			e.t.Fatalf("handler got %q, expected %q", k.d.Body(), text)
+		}
+		return k
+	case <-time.After(60 * time.Second):
+		e.t.Fatalf("handler was not called with %q", text)
+		return nil
+	}
+}
+
+func (e *eater) idle() {
+	e.t.Helper()
+	synctest.Wait()
+	select {
+	case k := <-e.calls:
+		e.t.Fatalf("handler was called with %q", k.d.Body())
+	default:
+	}
+}
+
+// attached answers an attach and returns it.
+func attached(r *fakeRequest, next uint64, states ...wire.DeliveryState) wire.Attach {
+	r.t.Helper()
+	a := decoded(r, wire.DecodeAttach)
+	r.reply(wire.Attached{Status: wire.StatusOK, QueueNumber: 7, LeaseTime: fakeLease, Next: next, States: states})
+	return a
+}
+
+// deliver pushes messages with the numbers from first up.
+func (r *fakeRequest) deliver(first uint64, bodies ...string) {
+	r.t.Helper()
+	a := decoded(r, wire.DecodeAttach)
+	m := wire.Deliver{Consumer: a.Consumer, N: a.N}
+	for i, b := range bodies {
+		var w pack.Writer
+		wire.Message{Body: []byte(b), BizID: "biz-" + b}.Append(&w)
+		m.Deliveries = append(m.Deliveries, wire.Delivery{
+			Number: first + uint64(i), Queue: 7, Offset: 100 + first + uint64(i), Attempt: 1, Remaining: fakeLease, PublishedAt: 5, Message: w.Take(),
+		})
+	}
+	r.conn.push(wire.OpDeliver, m)
+}
+
+func (r *fakeRequest) settle() wire.Settle {
+	r.t.Helper()
+	return decoded(r, wire.DecodeSettle)
+}
+
+// allSettled answers each item of a settle as its verb asks.
+func (r *fakeRequest) allSettled() {
+	r.t.Helper()
+	reply := wire.SettleReply{Status: wire.StatusOK}
+	for _, it := range r.settle().Items {
+		st := map[wire.SettleVerb]wire.LeaseState{
+			wire.VerbAck: wire.LeaseAcked, wire.VerbNack: wire.LeaseNacked, wire.VerbExtend: wire.LeaseHeld,
+		}[it.Verb]
+		reply.Results = append(reply.Results, wire.DeliveryState{From: it.From, To: it.To, State: st})
+	}
+	r.reply(reply)
+}
+
+func (r *fakeRequest) states(states ...wire.DeliveryState) {
+	r.reply(wire.SettleReply{Status: wire.StatusOK, Results: states})
+}
+
+func state(from, to uint64, st wire.LeaseState) wire.DeliveryState {
+	return wire.DeliveryState{From: from, To: to, State: st}
+}
+
+func items(verb wire.SettleVerb, numbers ...uint64) []wire.SettleItem {
+	var is []wire.SettleItem
+	for i := 0; i < len(numbers); i += 2 {
+		is = append(is, wire.SettleItem{From: numbers[i], To: numbers[i+1], Verb: verb})
+	}
+	return is
+}
+
+// left expects the leave that ends a drain and returns it.
+func (e *eater) left(node *fakeNode) wire.Leave {
+	e.t.Helper()
+	r := node.expect(wire.OpLeave)
+	l := decoded(r, wire.DecodeLeave)
+	r.reply(wire.StatusReply{Status: wire.StatusOK})
+	if err := <-e.result; err != nil {
+		e.t.Fatalf("consume: %v", err)
+	}
+	return l
+}
+
+func TestConsume_HandlesAcksAndLeavesInOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithPrefetch(10), WithConsumerLabel("w"))
+		r := n1.expect(wire.OpAttach)
+		a := attached(r, 1)
+		if a.N != 1 || a.Queue != "orders" || a.Credit != 10 || a.Label != "w" || a.Done != 1 || len(a.Unsettled) != 0 || a.Consumer == (wire.ConsumerID{}) {
+			t.Fatalf("attach %+v", a)
+		}
+		r.deliver(1, "a", "b", "c", "d")
+		k := e.next("a")
+		if k.d.ID().String() != "orders/101" || k.d.Attempt() != 1 || k.d.BizID() != "biz-a" || k.d.PublishedAt().UnixNano() != 5 {
+			t.Fatalf("delivery %+v", k.d)
+		}
+		k.end <- nil
+		s := n1.expect(wire.OpSettle)
+		if m := s.settle(); m.Done != 1 || !slices.Equal(m.Items, items(wire.VerbAck, 1, 1)) {
+			t.Fatalf("settle %+v", m)
+		}
+		e.next("b").end <- nil
+		k = e.next("c")
+		s.allSettled()
+		// What collected meanwhile; what has a definite answer is done.
+		s = n1.expect(wire.OpSettle)
+		if m := s.settle(); m.Done != 2 || !slices.Equal(m.Items, items(wire.VerbAck, 2, 2)) {
+			t.Fatalf("settle %+v", m)
+		}
+		s.allSettled()
+		e.cancel()
+		n1.quiet() // the handler still runs
+		if k.ctx.Err() != nil {
+			t.Fatal("the end of Consume's context ended a handler's")
+		}
+		k.end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		l := e.left(n1)
+		if l.N != 1 || l.Consumer != a.Consumer || l.Done != 4 || !slices.Equal(l.NotHandled, []wire.Range{{From: 4, To: 4}}) {
+			t.Fatalf("leave %+v", l)
+		}
+	})
+}
+
+func TestConsume_AfterReconnect_ResumesWithoutHandingOutTwice(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		first := attached(r, 1)
+		r.deliver(1, "a", "b", "c", "d", "e")
+		done, running := e.next("a"), (*call)(nil)
+		done.end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		running = e.next("b")
+		synctest.Wait()
+		r.conn.cut()
+		r = n1.expect(wire.OpAttach)
+		second := decoded(r, wire.DecodeAttach)
+		if second.Consumer != first.Consumer || second.N != 2 || second.Done != 2 || !slices.Equal(second.Unsettled, []wire.Range{{From: 2, To: 5}}) {
+			t.Fatalf("attach %+v", second)
+		}
+		// 4 was lost meanwhile; 6 was sent, and lost with the connection.
+		attached(r, 7, state(2, 3, wire.LeaseHeld), state(4, 4, wire.LeaseExpired), state(5, 5, wire.LeaseHeld))
+		r.deliver(6, "f")
+		r.deliver(5, "e", "f") // a repeat
+		running.end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		for _, want := range []string{"c", "e", "f"} {
+			e.next(want).end <- nil
+			n1.expect(wire.OpSettle).allSettled()
+		}
+		e.idle()
+		e.cancel()
+		if l := e.left(n1); l.Done != 7 || len(l.NotHandled) != 0 || l.N != 2 {
+			t.Fatalf("leave %+v", l)
+		}
+	})
+}
+
+// An older attachment's deliveries are not taken: they may be late copies.
+func TestConsume_OlderAttachment_IsIgnored(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		old := n1.expect(wire.OpAttach)
+		attached(old, 1)
+		old.conn.cut()
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		late := &fakeRequest{t: t, conn: r.conn, op: old.op, payload: old.payload}
+		late.deliver(1, "late")
+		e.idle()
+		r.deliver(1, "a")
+		e.next("a").end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestAck_LostReply_IsToldTheTruthAfterResuming(t *testing.T) {
+	cases := []struct {
+		state wire.LeaseState
+		again bool  // settled once more
+		want  error // of Ack
+	}{
+		{wire.LeaseAcked, false, nil},
+		{wire.LeaseHeld, true, nil},
+		{wire.LeaseExpired, false, ErrLeaseLost},
+	}
+	for _, tc := range cases {
+		t.Run(tc.state.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+				n1 := n.order[0]
+				e := eat(t, c)
+				r := n1.expect(wire.OpAttach)
+				attached(r, 1)
+				r.deliver(1, "a")
+				k := e.next("a")
+				acked := make(chan error)
+				go func() { acked <- k.d.Ack(t.Context()) }()
+				n1.expect(wire.OpSettle).conn.cut()
+				r = n1.expect(wire.OpAttach)
+				if a := attached(r, 2, state(1, 1, tc.state)); a.Done != 1 || !slices.Equal(a.Unsettled, []wire.Range{{From: 1, To: 1}}) {
+					t.Fatalf("attach %+v", a)
+				}
+				if tc.again {
+					n1.expect(wire.OpSettle).allSettled()
+				}
+				if err := <-acked; !errors.Is(err, tc.want) {
+					t.Fatalf("ack: %v", err)
+				}
+				// Asked again it says the same, and asks nobody.
+				if err := k.d.Ack(t.Context()); !errors.Is(err, tc.want) {
+					t.Fatalf("second ack: %v", err)
+				}
+				if err := k.d.Nack(t.Context(), 0); err == nil {
+					t.Fatal("nack after ack")
+				}
+				n1.quiet()
+				k.end <- nil
+				e.cancel()
+				e.left(n1)
+			})
+		})
+	}
+}
+
+func TestAck_ServerWithoutAnAnswer_IsAskedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a")
+		e.next("a").end <- nil
+		n1.expect(wire.OpSettle).fail(wire.CodeOverloaded, "")
+		n1.expect(wire.OpSettle).fail(wire.CodeOutcomeUnknown, "")
+		n1.expect(wire.OpSettle).allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestAck_ContextEnds_GoesOnBehind(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a")
+		k := e.next("a")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := k.d.Ack(ctx); !errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		n1.expect(wire.OpSettle).allSettled()
+		if err := k.d.Ack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		k.end <- nil
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestLost_CancelsTheHandlerWithTheCause(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		a := attached(r, 1)
+		r.deliver(1, "a", "b", "c")
+		k := e.next("a")
+		r.conn.push(wire.OpLost, wire.Lost{Consumer: a.Consumer, N: a.N, Lost: []wire.DeliveryState{state(1, 2, wire.LeaseExpired)}})
+		<-k.ctx.Done()
+		if err := context.Cause(k.ctx); !errors.Is(err, ErrLeaseLost) || !strings.Contains(err.Error(), "ran out") {
+			t.Fatalf("cause %v", err)
+		}
+		if err := k.d.Ack(t.Context()); !errors.Is(err, ErrLeaseLost) {
+			t.Fatalf("ack: %v", err)
+		}
+		k.end <- nil
+		// b was lost in the buffer: nobody sees it.
+		e.next("c").end <- nil
+		s := n1.expect(wire.OpSettle)
+		if m := s.settle(); m.Done != 3 || !slices.Equal(m.Items, items(wire.VerbAck, 3, 3)) {
+			t.Fatalf("settle %+v", m)
+		}
+		s.allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestConsume_ConsumerGone_AttachesAnewWithAnotherID(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		first := attached(r, 1)
+		r.deliver(1, "a", "b")
+		k := e.next("a")
+		acked := make(chan error)
+		go func() { acked <- k.d.Ack(t.Context()) }()
+		n1.expect(wire.OpSettle).conn.cut()
+		r = n1.expect(wire.OpAttach)
+		r.reply(wire.Attached{Status: wire.StatusConsumerGone})
+		// The ack may have counted before: neither ok nor lost would be the truth.
+		if err := <-acked; !errors.Is(err, ErrConsumerGone) || errors.Is(err, ErrLeaseLost) {
+			t.Fatalf("ack: %v", err)
+		}
+		k.end <- nil
+		r = n1.expect(wire.OpAttach)
+		second := attached(r, 1)
+		if second.Consumer == first.Consumer || second.N != 1 || second.Done != 1 || len(second.Unsettled) != 0 {
+			t.Fatalf("attach %+v", second)
+		}
+		r.deliver(1, "c") // b was lost with the old identity
+		k = e.next("c")
+		// Gone by a push this time: an ack that was never sent did not count.
+		r.conn.push(wire.OpLost, wire.Lost{Consumer: second.Consumer, N: 1, Gone: true})
+		<-k.ctx.Done()
+		if err := k.d.Ack(t.Context()); !errors.Is(err, ErrLeaseLost) {
+			t.Fatalf("ack: %v", err)
+		}
+		k.end <- nil
+		attached(n1.expect(wire.OpAttach), 1)
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestConsume_BufferedLeaseRanOutWhileDisconnected_WaitsForTheAnswer(t *testing.T) {
+	for _, held := range []bool{true, false} {
+		t.Run(fmt.Sprint("held ", held), func(t *testing.T) {
+			bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+				n1 := n.order[0]
+				e := eat(t, c)
+				r := n1.expect(wire.OpAttach)
+				attached(r, 1)
+				r.deliver(1, "a", "b")
+				k := e.next("a")
+				n1.setDown(errors.New("down"))
+				r.conn.cut()
+				time.Sleep(graceTime + time.Second) // less than the lease, more than the grace
+				k.end <- nil
+				e.idle()
+				n1.setDown(nil)
+				r = n1.expect(wire.OpAttach)
+				if a := decoded(r, wire.DecodeAttach); !slices.Equal(a.Unsettled, []wire.Range{{From: 1, To: 2}}) {
+					t.Fatalf("attach %+v", a)
+				}
+				e.idle()
+				if held {
+					attached(r, 3, state(1, 2, wire.LeaseHeld))
+					n1.expect(wire.OpSettle).allSettled()
+					e.next("b").end <- nil
+					n1.expect(wire.OpSettle).allSettled()
+				} else {
+					attached(r, 3, state(1, 2, wire.LeaseExpired))
+				}
+				e.idle()
+				e.cancel()
+				e.left(n1)
+			})
+		})
+	}
+}
+
+func TestConsume_HeldMessages_AreExtendedByRanges(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithAutoExtend(35*time.Second))
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a", "b", "c")
+		k := e.next("a")
+		start := time.Now()
+		for i := range 3 {
+			s := n1.expect(wire.OpSettle)
+			if m := s.settle(); !slices.Equal(m.Items, items(wire.VerbExtend, 1, 3)) {
+				t.Fatalf("extension %d after %v: %+v", i, time.Since(start), m)
+			}
+			s.allSettled()
+		}
+		if d := time.Since(start); d != fakeLease { // virtual time: exact
+			t.Fatalf("three extensions took %v", d)
+		}
+		// The handler has had its time: only the buffer is kept alive.
+		s := n1.expect(wire.OpSettle)
+		if m := s.settle(); !slices.Equal(m.Items, items(wire.VerbExtend, 2, 3)) {
+			t.Fatalf("%+v", m)
+		}
+		// An extension that finds a lease lost is a way to learn of it.
+		s.states(state(2, 2, wire.LeaseExpired), state(3, 3, wire.LeaseHeld))
+		synctest.Wait()
+		k.end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.next("c").end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestConsume_LeaseRanOutInTheBuffer_IsAskedForBeforeTheHandler(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		a := attached(r, 1)
+		var w pack.Writer
+		wire.Message{Body: []byte("a")}.Append(&w)
+		r.conn.push(wire.OpDeliver, wire.Deliver{Consumer: a.Consumer, N: a.N, Deliveries: []wire.Delivery{
+			{Number: 1, Queue: 7, Attempt: 1, Remaining: 0, Message: w.Bytes()},
+		}})
+		s := n1.expect(wire.OpSettle)
+		if m := s.settle(); !slices.Equal(m.Items, items(wire.VerbExtend, 1, 1)) {
+			t.Fatalf("%+v", m)
+		}
+		e.idle()
+		s.allSettled()
+		e.next("a").end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestHandler_ErrorsAndPanics_GiveBack(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		ctx, cancel := context.WithCancel(t.Context())
+		result := make(chan error)
+		go func() {
+			result <- c.Consume(ctx, "orders", func(ctx context.Context, d *Delivery) error {
+				switch string(d.Body()) {
+				case "error":
+					return errors.New("no luck")
+				case "later":
+					return fmt.Errorf("wrapped: %w", RetryAfter(3*time.Minute, errors.New("no luck")))
+				default:
+					panic("oh")
+				}
+			})
+		}()
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		for i, text := range []string{"error", "later", "panic"} {
+			r.deliver(uint64(i+1), text)
+			s := n1.expect(wire.OpSettle)
+			it := s.settle().Items[0]
+			lo, hi := nackBase/2, nackBase
+			if text == "later" {
+				lo, hi = 3*time.Minute, 3*time.Minute
+			}
+			if it.Verb != wire.VerbNack || it.From != uint64(i+1) || it.Time < lo || it.Time > hi {
+				t.Fatalf("%s: %+v", text, it)
+			}
+			s.allSettled()
+		}
+		cancel()
+		l := n1.expect(wire.OpLeave)
+		l.reply(wire.StatusReply{Status: wire.StatusOK})
+		if err := <-result; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestConsume_ManualSettle_WaitsForTheProgram(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithManualSettle())
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a", "b")
+		a := e.next("a")
+		a.end <- nil
+		b := e.next("b")
+		b.end <- nil
+		n1.quiet()
+		e.cancel()
+		n1.quiet() // the drain waits for what the program has not settled
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := a.d.Ack(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		n1.expect(wire.OpSettle).allSettled()
+		wg.Wait()
+		wg.Go(func() {
+			if err := b.d.Nack(t.Context(), time.Second); err != nil {
+				t.Error(err)
+			}
+		})
+		n1.expect(wire.OpSettle).allSettled()
+		wg.Wait()
+		e.left(n1)
+	})
+}
+
+func TestExtend_TellsWhetherTheLeaseIsHeld(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a")
+		k := e.next("a")
+		result := make(chan error)
+		for _, st := range []wire.LeaseState{wire.LeaseHeld, wire.LeaseExpired} {
+			go func() { result <- k.d.Extend(t.Context(), time.Minute) }()
+			s := n1.expect(wire.OpSettle)
+			if it := s.settle().Items[0]; it.Verb != wire.VerbExtend || it.Time != time.Minute {
+				t.Fatalf("%+v", it)
+			}
+			s.states(state(1, 1, st))
+			want := error(nil)
+			if st == wire.LeaseExpired {
+				want = ErrLeaseLost
+			}
+			if err := <-result; !errors.Is(err, want) {
+				t.Fatalf("%v: %v", st, err)
+			}
+		}
+		<-k.ctx.Done()
+		k.end <- nil
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestConsume_NoQueue_IsAnError(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		e := eat(t, c)
+		n.order[0].expect(wire.OpAttach).reply(wire.Attached{Status: wire.StatusNoQueue})
+		if err := <-e.result; !errors.Is(err, ErrNoQueue) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestConsume_AttachRefusedForNow_KeepsItsNumber(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		n1.expect(wire.OpAttach).fail(wire.CodeNoLeader, "")
+		r := n1.expect(wire.OpAttach)
+		if a := decoded(r, wire.DecodeAttach); a.N != 1 {
+			t.Fatalf("nothing was appended, and the number is %d", a.N)
+		}
+		r.fail(wire.CodeOutcomeUnknown, "")
+		r = n1.expect(wire.OpAttach)
+		if a := attached(r, 1); a.N != 2 {
+			t.Fatalf("a copy may have arrived, and the number is %d", a.N)
+		}
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+func TestConsume_DrainWithoutAnAnswer_SaysSo(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a")
+		e.next("a").end <- nil
+		n1.expect(wire.OpSettle)
+		n1.setDown(errors.New("down"))
+		n1.cut()
+		e.cancel()
+		if err := <-e.result; !errors.Is(err, ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestClientClose_EndsConsume(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a")
+		k := e.next("a")
+		closed := make(chan error)
+		go func() { closed <- c.Close() }()
+		<-k.ctx.Done()
+		if err := context.Cause(k.ctx); !errors.Is(err, ErrClosed) {
+			t.Fatal(err)
+		}
+		k.end <- nil
+		if err := <-e.result; !errors.Is(err, ErrClosed) {
+			t.Fatal(err)
+		}
+		if err := <-closed; err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Consume(t.Context(), "orders", nil); !errors.Is(err, ErrClosed) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestConsume_Concurrency_RunsSoManyAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithConcurrency(3))
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a", "b", "c", "d")
+		synctest.Wait()
+		if len(e.calls) != 3 {
+			t.Fatalf("%d handlers run", len(e.calls))
+		}
+		n.mu.Lock()
+		n1.auto[wire.OpSettle] = (*fakeRequest).allSettled
+		n.mu.Unlock()
+		for range 4 {
+			k := <-e.calls
+			k.end <- nil
+		}
+		e.cancel()
+		e.left(n1)
+	})
+}
