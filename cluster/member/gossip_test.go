@@ -346,6 +346,8 @@ func TestMember_OnLoopback_FormsGossipsAndFindsAgain(t *testing.T) {
 		gossip  *Gossip
 		book    *AddressBook
 		changed chan struct{}
+		ready   chan struct{} // closed when gossip runs, or err is set
+		err     error
 	}
 	paths := []string{t.TempDir(), t.TempDir()}
 	var seeds []string
@@ -362,7 +364,7 @@ func TestMember_OnLoopback_FormsGossipsAndFindsAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &node{dir: openDir(t, paths[i], fmt.Sprintf("n%d", i+1), nil), book: NewAddressBook(), changed: make(chan struct{}, 1)}
+		n := &node{dir: openDir(t, paths[i], fmt.Sprintf("n%d", i+1), nil), book: NewAddressBook(), changed: make(chan struct{}, 1), ready: make(chan struct{})}
 		n.streams, err = NewStreams(StreamConfig{Dir: n.dir, Listener: l, Address: l.Addr().String(), GossipAddress: gossip})
 		if err != nil {
 			t.Fatal(err)
@@ -371,8 +373,8 @@ func TestMember_OnLoopback_FormsGossipsAndFindsAgain(t *testing.T) {
 		if len(seeds) == 0 {
 			seeds = []string{l.Addr().String()}
 		}
-		done := make(chan error, 1)
 		go func() {
+			defer close(n.ready)
 			f, err := Form(ctx, FormConfig{Dir: n.dir, Streams: n.streams, Seeds: seeds, Expect: 2})
 			if err == nil && f.Bootstrap {
 				err = n.dir.MarkBootstrapped()
@@ -387,11 +389,11 @@ func TestMember_OnLoopback_FormsGossipsAndFindsAgain(t *testing.T) {
 						}
 					}})
 			}
-			done <- err
+			n.err = err
 		}()
 		t.Cleanup(func() {
-			if err := <-done; err != nil {
-				t.Error(err)
+			if <-n.ready; n.err != nil {
+				t.Error(n.err)
 			} else {
 				n.gossip.Close()
 			}
@@ -416,6 +418,9 @@ func TestMember_OnLoopback_FormsGossipsAndFindsAgain(t *testing.T) {
 	id2 := n2.dir.Identity()
 	knows(n1, id2.ServerID, id2.Address)
 	knows(n2, n1.dir.Identity().ServerID, n1.dir.Identity().Address)
+	if <-n2.ready; n2.err != nil {
+		t.Fatal(n2.err)
+	}
 	n2.gossip.Close()
 	n2.streams.Close()
 	n2.dir.Close()
