@@ -64,8 +64,8 @@ func (p *pubCmd) Run(ctx context.Context, a *app, g *globals) error {
 	return p.one(ctx, a, g, headers)
 }
 
-// inFlightMax is the window of a session.
-const inFlightMax = 65_536
+// inFlightMax stays well within the window of a session.
+const inFlightMax = 32_768
 
 // bodyBytesMax bounds what is read from standard input: the largest body that
 // a cluster can be set to take. The cluster's own limit is usually lower.

@@ -26,7 +26,7 @@ const (
 	bodyMin      = 16
 	bodyMax      = 8 << 20
 	clientsMax   = 64
-	inFlightMax  = 65_536
+	inFlightMax  = 32_768     // well within the window of a session
 	messagesMax  = 20_000_000 // of one load: the due times are kept
 	receiveGrace = 60 * time.Second
 )

@@ -56,7 +56,7 @@ func (p *phase) run(ctx context.Context, t Target, row Row) (Row, error) {
 			consumers.Go(func() { p.note(p.consume(consuming)) })
 		}
 	}
-	before, known, err := usage(t)
+	before, err := t.spent()
 	if err != nil {
 		return row, err
 	}
@@ -73,7 +73,7 @@ func (p *phase) run(ctx context.Context, t Target, row Row) (Row, error) {
 		p.awaitAll(ctx)
 	}
 	took := time.Since(p.began)
-	after, _, err := usage(t)
+	after, err := t.spent()
 	stop()
 	consumers.Wait()
 	if err == nil {
@@ -83,9 +83,9 @@ func (p *phase) run(ctx context.Context, t Target, row Row) (Row, error) {
 		return row, err
 	}
 	p.fill(&row, took, e2e)
-	if total := p.next.Load(); known && total > 0 { // the warm-up is in both
+	if total := p.next.Load(); total > 0 { // the warm-up is in both
 		row.CPUMicros = float64((after.CPU-before.CPU)/time.Microsecond) / float64(total)
-		row.DiskBytes = float64(after.BytesWritten-before.BytesWritten) / float64(total)
+		row.DiskBytes = float64(after.Disk-before.Disk) / float64(total)
 	}
 	return row, nil
 }

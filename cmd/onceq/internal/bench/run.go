@@ -2,13 +2,11 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"onceq/client"
 	"onceq/cmd/onceq/internal/latency"
-	"onceq/cmd/onceq/internal/procs"
 )
 
 // Row is the outcome of one load.
@@ -26,9 +24,9 @@ type Row struct {
 	Retransmitted uint64  `json:"retransmitted"`
 	Duplicates    uint64  `json:"duplicates"` // received twice; a finding
 	Missing       uint64  `json:"missing"`    // not confirmed, or not received; a finding
-	// What the nodes' processes spent on a message; 0 when they are not ours.
+	// What all nodes together spent on a message; 0 when they are not ours.
 	CPUMicros float64 `json:"cpu_us_per_message,omitempty"`
-	DiskBytes float64 `json:"disk_bytes_per_message,omitempty"`
+	DiskBytes float64 `json:"disk_bytes_per_message,omitempty"` // that reached the device, of whoever wrote there
 }
 
 // Clean says that each message was confirmed, and received once.
@@ -37,8 +35,8 @@ func (r Row) Clean() bool { return r.Duplicates == 0 && r.Missing == 0 }
 // Target is the cluster to measure.
 type Target struct {
 	URL string
-	// Usage reads what the nodes have used; nil when they are not ours.
-	Usage func() (procs.Usage, error)
+	// Spent reads what the nodes have spent so far; nil when they are not ours.
+	Spent func() (Spent, error)
 	// Say shows progress.
 	Say func(format string, args ...any)
 }
@@ -97,14 +95,16 @@ func measure(ctx context.Context, cfg Config, t Target, size int, l load) (Row, 
 	return p.run(ctx, t, row)
 }
 
-// usage is what was used since before, nil when that is not known.
-func usage(t Target) (u procs.Usage, known bool, err error) {
-	if t.Usage == nil {
-		return u, false, nil
+// Spent is what the nodes have spent since they started. What is not known
+// stays 0.
+type Spent struct {
+	CPU  time.Duration
+	Disk uint64
+}
+
+func (t Target) spent() (Spent, error) {
+	if t.Spent == nil {
+		return Spent{}, nil
 	}
-	u, err = t.Usage()
-	if errors.Is(err, errors.ErrUnsupported) {
-		return u, false, nil
-	}
-	return u, true, err
+	return t.Spent()
 }

@@ -241,7 +241,6 @@ func (c *Cluster) Usage() (procs.Usage, error) {
 			return sum, err
 		}
 		sum.CPU += u.CPU
-		sum.BytesWritten += u.BytesWritten
 		sum.Resident += u.Resident
 	}
 	return sum, nil

@@ -2,18 +2,20 @@ package procs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Usage is what a process has used since it started.
 type Usage struct {
-	CPU          time.Duration // user and system
-	BytesWritten uint64        // handed to the disk, as the kernel counts it
-	Resident     uint64        // bytes of memory now
+	CPU      time.Duration // user and system
+	Resident uint64        // bytes of memory now
 }
 
 // clockTick is the unit of /proc/PID/stat, which Linux fixes for user space.
@@ -40,17 +42,34 @@ func UsageOf(pid int) (Usage, error) {
 	}
 	u.CPU = time.Duration(user+system) * clockTick
 	u.Resident = pages * uint64(os.Getpagesize())
-	io, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
-	if err != nil {
-		return u, err
-	}
-	for line := range strings.Lines(string(io)) {
-		if v, ok := strings.CutPrefix(line, "write_bytes: "); ok {
-			u.BytesWritten, err = strconv.ParseUint(strings.TrimSpace(v), 10, 64)
-			if err != nil {
-				return u, fmt.Errorf("/proc/%d/io: %w", pid, err)
-			}
-		}
-	}
 	return u, nil
+}
+
+// sector is the unit of a block device's statistics, whatever its real sectors.
+const sector = 512
+
+// DeviceWritten is how many bytes have been written to the device that holds
+// path, by anybody. The write_bytes of /proc/PID/io would be by process, but
+// count a whole large folio of the page cache each time a few bytes of it are
+// made dirty: a log that syncs a hundred bytes at a time was charged megabytes
+// for each, a hundred times what reached the device.
+func DeviceWritten(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, err
+	}
+	name := fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, errors.ErrUnsupported // no device of its own: overlay, memory, network
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 7 {
+		return 0, fmt.Errorf("%s: cannot be read", name)
+	}
+	n, err := strconv.ParseUint(f[6], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return n * sector, nil
 }
