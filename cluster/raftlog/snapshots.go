@@ -192,6 +192,7 @@ type snapshotSink struct {
 	store *snapshots
 	index uint64
 	done  bool
+	err   error // of Close; Persist and raft both close, and raft must not truncate when only the first of them heard of it
 }
 
 func (k *snapshotSink) Write(b []byte) (int, error) {
@@ -204,10 +205,14 @@ func (k *snapshotSink) Write(b []byte) (int, error) {
 
 // Close makes the snapshot durable, reads it back and reports the newest. raft truncates the log when it returns nil.
 func (k *snapshotSink) Close() error {
-	if k.done {
-		return nil
+	if !k.done {
+		k.done = true
+		k.err = k.close()
 	}
-	k.done = true
+	return k.err
+}
+
+func (k *snapshotSink) close() error {
 	if err := k.SnapshotSink.Close(); err != nil {
 		return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
 	}
@@ -223,10 +228,11 @@ func (k *snapshotSink) Close() error {
 	return nil
 }
 
+// Cancel drops the snapshot. A Close after it reports that there is none.
 func (k *snapshotSink) Cancel() error {
 	if k.done {
 		return nil
 	}
-	k.done = true
+	k.done, k.err = true, errSinkClosed
 	return k.SnapshotSink.Cancel()
 }

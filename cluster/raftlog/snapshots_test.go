@@ -1,0 +1,324 @@
+package raftlog
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+var oneServer = raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a", Suffrage: raft.Voter}}}
+
+// snapshotTransport is for the one thing that a FileSnapshotStore wants of it: EncodePeer.
+func snapshotTransport(t *testing.T) raft.Transport {
+	_, trans := raft.NewInmemTransport("a")
+	t.Cleanup(func() { trans.Close() })
+	return trans
+}
+
+func writeSnapshot(t *testing.T, s raft.SnapshotStore, index, term uint64, content string) error {
+	t.Helper()
+	sink, err := s.Create(1, index, term, oneServer, 1, snapshotTransport(t))
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(sink, content); err != nil {
+		return err
+	}
+	return sink.Close()
+}
+
+func wantSnapshot(t *testing.T, s raft.SnapshotStore, index uint64, content string) {
+	t.Helper()
+	all, err := s.List()
+	if err != nil || len(all) != 1 || all[0].Index != index {
+		t.Fatalf("List = %v, %v; want %d alone: raft goes on to an older one and lacks what is between", all, err, index)
+	}
+	_, r, err := s.Open(all[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err != nil || string(b) != content {
+		t.Fatalf("snapshot %d holds %q, %v; want %q", index, b, err, content)
+	}
+}
+
+// eachSnapshots runs the test on files and in memory. open may be called again and finds what was closed.
+func eachSnapshots(t *testing.T, test func(t *testing.T, log *Store, open func() raft.SnapshotStore, f *fatals)) {
+	run := func(name string, open func(t *testing.T, log *Store) (raft.SnapshotStore, error)) {
+		t.Run(name, func(t *testing.T) {
+			f, mem := &fatals{}, raft.NewInmemStore()
+			log := Wrap(mem, mem, Options{Logger: quiet, Fatal: f.record})
+			defer log.Close()
+			test(t, log, func() raft.SnapshotStore {
+				s, err := open(t, log)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}, f)
+		})
+	}
+	dirs := map[*Store]string{}
+	run("files", func(t *testing.T, log *Store) (raft.SnapshotStore, error) {
+		if dirs[log] == "" {
+			dirs[log] = t.TempDir()
+		}
+		return log.OpenSnapshots(dirs[log], 2)
+	})
+	mems := map[*Store]*MemorySnapshots{}
+	run("memory", func(t *testing.T, log *Store) (raft.SnapshotStore, error) {
+		if mems[log] == nil {
+			mems[log] = NewMemorySnapshots()
+		}
+		return log.WrapSnapshots(mems[log])
+	})
+}
+
+func TestSnapshots_NewestIsReported(t *testing.T) {
+	eachSnapshots(t, func(t *testing.T, log *Store, open func() raft.SnapshotStore, f *fatals) {
+		s := open()
+		if all, err := s.List(); err != nil || len(all) != 0 {
+			t.Fatalf("List = %v, %v", all, err)
+		}
+		want := func(index, term uint64) {
+			t.Helper()
+			if got := log.newestSnapshot(); got != (snapshotID{index, term}) {
+				t.Fatalf("the log was told %v, want %d of term %d", got, index, term)
+			}
+		}
+		want(0, 0)
+		sink, err := s.Create(1, 10, 2, oneServer, 1, snapshotTransport(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(sink, "half"); err != nil {
+			t.Fatal(err)
+		}
+		want(0, 0) // not before it is durable
+		if err := sink.Cancel(); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Close(); err == nil {
+			t.Fatal("a cancelled snapshot closed well: raft would truncate the log")
+		}
+		want(0, 0)
+		for i := uint64(1); i <= 4; i++ {
+			if err := writeSnapshot(t, s, 10*i, i, strings.Repeat("content", int(i))); err != nil {
+				t.Fatal(err)
+			}
+			want(10*i, i)
+			wantSnapshot(t, s, 10*i, strings.Repeat("content", int(i)))
+		}
+		log.SetSnapshot(0, 0)
+		s = open()
+		want(40, 4)
+		wantSnapshot(t, s, 40, strings.Repeat("content", 4))
+		f.wantNone(t)
+	})
+}
+
+func TestSnapshots_OlderOne_IsRefused(t *testing.T) {
+	eachSnapshots(t, func(t *testing.T, log *Store, open func() raft.SnapshotStore, f *fatals) {
+		s := open()
+		if err := writeSnapshot(t, s, 20, 2, "newest"); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeSnapshot(t, s, 19, 3, "older"); !errors.Is(err, ErrStaleSnapshot) {
+			t.Fatalf("older one: %v", err)
+		}
+		if err := writeSnapshot(t, s, 20, 2, "again"); err != nil {
+			t.Fatalf("the same again, with nothing behind it: %v", err)
+		}
+		mustStore(t, log, sealed(21, 2, "acknowledged"))
+		if err := writeSnapshot(t, s, 20, 2, "again"); !errors.Is(err, ErrStaleSnapshot) {
+			t.Fatalf("the same again, over acknowledged entries: %v", err)
+		}
+		wantSnapshot(t, s, 20, "again")
+		if err := writeSnapshot(t, s, 25, 2, "next"); err != nil {
+			t.Fatal(err)
+		}
+		wantSnapshot(t, s, 25, "next")
+		f.wantNone(t)
+	})
+}
+
+// A snapshot of the leader is installed while this node writes one of its own.
+func TestSnapshots_OlderOneThatEndsLater_DoesNotBecomeNewest(t *testing.T) {
+	eachSnapshots(t, func(t *testing.T, log *Store, open func() raft.SnapshotStore, f *fatals) {
+		s := open()
+		own, err := s.Create(1, 10, 1, oneServer, 1, snapshotTransport(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writeSnapshot(t, s, 20, 2, "installed"); err != nil {
+			t.Fatal(err)
+		}
+		if err := own.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := log.newestSnapshot(); got != (snapshotID{20, 2}) {
+			t.Fatalf("newest is %v", got)
+		}
+		wantSnapshot(t, s, 20, "installed")
+		f.wantNone(t)
+	})
+}
+
+func TestOpenSnapshots_DamagedNewest_IsRefused(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"flipped bit":      func(dir string) error { return os.WriteFile(filepath.Join(dir, "state.bin"), []byte("neweSt"), 0o600) },
+		"truncated":        func(dir string) error { return os.Truncate(filepath.Join(dir, "state.bin"), 3) },
+		"state gone":       func(dir string) error { return os.Remove(filepath.Join(dir, "state.bin")) },
+		"description gone": func(dir string) error { return os.Remove(filepath.Join(dir, snapshotMetaFile)) },
+		"description torn": func(dir string) error { return os.Truncate(filepath.Join(dir, snapshotMetaFile), 10) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			told := uint64(0)
+			open := func() (raft.SnapshotStore, error) {
+				return OpenSnapshots(dir, 2, func(index, _ uint64) { told = index }, quiet)
+			}
+			s, err := open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, content := range []string{"oldest", "newest"} {
+				if err := writeSnapshot(t, s, uint64(i+1)*10, 1, content); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := open(); err != nil || told != 20 {
+				t.Fatalf("undamaged: %v, told %d", err, told)
+			}
+			all, err := s.List()
+			if err != nil {
+				t.Fatal(err)
+			}
+			told = 0
+			if err := damage(filepath.Join(dir, fileSnapshotsDir, all[0].ID)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := open(); !errors.Is(err, ErrSnapshotDamaged) || told != 0 {
+				t.Fatalf("opened: %v, told %d", err, told)
+			}
+		})
+	}
+}
+
+func TestOpenSnapshots_UnfinishedOne_IsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	open := func() raft.SnapshotStore {
+		s, err := OpenSnapshots(dir, 2, func(uint64, uint64) {}, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	sink, err := open().Create(1, 10, 1, oneServer, 1, snapshotTransport(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, fileSnapshotsDir, sink.ID()+fileSnapshotTemp)
+	if _, err := os.Stat(left); err != nil {
+		t.Fatal(err)
+	}
+	open() // as after a crash
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Fatalf("the unfinished snapshot is still there: %v", err)
+	}
+	sink.Cancel()
+}
+
+// brokenSnapshots loses the content of what it was given, or cannot write it.
+type brokenSnapshots struct {
+	*MemorySnapshots
+	create, write, close, open error
+}
+
+type brokenSink struct {
+	raft.SnapshotSink
+	store *brokenSnapshots
+}
+
+func (b *brokenSnapshots) Create(v raft.SnapshotVersion, index, term uint64, c raft.Configuration, ci uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	if b.create != nil {
+		return nil, b.create
+	}
+	sink, err := b.MemorySnapshots.Create(v, index, term, c, ci, t)
+	return &brokenSink{sink, b}, err
+}
+
+func (b *brokenSnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	if b.open != nil {
+		return nil, nil, b.open
+	}
+	return b.MemorySnapshots.Open(id)
+}
+
+func (k *brokenSink) Write(b []byte) (int, error) {
+	if k.store.write != nil {
+		return 0, k.store.write
+	}
+	return k.SnapshotSink.Write(b)
+}
+
+func (k *brokenSink) Close() error {
+	if k.store.close != nil {
+		return k.store.close
+	}
+	return k.SnapshotSink.Close()
+}
+
+func TestSnapshots_ThatCannotBeWrittenOrReadBack_AreFatal(t *testing.T) {
+	for name, breakIt := range map[string]func(*brokenSnapshots){
+		"create":    func(b *brokenSnapshots) { b.create = errDisk },
+		"write":     func(b *brokenSnapshots) { b.write = errDisk },
+		"close":     func(b *brokenSnapshots) { b.close = errDisk },
+		"read back": func(b *brokenSnapshots) { b.open = errDisk },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, mem := &fatals{}, raft.NewInmemStore()
+			log := Wrap(mem, mem, Options{Logger: quiet, Fatal: f.record})
+			defer log.Close()
+			broken := &brokenSnapshots{MemorySnapshots: NewMemorySnapshots()}
+			s, err := log.WrapSnapshots(broken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			breakIt(broken)
+			if err := writeSnapshot(t, s, 10, 1, "x"); !errors.Is(err, errDisk) {
+				t.Fatalf("%v", err)
+			}
+			f.wantOne(t, errDisk)
+			if got := log.newestSnapshot(); got.index != 0 {
+				t.Fatalf("the log was told of %v", got)
+			}
+		})
+	}
+}
+
+// The state machine closes the sink and may drop the error; raft closes it again and truncates the log if that went well.
+func TestSnapshots_FailedClose_FailsAgain(t *testing.T) {
+	f, mem := &fatals{}, raft.NewInmemStore()
+	log := Wrap(mem, mem, Options{Logger: quiet, Fatal: f.record})
+	defer log.Close()
+	s, err := log.WrapSnapshots(&brokenSnapshots{MemorySnapshots: NewMemorySnapshots(), close: errDisk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink, err := s.Create(1, 10, 1, oneServer, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := sink.Close(); !errors.Is(err, errDisk) {
+			t.Fatalf("Close = %v", err)
+		}
+	}
+}
