@@ -166,7 +166,7 @@ func (c *Conn) take() []byte {
 }
 
 func (c *Conn) giveBack(out []byte) {
-	if cap(out) > keepBytes {
+	if !worthKeeping(out) {
 		return
 	}
 	c.mu.Lock()

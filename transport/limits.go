@@ -50,9 +50,15 @@ const (
 	lingerTimeout = time.Second
 
 	readBufferBytes = 16 << 10
-	// keepBytes is the largest output buffer that a connection keeps while it
-	// has nothing to write; lazyWriteBytes is when gathered pushes are
-	// written.
-	keepBytes      = 1 << 20
+	// lazyWriteBytes is when gathered pushes are written.
 	lazyWriteBytes = 256 << 10
 )
+
+// worthKeeping says whether an output buffer may be used again: it is small, or
+// what was in it this time needed a good part of it. So one large answer does not
+// stay in memory for the small ones after it. (An idle connection keeps
+// nothing.)
+func worthKeeping(b []byte) bool {
+	const small = 1 << 20
+	return cap(b) <= small || len(b) >= cap(b)/4
+}

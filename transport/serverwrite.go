@@ -59,7 +59,7 @@ func (c *ServerConn) take() (out []byte, lazies []lazyPush, closing bool) {
 
 // written takes the buffer back for what gathers next.
 func (c *ServerConn) written(out []byte) {
-	if cap(out) > keepBytes {
+	if !worthKeeping(out) {
 		out = nil
 	}
 	c.mu.Lock()
@@ -77,6 +77,9 @@ func (c *ServerConn) emit(out []byte, lazies []lazyPush) error {
 	w.Reset()
 	flush := func() error {
 		err := c.writeAll(w.Bytes())
+		if !worthKeeping(w.Bytes()) {
+			w.Take()
+		}
 		w.Reset()
 		return err
 	}
@@ -100,11 +103,7 @@ func (c *ServerConn) emit(out []byte, lazies []lazyPush) error {
 			}
 		}
 	}
-	err := flush()
-	if cap(w.Bytes()) > keepBytes {
-		w.Take()
-	}
-	return err
+	return flush()
 }
 
 // encode appends the frame of one lazy push to the scratch, or nothing.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"onceq/transport/wire/pack"
 )
@@ -62,8 +63,11 @@ func (e *FrameError) Error() string { return e.Text }
 // AppendFrame appends a whole frame to b.
 func AppendFrame(b []byte, op Op, reply bool, corr uint32, payload []byte) []byte {
 	start := len(b)
-	b = append(b, make([]byte, FrameHeaderBytes)...)
-	b = append(b, payload...)
+	if need := FrameHeaderBytes + len(payload); cap(b)-start < need {
+		// append alone would grow a large buffer in many small steps.
+		b = slices.Grow(b, max(need, start))
+	}
+	b = append(b[:start+FrameHeaderBytes], payload...)
 	putHeader(b[start:], op, reply, corr)
 	return b
 }

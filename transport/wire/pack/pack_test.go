@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -414,6 +415,39 @@ func TestSum_KnownValues(t *testing.T) {
 	reset.Uint(9)
 	if zero.Sum64() != reset.Sum64() {
 		t.Fatal("the zero value differs from one that was reset")
+	}
+}
+
+// TestSum_EqualsOneHashOfAllBytes adds fields of every length around the size
+// of what is gathered, and asks in between.
+func TestSum_EqualsOneHashOfAllBytes(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		var s Sum
+		var all []byte
+		for range 1 + rng.IntN(30) {
+			switch rng.IntN(4) {
+			case 0:
+				n := rng.Uint64()
+				s.Uint(n)
+				all = binary.LittleEndian.AppendUint64(all, n)
+			case 1:
+				if got, want := s.Sum64(), xxhash.Sum64(all); got != want {
+					t.Fatalf("%#x, want %#x", got, want)
+				}
+			default:
+				p := bytes.Repeat([]byte{byte(rng.Uint32())}, rng.IntN(200))
+				if rng.IntN(2) == 0 {
+					s.Field(p)
+				} else {
+					s.FieldString(string(p))
+				}
+				all = append(binary.LittleEndian.AppendUint64(all, uint64(len(p))), p...)
+			}
+		}
+		if got, want := s.Sum64(), xxhash.Sum64(all); got != want {
+			t.Fatalf("%#x, want %#x", got, want)
+		}
 	}
 }
 
