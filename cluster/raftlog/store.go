@@ -135,7 +135,7 @@ func (s *Store) fail(err error) error {
 	return err
 }
 
-// failed operation texts read as a chain: "append 17 to 20 to wal at /d: no space left on device".
+// where names the store in errors: "append 17 to 20 to wal at /d: no space left on device".
 func (s *Store) where() string {
 	if s.dir == "" {
 		return s.kind
