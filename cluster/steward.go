@@ -119,9 +119,6 @@ func (s *steward) promote(ctx context.Context, v raft.Server) error {
 		return err
 	}
 	defer release()
-	if err := s.retireOldSelf(v); err != nil {
-		return err
-	}
 	c := s.g.raft.GetConfiguration()
 	if err := c.Error(); err != nil {
 		return err
@@ -140,17 +137,23 @@ func (s *steward) promote(ctx context.Context, v raft.Server) error {
 	return nil
 }
 
-// retireOldSelf removes other servers of the node's name: a node that was wiped
-// comes back under a new id, and the old one will never answer again.
-func (s *steward) retireOldSelf(v raft.Server) error {
+// retireOldSelf removes what a node was before it was wiped: it comes back under
+// a new id, at the same address or another, and the old id will never answer
+// again. Called with busy held.
+func (s *steward) retireOldSelf(p member.Peer) error {
+	alive := s.alive()
 	for _, old := range s.g.raft.GetConfiguration().Configuration().Servers {
-		if old.ID == v.ID || member.NameOf(old.ID) != member.NameOf(v.ID) {
+		if old.ID == p.ServerID || member.NameOf(old.ID) != p.Name && string(old.Address) != p.Address {
 			continue
 		}
-		if err := s.removeServer(old.ID); err != nil {
-			return fmt.Errorf("remove %s, which %s replaces: %w", old.ID, v.ID, err)
+		if alive[old.ID] {
+			// Two nodes with one name, or gossip has not noticed the end yet.
+			return fmt.Errorf("server %s of that name or address is alive, as far as gossip knows", old.ID)
 		}
-		s.g.log.Info("removed the old self of a node that came back empty", "server", old.ID, "now", v.ID)
+		if err := s.removeServer(old.ID); err != nil {
+			return fmt.Errorf("remove %s, which %s replaces: %w", old.ID, p.ServerID, err)
+		}
+		s.g.log.Info("removed the old self of a node that came back empty", "server", old.ID, "now", p.ServerID)
 	}
 	return nil
 }
@@ -198,6 +201,12 @@ func (s *steward) join(ctx context.Context, p member.Peer) error {
 		if v.ID == p.ServerID {
 			return nil
 		}
+	}
+	if err := s.retireOldSelf(p); err != nil {
+		return err
+	}
+	if c = s.g.raft.GetConfiguration(); c.Error() != nil {
+		return c.Error()
 	}
 	if n := len(c.Configuration().Servers); n >= membersMax {
 		return fmt.Errorf("the cluster has %d members, at most %d", n, membersMax)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -202,6 +203,15 @@ func (c *Cluster) RestartAll() {
 	}
 	wg.Wait()
 	c.Restart(c.nodes...)
+}
+
+// Wipe removes everything a node that is down has stored. It comes back as a
+// new member.
+func (c *Cluster) Wipe(n *Node) {
+	c.t.Helper()
+	if err := os.RemoveAll(n.Dir); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // Join starts one more node, which joins the cluster.
