@@ -19,8 +19,9 @@ const (
 	Ack     = "ack"
 	Nack    = "nack"
 	Extend  = "extend"
-	Seal    = "seal"    // ok: Text is stored, sealed or below floor
-	Consume = "consume" // the life of a consumer: invoke, then ok (it left in order) or info (it died)
+	Seal    = "seal"  // ok: Text is stored, sealed or below floor
+	Leave   = "leave" // a consumer ends in order
+	Die     = "die"   // a consumer was ended without a word
 	// Silent is a stretch of time in which a consumer cannot have heard from the
 	// cluster.
 	Silent = "silent"

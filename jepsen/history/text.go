@@ -78,7 +78,7 @@ func parseLine(all *[]Event, words []string) error {
 
 var reserved = map[string]bool{"ok": true, "fail": true, "info": true, "dup": true, "seen": true}
 
-var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Consume: true}
+var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true}
 
 type parser struct {
 	e   *Event

@@ -1,0 +1,125 @@
+// Package check judges histories. Each checker is a pure function of the
+// history: it knows nothing of how the faults were made, and a file can be judged
+// again at any time.
+//
+// Words: an id is a message as its producer made it. K are the ids with at
+// least one publish answered ok, A those attempted. A grant is one delivery of
+// an id under one attempt number.
+//
+// A checker that says "must not happen" has to be right about time. All times
+// are the harness's, taken outside of the cluster: an operation took effect
+// somewhere between t0 and t1, a grant was made some time before it was seen. So
+// every comparison is made in the direction in which that uncertainty excuses
+// the cluster. Epsilon, and the stretches in which the harness itself stood
+// still, are added where durations are compared.
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"onceq/jepsen/history"
+)
+
+// Verdict is what a history shows.
+type Verdict string
+
+// The verdicts.
+const (
+	Valid   Verdict = "valid"
+	Invalid Verdict = "invalid"
+	Unknown Verdict = "unknown" // nothing wrong was seen, and too little was seen
+)
+
+// Violation is one promise that was seen broken.
+type Violation struct {
+	Checker string `json:"checker"`
+	ID      string `json:"id,omitempty"`
+	Text    string `json:"text"`
+	At      int64  `json:"at"`    // when it showed, ns of the run
+	Lines   []int  `json:"lines"` // of the history, for a reader
+}
+
+// Report is the judgement of one history.
+type Report struct {
+	Verdict    Verdict        `json:"verdict"`
+	Violations []Violation    `json:"violations"` // at most violationsMax of each checker
+	Counts     map[string]int `json:"counts"`     // all violations, by checker
+	Reasons    []string       `json:"reasons,omitempty"`
+	Stats      Stats          `json:"stats"`
+}
+
+// violationsMax bounds what is kept of one checker: a broken build breaks
+// everything.
+const violationsMax = 20
+
+// Checker is one promise.
+type Checker struct {
+	Name string
+	What string
+	run  func(v *view, r *Report)
+}
+
+// Checkers are all checkers, in the order in which a reader wants to know.
+func Checkers() []Checker {
+	return []Checker{
+		{"lost", "a confirmed message was neither handed out nor is it there", lost},
+		{"phantom", "a message was handed out that nobody published, or that was definitely refused, or with another body", phantom},
+		{"stored-twice", "one id is stored under two offsets, or was confirmed as new twice", storedTwice},
+		{"collision", "two ids have one offset", collision},
+		{"wrong-dup", "a first copy was answered as a duplicate", wrongDup},
+		{"reordered", "messages are stored or first handed out in another order than published", reordered},
+		{"zombie", "a message was handed out after its ack was answered ok", zombie},
+		{"no-cause", "a message was handed out again although nobody gave it back, no lease ran out and no consumer ended", withoutCause},
+		{"two-holders", "two consumers held a message at one time", twoHolders},
+		{"stale-ack", "an ack of an older attempt was accepted, or two attempts were acked", staleAck},
+		{"attempts", "the attempt number of a message did not count up", attempts},
+		{"linearizable", "no order of the operations on one message explains their answers", linearizable},
+		{"counts", "the counts of a queue do not add up", counts},
+		{"digest", "two nodes differ at one index", digests},
+		{"regress", "a node's applied index went back while it ran", regress},
+		{"leaders", "two nodes led in one term", leaders},
+		{"drain", "the queues could not be drained after everything was healed", drain},
+	}
+}
+
+// Run judges a history.
+func Run(events []history.Event) *Report {
+	r := &Report{Counts: map[string]int{}}
+	v := newView(events)
+	r.Stats = v.stats()
+	for _, c := range Checkers() {
+		c.run(v, r)
+	}
+	vacuity(v, r)
+	slices.SortStableFunc(r.Violations, func(a, b Violation) int { return cmp.Compare(a.At, b.At) })
+	switch {
+	case len(r.Counts) > 0:
+		r.Verdict = Invalid
+	case len(r.Reasons) > 0:
+		r.Verdict = Unknown
+	default:
+		r.Verdict = Valid
+	}
+	return r
+}
+
+// broken reports a violation that shows in the given events, the last of which
+// is when it showed.
+func (r *Report) broken(checker, id string, seen []op, format string, args ...any) {
+	r.Counts[checker]++
+	if r.Counts[checker] > violationsMax {
+		return
+	}
+	v := Violation{Checker: checker, ID: id, Text: fmt.Sprintf(format, args...)}
+	for _, o := range seen {
+		v.Lines = append(v.Lines, o.I)
+		v.At = max(v.At, o.T0, o.T1)
+	}
+	r.Violations = append(r.Violations, v)
+}
+
+func (r *Report) unknown(format string, args ...any) {
+	r.Reasons = append(r.Reasons, fmt.Sprintf(format, args...))
+}

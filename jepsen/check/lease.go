@@ -1,0 +1,209 @@
+package check
+
+import (
+	"onceq/jepsen/history"
+)
+
+// zombie: once an ack was answered ok, the message is never seen again.
+func zombie(v *view, r *Report) {
+	for _, m := range v.order {
+		for _, a := range m.settles {
+			if a.F != history.Ack || a.Type != history.OK {
+				continue
+			}
+			for _, g := range m.grants {
+				if a.T1 < g.T0 {
+					r.broken("zombie", m.id, []op{a, g}, "%s's ack of attempt %d was ok, then %s got attempt %d", a.Proc, a.Attempt, g.Proc, g.Attempt)
+				}
+			}
+		}
+	}
+}
+
+// cause says why a message was handed out again: "" when there is no reason.
+func (v *view) cause(m *message, earlier, later op) string {
+	eps := v.epsilon(earlier.T0, later.T1)
+	for _, s := range m.settles {
+		if s.F == history.Nack && s.Attempt == earlier.Attempt && s.maybe() && s.T0 < later.T1 {
+			return "nack"
+		}
+	}
+	c := v.consumers[earlier.Proc]
+	if c != nil {
+		for _, e := range c.ends {
+			switch {
+			case e.how == "left" && e.T0 < later.T1 && e.end() > earlier.T0:
+				return "left"
+			case e.how == "died" && later.T1 >= e.T0+v.setup.Grace-eps:
+				return "died"
+			}
+		}
+		for _, s := range c.silent {
+			if s.T1 >= earlier.T0 && min(s.T1, later.T1)-s.T0 >= v.setup.Grace-eps {
+				return "silent"
+			}
+		}
+	}
+	if v.holdEnd(m, earlier)-eps <= later.T1 {
+		return "expired"
+	}
+	return ""
+}
+
+// holdEnd is until when the lease of a grant lasts at least, if its consumer
+// lives and does not settle.
+func (v *view) holdEnd(m *message, g op) int64 {
+	end := g.T1 + v.setup.Lease
+	if g.Hold > 0 {
+		end = g.T1 + g.Hold
+	}
+	for _, s := range m.settles {
+		if s.F == history.Extend && s.Type == history.OK && s.Attempt == g.Attempt {
+			// It took effect at some time after t0.
+			hold := v.setup.Lease
+			if s.Hold > 0 {
+				hold = s.Hold
+			}
+			end = max(end, s.T0+hold)
+		}
+	}
+	return end
+}
+
+// withoutCause: a leader change or a reconnect is no reason to hand out again.
+func withoutCause(v *view, r *Report) {
+	for _, m := range v.order {
+		for i := 1; i < len(m.grants); i++ {
+			a, b := m.grants[i-1], m.grants[i]
+			if a.Attempt == b.Attempt {
+				continue // attempts says so
+			}
+			if v.cause(m, a, b) == "" {
+				r.broken("no-cause", m.id, []op{a, b}, "attempt %d to %s, %.1f s later attempt %d to %s, without a cause", a.Attempt, a.Proc, float64(b.T1-a.T1)/1e9, b.Attempt, b.Proc)
+			}
+		}
+	}
+}
+
+// twoHolders: a grant holds from when it is seen until it is settled, its
+// lease may be over, or its consumer was cut off for the grace time.
+func twoHolders(v *view, r *Report) {
+	for _, m := range v.order {
+		for i, a := range m.grants {
+			for _, b := range m.grants[i+1:] {
+				if a.Proc == b.Proc || a.Attempt == b.Attempt {
+					continue
+				}
+				if b.T1 >= a.T1 && b.T1 < v.holds(m, a, b.T1) {
+					r.broken("two-holders", m.id, []op{a, b}, "%s held attempt %d until %.3f s at least, %s got attempt %d at %.3f s", a.Proc, a.Attempt, float64(v.holds(m, a, b.T1))/1e9, b.Proc, b.Attempt, float64(b.T1)/1e9)
+				}
+			}
+		}
+	}
+}
+
+// holds is until when a grant certainly held its message, looked at from later.
+func (v *view) holds(m *message, g op, later int64) int64 {
+	eps := v.epsilon(g.T0, later)
+	end := v.holdEnd(m, g) - eps
+	for _, s := range m.settles {
+		if s.F != history.Extend && s.Attempt == g.Attempt && s.Proc == g.Proc {
+			end = min(end, s.T0)
+		}
+	}
+	c := v.consumers[g.Proc]
+	if c == nil {
+		return end
+	}
+	for _, e := range c.ends {
+		switch {
+		case e.end() < g.T0:
+		case e.how == "left":
+			end = min(end, e.T0)
+		default:
+			end = min(end, e.T0+v.setup.Grace-eps)
+		}
+	}
+	for _, s := range c.silent {
+		if s.T1 >= g.T0 && s.T1-s.T0 >= v.setup.Grace-eps {
+			end = min(end, s.T0+v.setup.Grace-eps)
+		}
+	}
+	return end
+}
+
+// staleAck: an ack counts only for the newest attempt, and for one.
+func staleAck(v *view, r *Report) {
+	for _, m := range v.order {
+		var first op
+		for _, a := range m.settles {
+			if a.F != history.Ack || a.Type != history.OK {
+				continue
+			}
+			if first.Event == nil {
+				first = a
+			} else if first.Attempt != a.Attempt {
+				r.broken("stale-ack", m.id, []op{first, a}, "acks of attempt %d and of attempt %d were both ok", first.Attempt, a.Attempt)
+			}
+			for _, g := range m.grants {
+				if g.Attempt > a.Attempt && g.T1 < a.T0 && !m.acked(a.Attempt, g.T1) {
+					r.broken("stale-ack", m.id, []op{g, a}, "%s had got attempt %d when %s acked attempt %d, which was ok", g.Proc, g.Attempt, a.Proc, a.Attempt)
+				}
+			}
+		}
+	}
+}
+
+// acked says that an ack of the attempt was asked for before t, and may have
+// counted. The next one is a repeat then.
+func (m *message) acked(attempt int, t int64) bool {
+	for _, a := range m.settles {
+		if a.F == history.Ack && a.Attempt == attempt && a.maybe() && a.T0 < t {
+			return true
+		}
+	}
+	return false
+}
+
+// attempts: the number was committed before the message was handed out, so it
+// counts up by one each time, also for what never arrived.
+func attempts(v *view, r *Report) {
+	for _, m := range v.order {
+		for i, g := range m.grants {
+			switch {
+			case g.Attempt < 1:
+				r.broken("attempts", m.id, []op{g}, "attempt %d", g.Attempt)
+			case i == 0 && g.Attempt > 1 && !v.anyEnded(g.T1):
+				r.broken("attempts", m.id, []op{g}, "first seen as attempt %d, and no consumer was ever cut off or ended before", g.Attempt)
+			case i == 0:
+			case m.grants[i-1].Attempt == g.Attempt:
+				r.broken("attempts", m.id, []op{m.grants[i-1], g}, "attempt %d was handed out to %s and to %s", g.Attempt, m.grants[i-1].Proc, g.Proc)
+			case m.grants[i-1].T1 > g.T1 && !v.wasSilent(m.grants[i-1].Proc):
+				r.broken("attempts", m.id, []op{g, m.grants[i-1]}, "attempt %d was handed out to %s before attempt %d to %s, which was never cut off", g.Attempt, g.Proc, m.grants[i-1].Attempt, m.grants[i-1].Proc)
+			}
+		}
+	}
+}
+
+// anyEnded says that before t a consumer may have been given a message that it
+// never saw.
+func (v *view) anyEnded(t int64) bool {
+	for _, c := range v.consumers {
+		for _, e := range c.ends {
+			if e.T0 < t {
+				return true
+			}
+		}
+		for _, s := range c.silent {
+			if s.T0 < t {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (v *view) wasSilent(proc string) bool {
+	c := v.consumers[proc]
+	return c != nil && len(c.silent) > 0
+}

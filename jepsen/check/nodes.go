@@ -1,0 +1,56 @@
+package check
+
+import "fmt"
+
+// digests: replicas at one index are identical.
+func digests(v *view, r *Report) {
+	at := map[uint64]op{}
+	for _, o := range v.states {
+		if o.State.DigestIndex == 0 {
+			continue
+		}
+		first, ok := at[o.State.DigestIndex]
+		if !ok {
+			at[o.State.DigestIndex] = o
+		} else if first.State.Digest != o.State.Digest {
+			r.broken("digest", o.Node, []op{first, o}, "at index %d %s has %s and %s has %s", o.State.DigestIndex, first.Node, first.State.Digest, o.Node, o.State.Digest)
+		}
+	}
+}
+
+// regress: what a node has applied it does not lose while it runs.
+func regress(v *view, r *Report) {
+	type life struct {
+		node string
+		n    int
+	}
+	last := map[life]op{}
+	for _, o := range v.states {
+		l := life{o.Node, o.Life}
+		if before, ok := last[l]; ok && before.T1 <= o.T0 && before.State.Applied > o.State.Applied {
+			r.broken("regress", o.Node, []op{before, o}, "applied %d, then %d, in one life", before.State.Applied, o.State.Applied)
+		}
+		last[l] = o
+	}
+}
+
+// leaders: a term has at most one leader.
+func leaders(v *view, r *Report) {
+	of := map[uint64]op{}
+	told := map[string]bool{}
+	for _, o := range v.states {
+		if o.State.Role != "leader" {
+			continue
+		}
+		first, ok := of[o.State.Term]
+		if !ok {
+			of[o.State.Term] = o
+			continue
+		}
+		pair := fmt.Sprint(o.State.Term, o.Node)
+		if first.Node != o.Node && !told[pair] {
+			told[pair] = true
+			r.broken("leaders", o.Node, []op{first, o}, "%s and %s both led in term %d", first.Node, o.Node, o.State.Term)
+		}
+	}
+}

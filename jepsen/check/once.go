@@ -1,0 +1,79 @@
+package check
+
+import (
+	"onceq/jepsen/history"
+)
+
+// storedTwice looks for ids with more than one place.
+func storedTwice(v *view, r *Report) {
+	for _, m := range v.order {
+		var place, fresh op
+		seen := func(o op) {
+			switch {
+			case place.Event == nil:
+				place = o
+			case place.Seq != o.Seq:
+				r.broken("stored-twice", m.id, []op{place, o}, "at offset %d (%s) and at offset %d (%s)", place.Seq, place.F, o.Seq, o.F)
+			}
+		}
+		for _, p := range m.publishes {
+			if p.Type != history.OK {
+				continue
+			}
+			seen(p)
+			if p.Dup {
+				continue
+			}
+			if fresh.Event != nil {
+				r.broken("stored-twice", m.id, []op{fresh, p}, "confirmed as new twice")
+			}
+			fresh = p
+		}
+		for _, g := range m.grants {
+			seen(g)
+		}
+	}
+}
+
+// collision looks for two ids in one place.
+func collision(v *view, r *Report) {
+	type place struct {
+		key string
+		seq uint64
+	}
+	at := map[place]op{}
+	for _, m := range v.order {
+		for _, o := range append(append([]op(nil), m.publishes...), m.grants...) {
+			if o.F == history.Publish && o.Type != history.OK {
+				continue
+			}
+			p := place{o.Key, o.Seq}
+			if other, ok := at[p]; ok && other.ID != o.ID {
+				r.broken("collision", m.id, []op{other, o}, "%s and %s are both at offset %d of %s", other.ID, o.ID, o.Seq, o.Key)
+				break
+			}
+			at[p] = o
+		}
+	}
+}
+
+// wrongDup looks for a "duplicate" that nothing can be a duplicate of.
+func wrongDup(v *view, r *Report) {
+	for _, m := range v.order {
+		for _, p := range m.publishes {
+			if p.Type != history.OK || !p.Dup || p.Copies > 1 {
+				continue
+			}
+			explained := false
+			for _, other := range m.publishes {
+				// A refused copy has stored nothing.
+				if other.I != p.I && other.maybe() && other.T0 <= p.T1 {
+					explained = true
+				}
+			}
+			if !explained {
+				r.broken("wrong-dup", m.id, []op{p}, "the only copy so far was answered as a duplicate")
+			}
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package check
+
+import (
+	"slices"
+
+	"onceq/jepsen/history"
+)
+
+// calmLeast is how many publishes in calm stretches make a percentage.
+const calmLeast = 50
+
+// vacuity says why a history without violations still proves nothing.
+func vacuity(v *view, r *Report) {
+	if !v.drained() {
+		r.unknown("the run was not drained, so nothing can be called lost")
+	}
+	s, least := r.Stats, v.setup.Least
+	lost := 0
+	for _, m := range v.order {
+		for _, x := range m.settles {
+			if x.Type == history.Fail {
+				lost++
+			}
+		}
+	}
+	for _, n := range []struct {
+		what       string
+		have, want int
+	}{
+		{"publishes answered ok", s.Publishes[string(history.OK)], least.Publishes},
+		{"deliveries", s.Deliveries, least.Deliveries},
+		{"acks answered ok", s.Acks[string(history.OK)], least.Acks},
+		{"publishes answered as duplicate", s.Duplicates, least.Duplicates},
+		{"settles answered as lost", lost, least.Refused},
+	} {
+		if n.have < n.want {
+			r.unknown("%d %s, %d are needed", n.have, n.what, n.want)
+		}
+	}
+	for _, kind := range v.setup.Faults {
+		done := slices.ContainsFunc(v.faults, func(f op) bool { return f.Key == kind })
+		seen := slices.ContainsFunc(v.faults, func(f op) bool { return f.Key == kind && f.Seen })
+		switch {
+		case !done:
+			r.unknown("fault %s was planned and never made", kind)
+		case !seen:
+			r.unknown("fault %s had no effect that was observed", kind)
+		}
+	}
+	calm(v, r)
+}
+
+// calm: while nothing is broken, nearly everything must work.
+func calm(v *view, r *Report) {
+	if v.setup.Least.CalmOK == 0 {
+		return
+	}
+	all, ok := 0, 0
+	for _, m := range v.order {
+		for _, p := range m.publishes {
+			if !slices.ContainsFunc(v.calms, func(c op) bool { return c.T0 <= p.T0 && p.T0 < c.T1 }) {
+				continue
+			}
+			all++
+			if p.Type == history.OK {
+				ok++
+			}
+		}
+	}
+	switch {
+	case all < calmLeast:
+		r.unknown("%d publishes in calm stretches, %d are needed", all, calmLeast)
+	case ok*100 < all*v.setup.Least.CalmOK:
+		r.unknown("%d of %d publishes in calm stretches were ok, %d %% are needed", ok, all, v.setup.Least.CalmOK)
+	}
+}

@@ -1,0 +1,248 @@
+package check
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"onceq/jepsen/history"
+)
+
+// never is the end of an operation whose outcome nobody learned.
+const never = math.MaxInt64
+
+// op is one operation: the line that completes it, or its invoke when there is
+// no other.
+type op struct {
+	*history.Event
+}
+
+// end is when the operation can no longer take effect.
+func (o op) end() int64 {
+	if o.Type == history.OK || o.Type == history.Fail {
+		return o.T1
+	}
+	return never
+}
+
+// maybe says that the operation had its effect or may still have it.
+func (o op) maybe() bool { return o.Type != history.Fail }
+
+// message is all that happened to one id.
+type message struct {
+	id        string
+	publishes []op // in the order they were asked for
+	seals     []op
+	grants    []op // by attempt
+	settles   []op // acks, nacks and extends, in the order they were asked for
+}
+
+// confirmed returns the publish that was answered ok first.
+func (m *message) confirmed() (op, bool) {
+	best, found := op{}, false
+	for _, p := range m.publishes {
+		if p.Type == history.OK && (!found || p.T1 < best.T1) {
+			best, found = p, true
+		}
+	}
+	return best, found
+}
+
+// started is when the first copy was asked for.
+func (m *message) started() int64 {
+	t := int64(never)
+	for _, p := range m.publishes {
+		t = min(t, p.T0)
+	}
+	return t
+}
+
+// consumer is what the history says of one consumer.
+type consumer struct {
+	ends   []ending
+	silent []op
+}
+
+type ending struct {
+	op
+	how string // left or died
+}
+
+// view is a history sorted by what checkers ask for.
+type view struct {
+	setup     history.Setup
+	ids       map[string]*message
+	order     []*message // in the order the first line of each appeared
+	consumers map[string]*consumer
+	faults    []op
+	stalls    []op
+	calms     []op
+	states    []op
+	queues    []op
+	drains    []op
+}
+
+func newView(events []history.Event) *view {
+	v := &view{ids: map[string]*message{}, consumers: map[string]*consumer{}}
+	finished := map[int]bool{}
+	for i := range events {
+		if e := &events[i]; e.Type != history.Invoke && e.Of >= 0 {
+			finished[e.Of] = true
+		}
+	}
+	for i := range events {
+		if e := &events[i]; e.Type != history.Invoke || !finished[e.I] {
+			v.add(op{e})
+		}
+	}
+	byStart := func(a, b op) int { return cmp.Or(cmp.Compare(a.T0, b.T0), cmp.Compare(a.I, b.I)) }
+	for _, m := range v.order {
+		slices.SortFunc(m.publishes, byStart)
+		slices.SortFunc(m.settles, byStart)
+		slices.SortFunc(m.grants, func(a, b op) int {
+			return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), byStart(a, b))
+		})
+	}
+	return v
+}
+
+func (v *view) add(o op) {
+	switch o.F {
+	case history.Run:
+		if o.Setup != nil {
+			v.setup = *o.Setup
+		}
+	case history.Publish:
+		m := v.message(o.ID)
+		m.publishes = append(m.publishes, o)
+	case history.Seal:
+		m := v.message(o.ID)
+		m.seals = append(m.seals, o)
+	case history.Deliver:
+		m := v.message(o.ID)
+		m.grants = append(m.grants, o)
+	case history.Ack, history.Nack, history.Extend:
+		m := v.message(o.ID)
+		m.settles = append(m.settles, o)
+	case history.Leave:
+		c := v.consumer(o.Proc)
+		c.ends = append(c.ends, ending{o, "left"})
+	case history.Die:
+		c := v.consumer(o.Proc)
+		c.ends = append(c.ends, ending{o, "died"})
+	case history.Silent:
+		c := v.consumer(o.Proc)
+		c.silent = append(c.silent, o)
+	case history.Fault:
+		v.faults = append(v.faults, o)
+	case history.Stall:
+		v.stalls = append(v.stalls, o)
+	case history.Calm:
+		v.calms = append(v.calms, o)
+	case history.Status:
+		if o.State != nil && o.Type == history.OK {
+			v.states = append(v.states, o)
+		}
+	case history.Counts:
+		if o.Queue != nil && o.Type == history.OK {
+			v.queues = append(v.queues, o)
+		}
+	case history.Drain:
+		v.drains = append(v.drains, o)
+	}
+}
+
+func (v *view) message(id string) *message {
+	m := v.ids[id]
+	if m == nil {
+		m = &message{id: id}
+		v.ids[id] = m
+		v.order = append(v.order, m)
+	}
+	return m
+}
+
+func (v *view) consumer(proc string) *consumer {
+	c := v.consumers[proc]
+	if c == nil {
+		c = &consumer{}
+		v.consumers[proc] = c
+	}
+	return c
+}
+
+// drained says that everything was healed and seen empty.
+func (v *view) drained() bool {
+	return len(v.drains) > 0 && v.drains[len(v.drains)-1].Type == history.OK
+}
+
+// epsilon is how much shorter than promised something may look between two
+// moments: clock error, and the longest time the harness stood still around
+// them, also a little before, since it has to catch up.
+func (v *view) epsilon(from, to int64) int64 {
+	e := int64(0)
+	for _, s := range v.stalls {
+		if s.T0 <= to && s.T1+int64(time.Second) >= from {
+			e = max(e, s.T1-s.T0)
+		}
+	}
+	return v.setup.Epsilon + e
+}
+
+// Stats counts what a history holds.
+type Stats struct {
+	Messages   int            `json:"messages"`
+	Publishes  map[string]int `json:"publishes"` // by type
+	Duplicates int            `json:"duplicates"`
+	Recovered  int            `json:"recovered"` // handed out although no publish was confirmed
+	Deliveries int            `json:"deliveries"`
+	Again      map[string]int `json:"again"` // redeliveries, by cause
+	Acks       map[string]int `json:"acks"`  // by type
+	Nacks      int            `json:"nacks"`
+	Seals      map[string]int `json:"seals"`
+	Faults     map[string]int `json:"faults"` // by kind
+	LongestGap float64        `json:"longest_gap_seconds"`
+}
+
+func (v *view) stats() Stats {
+	s := Stats{Messages: len(v.order), Publishes: map[string]int{}, Again: map[string]int{}, Acks: map[string]int{}, Seals: map[string]int{}, Faults: map[string]int{}}
+	var oks []int64
+	for _, m := range v.order {
+		for _, p := range m.publishes {
+			s.Publishes[string(p.Type)]++
+			if p.Type == history.OK {
+				oks = append(oks, p.T1)
+				if p.Dup {
+					s.Duplicates++
+				}
+			}
+		}
+		if _, ok := m.confirmed(); !ok && len(m.grants) > 0 {
+			s.Recovered++
+		}
+		s.Deliveries += len(m.grants)
+		for i := 1; i < len(m.grants); i++ {
+			s.Again[v.cause(m, m.grants[i-1], m.grants[i])]++
+		}
+		for _, x := range m.settles {
+			switch x.F {
+			case history.Ack:
+				s.Acks[string(x.Type)]++
+			case history.Nack:
+				s.Nacks++
+			}
+		}
+		for _, x := range m.seals {
+			s.Seals[string(x.Type)+" "+x.Text]++
+		}
+	}
+	for _, f := range v.faults {
+		s.Faults[f.Key]++
+	}
+	slices.Sort(oks)
+	for i := 1; i < len(oks); i++ {
+		s.LongestGap = max(s.LongestGap, time.Duration(oks[i]-oks[i-1]).Seconds())
+	}
+	return s
+}
