@@ -86,10 +86,12 @@ const (
 )
 
 // tickAt returns the cluster time at which the next stamp must be in the log,
-// given the machine's now and its earliest deadline. What was not committed is
-// lost with the leader: ticks in proportion to what remains let failovers slow
-// a delay by a tenth and never starve it.
-func tickAt(now, deadline fsm.Time) fsm.Time {
+// given the machine's now, its earliest deadline and the machine's now when the
+// term began. What was not committed is lost with the leader. Ticks in
+// proportion to what remains and to the term's age let failovers slow a delay
+// by about a tenth and never starve it, not even when no leader lives as long as
+// a tenth of the delay; a leader that lives long ticks rarely.
+func tickAt(now, deadline, began fsm.Time) fsm.Time {
 	remains := deadline - now
 	switch {
 	case remains <= 0:
@@ -97,6 +99,6 @@ func tickAt(now, deadline fsm.Time) fsm.Time {
 	case remains <= tickNear:
 		return now + min(remains, tickNearMax)
 	default:
-		return now + min(remains/10, tickFarMax)
+		return now + min(remains/10, tickFarMax, max(tickNearMax, (now-began)/10))
 	}
 }

@@ -24,13 +24,12 @@ type ticker struct {
 	g    *group
 	wake chan struct{} // cap 1
 
-	mu       sync.Mutex // guards the fields below
-	active   bool
-	target   fsm.Time // a stamp is wanted at this time; 0: no deadline is pending
-	hold     fsm.Time // when to prolong the grace of all, if consumers are on their way
-	holds    int      // in this term
-	ticked   fsm.Time // the target that was last asked for
-	deadline fsm.Time
+	mu     sync.Mutex // guards the fields below
+	active bool
+	target fsm.Time // a stamp is wanted at this time; 0: no deadline is pending
+	hold   fsm.Time // when to prolong the grace of all, if consumers are on their way
+	holds  int      // in this term
+	began  fsm.Time // the machine's now when the term began
 }
 
 func newTicker(g *group) *ticker { return &ticker{g: g, wake: make(chan struct{}, 1)} }
@@ -38,7 +37,7 @@ func newTicker(g *group) *ticker { return &ticker{g: g, wake: make(chan struct{}
 // start begins a term. Called by the goroutine that applies.
 func (t *ticker) start(now fsm.Time) {
 	t.mu.Lock()
-	t.active, t.target, t.holds = true, 0, 0
+	t.active, t.target, t.holds, t.began = true, 0, 0, now
 	t.hold = now + fsm.Time(fsm.GraceTime) - holdBefore
 	t.mu.Unlock()
 	t.poke()
@@ -65,7 +64,7 @@ func (t *ticker) applied(eff *fsm.Effects) {
 	old := t.target
 	t.target = 0
 	if eff.NextTimer != 0 {
-		t.target = tickAt(eff.Now, eff.NextTimer)
+		t.target = tickAt(eff.Now, eff.NextTimer, t.began)
 	}
 	sooner := t.target != 0 && (old == 0 || t.target < old)
 	t.mu.Unlock()

@@ -124,6 +124,10 @@ func (w *World) Close() {
 	for _, n := range w.Nodes {
 		w.Kill(n)
 	}
+	// memberlist leaves goroutines behind that wait for the answer to a probe
+	// until its time is over, and time stands still once a bubble's first
+	// goroutine has returned.
+	time.Sleep(time.Minute)
 }
 
 // Isolate cuts a node off from everybody.
