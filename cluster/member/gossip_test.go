@@ -142,6 +142,9 @@ func TestGossip_KilledNodeReturnsOnOtherPorts_IsFoundAgain(t *testing.T) {
 				id := n3.dir.Identity().ServerID
 				for _, n := range nodes[:2] {
 					for n.gossips.Nodes()[2].Address != n3.addr {
+						if !wait && !n.gossips.Nodes()[2].Alive {
+							t.Fatal("had to be declared dead before it was found")
+						}
 						<-n.changed
 					}
 					n.waitNodes("n1 n2 n3")
