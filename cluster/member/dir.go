@@ -215,6 +215,24 @@ func (d *Dir) MarkBootstrapped() error {
 	})
 }
 
+// Renew gives a member a new server id, for a node whose log has lost what it
+// had acknowledged: under its old id it could help to elect a leader that lacks
+// committed entries. It has to join its cluster again, as a new member. The
+// caller removes raft's data after that and not before: an empty log under the
+// old id is the very thing to prevent. It does so also at a start that finds
+// Identity.Former set in StageEmpty, since a crash may have come in between.
+func (d *Dir) Renew() error {
+	return d.update(func(id *Identity) error {
+		if id.Stage != StageMember {
+			return fmt.Errorf("renew the server id: identity is %s", id.Stage)
+		}
+		id.ServerID = newServerID(id.Name)
+		id.Former = id.Cluster.ID
+		id.Stage, id.Cluster = StageEmpty, ClusterInfo{}
+		return nil
+	})
+}
+
 func (d *Dir) setAddresses(address, gossip string) error {
 	return d.update(func(id *Identity) error {
 		if id.Address == address && id.GossipAddress == gossip {
