@@ -111,6 +111,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err != nil {
 		return s.fail(fmt.Errorf("append %d to %d to %s: %w", first, last, s.where(), err))
 	}
+	s.acknowledged(logs[len(logs)-1])
 	return nil
 }
 
@@ -164,6 +165,11 @@ func (s *Store) DeleteRange(from, to uint64) error {
 	from, to = max(from, first), min(to, last)
 	if from > first && to < last {
 		return s.fail(fmt.Errorf("delete %d to %d from %s: neither a prefix nor a suffix of %d to %d", from, to, s.where(), first, last))
+	}
+	if to == last {
+		if err := s.lower(first, from); err != nil {
+			return s.fail(fmt.Errorf("before deleting %d to %d from %s: %w", from, to, s.where(), err))
+		}
 	}
 	if err := s.deleteChunks(from, to, to == last); err != nil {
 		return s.fail(fmt.Errorf("delete %d to %d from %s: %w", from, to, s.where(), err))

@@ -26,6 +26,7 @@ type Store struct {
 	logger *slog.Logger
 	fatal  func(error)
 	watch  *watchdog
+	high   *highWater  // nil for stores in memory
 	owned  []io.Closer // closed by Close, in this order
 
 	closed  atomic.Bool
@@ -56,7 +57,13 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft log in %s: %w", o.Dir, err)
 	}
-	return newStore(log, stable, owned, o), nil
+	s := newStore(log, stable, owned, o)
+	mark, err := openMark(o.Dir, o.Owner, o.Known)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open raft log: %w", err), s.Close())
+	}
+	s.high = startHighWater(mark, s.watch, s.fail)
+	return s, nil
 }
 
 // Wrap makes a Store of any two stores. They remain the caller's, who closes them after the Store.
@@ -98,11 +105,18 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.watch.stop()
+	s.high.close()
 	var errs []error
 	for _, c := range s.owned {
 		errs = append(errs, c.Close())
 	}
+	if s.high != nil {
+		if errors.Join(errs...) == nil && s.Failed() == nil {
+			errs = append(errs, s.high.clean())
+		}
+		errs = append(errs, s.high.file.close())
+	}
+	s.watch.stop()
 	return errors.Join(errs...)
 }
 
