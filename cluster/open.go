@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -111,15 +110,21 @@ func (n *Node) openStores() (raft.LogStore, raft.SnapshotStore, error) {
 		wrapped, err := n.store.WrapSnapshots(snapshots)
 		return n.store, wrapped, err
 	}
-	dir := filepath.Join(n.cfg.DataDir, "groups", strconv.Itoa(groupNumber))
-	o.Dir = filepath.Join(dir, "log")
+	dir := groupDir(n.cfg.DataDir)
+	o.Dir = filepath.Join(dir, logDir)
+	// A log that is gone is a loss and not a beginning: whoever forgot the log
+	// but knows the id must not vote.
+	o.Owner, o.Known = string(n.identity.ServerID), n.identity.Logged
 	store, err := raftlog.Open(o)
 	if err != nil {
 		return nil, nil, err
 	}
 	n.store = store
 	snapshots, err := store.OpenSnapshots(dir, snapshotsKept)
-	return store, snapshots, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return store, snapshots, n.dir.MarkLogged()
 }
 
 func (n *Node) raftConfig(g *group) *raft.Config {

@@ -97,6 +97,30 @@ func OpenDir(cfg DirConfig) (*Dir, error) {
 	return d, nil
 }
 
+// PeekDir locks the directory of a node that is stopped and reads its identity,
+// and changes nothing: for tools.
+func PeekDir(path string) (*Dir, error) {
+	if _, err := os.Stat(filepath.Join(path, identityFile)); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{path: path, log: slog.New(slog.DiscardHandler), lock: lock, change: make(chan struct{}, 1)}
+	d.write = func(b []byte) error { return writeDurably(d.path, identityFile, identityTempFile, b) }
+	d.change <- struct{}{}
+	b, err := readBounded(filepath.Join(path, identityFile), identityBytesMax)
+	if err == nil {
+		d.identity, err = decodeIdentity(b)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
 // lockDir takes the lock that the kernel releases when the process ends,
 // however it ends.
 func lockDir(dir string) (*os.File, error) {
@@ -228,7 +252,20 @@ func (d *Dir) Renew() error {
 		}
 		id.ServerID = newServerID(id.Name)
 		id.Former = id.Cluster.ID
-		id.Stage, id.Cluster = StageEmpty, ClusterInfo{}
+		id.Stage, id.Cluster, id.Logged = StageEmpty, ClusterInfo{}, false
+		return nil
+	})
+}
+
+// MarkLogged records that this node has a raft log from now on. It must come
+// after the log was made and before raft writes to it. A second call does
+// nothing.
+func (d *Dir) MarkLogged() error {
+	return d.update(func(id *Identity) error {
+		if id.Logged {
+			return errUnchanged
+		}
+		id.Logged = true
 		return nil
 	})
 }

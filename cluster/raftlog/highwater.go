@@ -165,7 +165,7 @@ func (s *Store) endBefore(first, from uint64) (snapshotID, error) {
 	}
 	var l raft.Log
 	if err := s.read(from-1, &l); err != nil {
-		return snapshotID{}, &CorruptError{Index: from - 1, Store: s.kind, Dir: s.dir, Err: err}
+		return snapshotID{}, s.corrupt(from-1, err)
 	}
 	return snapshotID{l.Index, l.Term}, nil
 }
@@ -233,6 +233,6 @@ func (s *Store) termAt(index uint64) (uint64, error) {
 	case errors.Is(err, raft.ErrLogNotFound):
 		return 0, nil
 	default:
-		return 0, &CorruptError{Index: index, Store: s.kind, Dir: s.dir, Err: err}
+		return 0, s.corrupt(index, err)
 	}
 }

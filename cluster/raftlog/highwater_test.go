@@ -192,13 +192,13 @@ func TestHighWater_LostFiles_AreRefused(t *testing.T) {
 			f := &markFile{owner: "n2-b", sequence: 9}
 			block := make([]byte, markBlockBytes)
 			copy(block, f.encode(HighWater{Index: 1}))
-			mustWrite(t, filepath.Join(dir, "log", highWaterFile), block)
+			mustWrite(t, filepath.Join(dir, "log", HighWaterFile), block)
 		}},
 		{"high-water file is zeros", KindWAL, "damaged", func(t *testing.T, dir, _ string) {
-			mustWrite(t, filepath.Join(dir, "log", highWaterFile), make([]byte, markBlockBytes))
+			mustWrite(t, filepath.Join(dir, "log", HighWaterFile), make([]byte, markBlockBytes))
 		}},
 		{"high-water file is short", KindWAL, "damaged", func(t *testing.T, dir, _ string) {
-			mustWrite(t, filepath.Join(dir, "log", highWaterFile), []byte(highWaterMagic))
+			mustWrite(t, filepath.Join(dir, "log", HighWaterFile), []byte(highWaterMagic))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -253,7 +253,7 @@ func TestHighWater_TruncationByANewLeader_IsLegal(t *testing.T) {
 			after := l.crash(t, dir, false)
 			wantStart(t, l.crash(t, dir, false), kind, false, "")
 			// With the mark from before it is refused: what makes the difference is that the mark was lowered first.
-			mark := filepath.Join("log", highWaterFile)
+			mark := filepath.Join("log", HighWaterFile)
 			mustWrite(t, filepath.Join(after, mark), mustRead(t, filepath.Join(control, mark)))
 			wantStart(t, after, kind, true, "entry 30 of term 2 was acknowledged")
 
@@ -262,10 +262,10 @@ func TestHighWater_TruncationByANewLeader_IsLegal(t *testing.T) {
 			after = l.crash(t, dir, true)
 			wantStart(t, l.crash(t, dir, true), kind, false, "")
 			// The old entries under the new mark: the log of another life.
-			if err := os.RemoveAll(filepath.Join(after, "log", map[string]string{KindWAL: walDir, KindBolt: boltFile}[kind])); err != nil {
+			if err := os.RemoveAll(filepath.Join(after, "log", map[string]string{KindWAL: walDir, KindBolt: BoltFile}[kind])); err != nil {
 				t.Fatal(err)
 			}
-			name := map[string]string{KindWAL: walDir, KindBolt: boltFile}[kind]
+			name := map[string]string{KindWAL: walDir, KindBolt: BoltFile}[kind]
 			if kind == KindWAL {
 				if err := os.CopyFS(filepath.Join(after, "log", name), os.DirFS(filepath.Join(control, "log", name))); err != nil {
 					t.Fatal(err)
@@ -343,7 +343,7 @@ func TestHighWater_AfterACrash_MayLagAndBeTorn(t *testing.T) {
 	wantStart(t, l.crash(t, dir, false), KindWAL, false, "")
 	for slot := range 2 {
 		after := l.crash(t, dir, true)
-		path := filepath.Join(after, "log", highWaterFile)
+		path := filepath.Join(after, "log", HighWaterFile)
 		b := mustRead(t, path)
 		b[slot*markSlotBytes+20] ^= 1
 		mustWrite(t, path, b)
@@ -359,7 +359,7 @@ func TestHighWater_LogWithoutAFile_OfANodeNotKnown_IsTaken(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(dir, "log", highWaterFile)); err != nil {
+	if err := os.Remove(filepath.Join(dir, "log", HighWaterFile)); err != nil {
 		t.Fatal(err)
 	}
 	l = newLife(t, dir, KindWAL)
@@ -376,7 +376,7 @@ func TestHighWater_IsWrittenLazily(t *testing.T) {
 		l := newLife(t, dir, KindWAL)
 		onDisk := func() uint64 {
 			k := &markFile{owner: "n1-a"}
-			f, err := os.Open(filepath.Join(dir, "log", highWaterFile))
+			f, err := os.Open(filepath.Join(dir, "log", HighWaterFile))
 			if err != nil {
 				t.Fatal(err)
 			}

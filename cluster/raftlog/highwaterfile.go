@@ -17,7 +17,7 @@ import (
 //
 // The owner, the node's server id, is part of the checksum only: the file of another node does not fit.
 const (
-	highWaterFile  = "highwater"
+	HighWaterFile  = "highwater" // in the directory of a Store
 	highWaterMagic = "onceqhw1"
 	markBlockBytes = 4096
 	markSlotBytes  = markBlockBytes / 2
@@ -40,7 +40,7 @@ type markFile struct {
 
 // openMark opens the file, or makes it when there is none and the node has not had a log before. A missing one is told by compare.
 func openMark(dir, owner string, known bool) (*markFile, error) {
-	k := &markFile{path: filepath.Join(dir, highWaterFile), owner: owner, known: known}
+	k := &markFile{path: filepath.Join(dir, HighWaterFile), owner: owner, known: known}
 	f, err := os.OpenFile(k.path, os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist) && known:

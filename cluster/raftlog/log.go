@@ -49,7 +49,7 @@ func (s *Store) GetLog(index uint64, l *raft.Log) error {
 		}
 		return raft.ErrLogNotFound // raft compares, it does not unwrap
 	default:
-		return s.fail(&CorruptError{Index: index, Store: s.kind, Dir: s.dir, Err: err})
+		return s.fail(s.corrupt(index, err))
 	}
 }
 
@@ -73,6 +73,11 @@ func (s *Store) read(index uint64, l *raft.Log) (err error) {
 		return fmt.Errorf("%w: the entry says that its index is %d", ErrChecksum, l.Index)
 	}
 	return VerifyEntry(l)
+}
+
+// corrupt says where an entry was found damaged.
+func (s *Store) corrupt(index uint64, err error) *CorruptError {
+	return &CorruptError{Index: index, Store: s.kind, Dir: s.dir, Place: s.place(index), Err: err}
 }
 
 // StoreLog stores one entry.
