@@ -266,3 +266,16 @@ func (n *Net) loses(l Link, op wire.Op) bool {
 	}
 	return false
 }
+
+// Links counts the live connections to a node.
+func (n *Net) Links(node string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	count := 0
+	for l := range n.links {
+		if l.Node == node {
+			count++
+		}
+	}
+	return count
+}
