@@ -171,7 +171,8 @@ func letClusterTimePass(t *testing.T, c *clustertest.Cluster, n int, d time.Dura
 		t.Fatalf("publish: %+v", p)
 	}
 	r := dial(t, c.WaitLeader())
-	if a := must(r.Attach(clustertest.NewConsumer(), 1, queue, 1, 1))(t); a.Status != wire.StatusOK {
+	// It never says what it is done with, so its credit bounds how often.
+	if a := must(r.Attach(clustertest.NewConsumer(), 1, queue, uint32(n), 1))(t); a.Status != wire.StatusOK {
 		t.Fatalf("attach: %v", a.Status)
 	}
 	clustertest.Eventually(t, func() string {
