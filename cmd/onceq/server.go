@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"onceq/cluster"
+	"onceq/cluster/member"
 	"onceq/cmd/onceq/internal/exit"
 	"onceq/cmd/onceq/internal/procs"
 )
@@ -58,9 +59,6 @@ Three machines, the same line on each with its own name and address:
 A fourth one that joins later: the same without --bootstrap-expect.`
 }
 
-// startTimeout bounds the opening of a node, replay of its log included.
-const startTimeout = 10 * time.Minute
-
 // Run runs the node until ctx ends.
 func (s *serverCmd) Run(ctx context.Context, a *app) error {
 	cfg, err := s.config(a)
@@ -74,9 +72,11 @@ func (s *serverCmd) Run(ctx context.Context, a *app) error {
 			os.Exit(exit.Failure)
 		})
 	}
-	starting, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	node, err := cluster.Start(starting, cfg)
+	// Nothing bounds the start but a signal: a new node waits for the others.
+	node, err := cluster.Start(ctx, cfg)
+	if err != nil && ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return startError(err)
 	}
@@ -203,6 +203,10 @@ func readKey(path string) ([]byte, error) {
 // startError adds to why a node did not start what to do about it.
 func startError(err error) error {
 	switch {
+	case errors.Is(err, member.ErrDirLocked), errors.Is(err, member.ErrOtherNode), errors.Is(err, member.ErrOtherCluster):
+		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "a node's directory is its own for life: name another with --data-dir, or start the node under its name"}
+	case errors.Is(err, member.ErrName):
+		return &exit.Error{Code: exit.Usage, Err: err}
 	case errors.Is(err, syscall.EADDRINUSE):
 		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "another process listens there: name another port with --bind or --gossip-bind"}
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
