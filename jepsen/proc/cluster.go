@@ -156,7 +156,7 @@ func (c *Cluster) Start(name string) error {
 		"--bootstrap-expect", strconv.Itoa(len(c.nodes)), "--end-with-parent", "--gossip-fast"}
 	for _, other := range c.nodes {
 		if other != n {
-			args = append(args, "--join", other.gossip)
+			args = append(args, "--join", other.client)
 		}
 	}
 	child, err := c.spawner.start(c.cfg.Binary, append(args, c.cfg.Args...), log)
