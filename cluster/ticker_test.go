@@ -84,6 +84,7 @@ func tickerTest(t *testing.T, f func(g *group, r *instantRaft)) {
 		}
 		begin()
 		f(g, r)
+		synctest.Wait()
 		close(end)
 		<-ended
 		g.proposer.close()
@@ -95,6 +96,7 @@ func TestTicker_ADeadlineIsMetExactly(t *testing.T) {
 		r.next = fsm.Time(4300 * time.Millisecond)
 		g.ticker.applied(&fsm.Effects{NextTimer: r.next})
 		time.Sleep(20 * time.Second)
+		synctest.Wait()
 		want := []time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 4300 * time.Millisecond}
 		if len(r.ticks) != len(want) {
 			t.Fatalf("ticks at %v, want %v", r.ticks, want)
@@ -110,6 +112,7 @@ func TestTicker_ADeadlineIsMetExactly(t *testing.T) {
 func TestTicker_WithoutADeadlineNothingIsWritten(t *testing.T) {
 	tickerTest(t, func(g *group, r *instantRaft) {
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if r.index != 0 {
 			t.Fatalf("%d entries in an hour in which nothing was due", r.index)
 		}
@@ -138,6 +141,7 @@ func TestTicker_GraceIsHeldWhileConsumersAreOnTheirWay(t *testing.T) {
 			g.hub.connected(&nullConn{})
 			time.Sleep(time.Second)
 		}
+		synctest.Wait()
 		if len(r.holds) != fsm.GraceHoldsMax {
 			t.Fatalf("grace was prolonged %d times, at %v, want %d", len(r.holds), r.holds, fsm.GraceHoldsMax)
 		}
@@ -159,6 +163,7 @@ func TestTicker_GraceIsNotHeldForNobody(t *testing.T) {
 		time.Sleep(fsm.GraceTime)
 		g.hub.connected(&nullConn{}) // later ones have a grace of their own
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(r.holds) != 0 {
 			t.Fatalf("grace was prolonged at %v", r.holds)
 		}
