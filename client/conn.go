@@ -55,6 +55,7 @@ type conn struct {
 	nc      net.Conn
 	address string
 	welcome wire.Welcome
+	term    uint64 // in which its node leads, when a link has it
 	frames  *wire.FrameReader
 	onPush  func(c *conn, op wire.Op, payload []byte)
 	started time.Time

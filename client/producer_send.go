@@ -105,13 +105,19 @@ func (p *Producer) sendFrame() bool {
 		return false
 	}
 	fr := &frame{p: p, session: p.session, futures: append(make([]*Future, 0, len(batch)), batch...)}
+	err := p.conn.publish(size, fr.append, fr.answer, p.room)
 	tooLarge := (*Error)(nil)
-	switch err := p.conn.publish(size, fr.append, fr.answer, p.room); {
+	if errors.As(err, &tooLarge) && tooLarge.Code != wire.CodeTooLarge && tooLarge.Code != wire.CodeFrameTooLarge {
+		// The connection has ended, and this is why the server closed it: it says
+		// nothing of these publishes.
+		tooLarge = nil
+	}
+	switch {
 	case err == nil:
 	case errors.Is(err, errWindow):
 		p.waitingRoom = true
 		return false
-	case errors.As(err, &tooLarge) && len(batch) > 1:
+	case tooLarge != nil && len(batch) > 1:
 		for _, f := range fr.futures {
 			f.alone = true
 		}
@@ -394,9 +400,10 @@ func (p *Producer) refuse(f *Future, err *Error) {
 }
 
 // refused ends f with err if that is definite. If another copy may be on its way
-// it is sealed first: then it is stored, or err is true.
+// it is sealed first: then it is stored, or err is true. One that was reported as
+// unknown waits for its seal too: its caller may ask, and only a seal says never.
 func (p *Producer) refused(f *Future, err error) {
-	if f.definite() {
+	if f.definite() && !f.reported {
 		p.finish(f, Receipt{}, err)
 		return
 	}
