@@ -72,6 +72,9 @@ func (s *serverCmd) Run(ctx context.Context, a *app) error {
 			os.Exit(exit.Failure)
 		})
 	}
+	if err := bindable(cfg.GossipBind); err != nil {
+		return startError(fmt.Errorf("gossip: %w", err))
+	}
 	// Nothing bounds the start but a signal: a new node waits for the others.
 	node, err := cluster.Start(ctx, cfg)
 	if err != nil && ctx.Err() != nil {
@@ -89,6 +92,21 @@ func (s *serverCmd) Run(ctx context.Context, a *app) error {
 		node.Close()
 		return errors.New("the node has ended")
 	}
+}
+
+// bindable listens on addr for a moment, TCP and UDP. The gossip library tells of
+// an address that is taken in words alone, from which no exit code follows.
+func bindable(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	l.Close()
+	c, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // config turns flags into what a node needs, or says what is wrong with them.
