@@ -17,20 +17,42 @@ import (
 // logDir is where a node keeps its log.
 func logDir(n *clustertest.Node) string { return filepath.Join(n.Dir, "groups", "1", "log") }
 
-// editTail changes the end of what is used of a node's newest log segment.
-func editTail(t *testing.T, n *clustertest.Node, edit func(used []byte)) {
+// tail is a node's newest log segment, and how much of it is used.
+func tail(t *testing.T, n *clustertest.Node) (path string, all, used []byte) {
 	t.Helper()
-	all, err := filepath.Glob(filepath.Join(logDir(n), "wal", "*.wal"))
-	if err != nil || len(all) == 0 {
+	names, err := filepath.Glob(filepath.Join(logDir(n), "wal", "*.wal"))
+	if err != nil || len(names) == 0 {
 		t.Fatalf("no segment: %v", err)
 	}
-	path := all[len(all)-1]
-	b, err := os.ReadFile(path)
+	path = names[len(names)-1]
+	if all, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	return path, all, bytes.TrimRight(all, "\x00")
+}
+
+// flipTail flips a bit so many bytes before the end, in the file of a node that
+// may be running.
+func flipTail(t *testing.T, n *clustertest.Node, before int) {
+	t.Helper()
+	path, _, used := tail(t, n)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	edit(bytes.TrimRight(b, "\x00"))
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	defer f.Close()
+	at := len(used) - before
+	if _, err := f.WriteAt([]byte{used[at] ^ 1}, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// editTail changes what is used of the newest log segment of a node that is down.
+func editTail(t *testing.T, n *clustertest.Node, edit func(used []byte)) {
+	t.Helper()
+	path, all, used := tail(t, n)
+	edit(used)
+	if err := os.WriteFile(path, all, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

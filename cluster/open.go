@@ -74,7 +74,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g := &group{
 		node: n.cfg.Name, id: id.ServerID, incarnation: id.Cluster.Incarnation, limits: n.limits,
 		log: n.log, fatal: n.fatal, mono: n.clock.mono, clock: n.clock, hub: n.hub, ended: n.ended,
-		installs: make(chan struct{}, 1),
+		installs: make(chan struct{}, 1), scrubEvery: n.cfg.ScrubEvery,
 	}
 	g.bodies = n.bodies
 	g.machine = fsm.New(fsm.Config{Group: groupNumber, Limits: n.limits}, g.bodies)
@@ -88,6 +88,9 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.ticker = newTicker(g)
 	g.reads = newReader(g)
 	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
+	if n.cfg.MemoryStores == nil {
+		g.disk = newDisk(n, g)
+	}
 	g.topology = newTopology(g, wire.NodeAddress{Name: n.cfg.Name, Address: n.address}, nodes)
 	g.proposer = newProposer(proposerConfig{
 		clock: n.clock, mono: g.mono, wall: func() int64 { return time.Now().UnixNano() },

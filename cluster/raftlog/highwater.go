@@ -171,8 +171,10 @@ func (s *Store) endBefore(first, from uint64) (snapshotID, error) {
 }
 
 // snapshotDone notes a snapshot that is durable, durably: raft acknowledges an installed one next, and truncates behind an own one.
-func (s *Store) snapshotDone(index, term uint64) error {
+func (s *Store) snapshotDone(meta *raft.SnapshotMeta) error {
+	index, term := meta.Index, meta.Term
 	s.SetSnapshot(index, term)
+	s.snapshotBytes.Store(meta.Size)
 	s.high.note(func(m *HighWater) {
 		m.Snapshot = index
 		if m.Index <= index { // also at the same index: the leader's entry may be of another term

@@ -34,7 +34,7 @@ const (
 //   - an older one is refused.
 type snapshots struct {
 	inner  raft.SnapshotStore
-	newest func(index, term uint64) error
+	newest func(meta *raft.SnapshotMeta) error
 	stale  func(index uint64) error
 	fail   func(error) error
 }
@@ -48,7 +48,7 @@ func OpenSnapshots(dir string, retain int, onNewest func(index, term uint64), lo
 	}
 	return wrapSnapshots(&snapshots{
 		inner:  inner,
-		newest: func(index, term uint64) error { onNewest(index, term); return nil },
+		newest: func(m *raft.SnapshotMeta) error { onNewest(m.Index, m.Term); return nil },
 		stale:  func(uint64) error { return nil },
 		fail:   func(err error) error { return err },
 	})
@@ -143,7 +143,7 @@ func wrapSnapshots(s *snapshots) (raft.SnapshotStore, error) {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	if meta != nil {
-		if err := s.newest(meta.Index, meta.Term); err != nil {
+		if err := s.newest(meta); err != nil {
 			return nil, err
 		}
 	}
@@ -231,7 +231,7 @@ func (k *snapshotSink) close() error {
 	if err != nil {
 		return k.store.fail(fmt.Errorf("read back snapshot at %d: %w", k.index, err))
 	}
-	return k.store.newest(meta.Index, meta.Term)
+	return k.store.newest(meta)
 }
 
 // Cancel drops the snapshot. A Close after it reports that there is none.

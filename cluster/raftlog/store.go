@@ -32,6 +32,8 @@ type Store struct {
 	closed  atomic.Bool
 	refused atomic.Uint64
 
+	snapshotBytes atomic.Int64
+
 	// mu guards the fields below. It is never held during I/O.
 	mu       sync.Mutex
 	failed   error
@@ -89,6 +91,9 @@ func (s *Store) newestSnapshot() snapshotID {
 	defer s.mu.Unlock()
 	return s.snapshot
 }
+
+// SnapshotBytes is the size of the newest local snapshot.
+func (s *Store) SnapshotBytes() int64 { return s.snapshotBytes.Load() }
 
 // Refused counts the requests of peers that Guard has refused.
 func (s *Store) Refused() uint64 { return s.refused.Load() }

@@ -15,6 +15,7 @@ import (
 
 	"onceq/cluster"
 	"onceq/cluster/member"
+	"onceq/cluster/raftlog"
 	"onceq/cmd/onceq/internal/exit"
 	"onceq/cmd/onceq/internal/procs"
 )
@@ -38,6 +39,8 @@ type serverCmd struct {
 	ElectionTimeout   time.Duration `env:"ONCEQ_ELECTION_TIMEOUT" default:"500ms" help:"How long a vote may take before the next one."`
 	SnapshotThreshold uint64        `env:"ONCEQ_SNAPSHOT_THRESHOLD" default:"16384" help:"Log entries after which a snapshot is taken."`
 	SnapshotInterval  time.Duration `env:"ONCEQ_SNAPSHOT_INTERVAL" default:"30s" help:"How often to look whether one is due."`
+
+	DiskReserve size `env:"ONCEQ_DISK_RESERVE" help:"Free space below which publishes are refused, such as 5GiB. Default: 10 % of the file system, and what log and snapshots need in any case." placeholder:"SIZE"`
 
 	EndWithParent bool `hidden:"" help:"End as soon as standard input ends."`
 	GossipFast    bool `hidden:"" help:"Gossip timings for one machine."`
@@ -73,7 +76,7 @@ func (s *serverCmd) Run(ctx context.Context, a *app) error {
 		})
 	}
 	if err := bindable(cfg.GossipBind); err != nil {
-		return startError(fmt.Errorf("gossip: %w", err))
+		return startError(fmt.Errorf("gossip: %w", err), s.DataDir)
 	}
 	// Nothing bounds the start but a signal: a new node waits for the others.
 	node, err := cluster.Start(ctx, cfg)
@@ -81,7 +84,7 @@ func (s *serverCmd) Run(ctx context.Context, a *app) error {
 		return nil
 	}
 	if err != nil {
-		return startError(err)
+		return startError(err, s.DataDir)
 	}
 	log.Info("listening", "clients", node.Addr(), "gossip", node.GossipAddr(), "version", version())
 	select {
@@ -137,7 +140,8 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		LogStore:         s.LogStore,
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
 		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval,
-		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
+		DiskReserve: uint64(s.DiskReserve),
+		Version:     version(), Logger: log, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {
 			log.Error("the node cannot go on", "error", err)
 			os.Exit(exit.Failure)
@@ -219,10 +223,12 @@ func readKey(path string) ([]byte, error) {
 }
 
 // startError adds to why a node did not start what to do about it.
-func startError(err error) error {
+func startError(err error, dir string) error {
 	switch {
 	case errors.Is(err, member.ErrDirLocked), errors.Is(err, member.ErrOtherNode), errors.Is(err, member.ErrOtherCluster):
 		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "a node's directory is its own for life: name another with --data-dir, or start the node under its name"}
+	case errors.Is(err, raftlog.ErrLogLost), errors.Is(err, raftlog.ErrSnapshotDamaged):
+		return &exit.Error{Code: exit.CheckFailed, Err: err, Hint: "look closer with  onceq node verify " + dir + "\nif a majority of the other nodes is well:  onceq node wipe " + dir}
 	case errors.Is(err, member.ErrName):
 		return &exit.Error{Code: exit.Usage, Err: err}
 	case errors.Is(err, syscall.EADDRINUSE):
