@@ -180,7 +180,9 @@ func (c *conn) publish(bytes int, fill func(w *pack.Writer), reply replyFunc, ro
 
 func (c *conn) sendLocked(op wire.Op, fill func(w *pack.Writer), reply replyFunc, publish int) error {
 	if c.err != nil {
-		return c.err
+		// Only in words: why the server closed the connection says nothing of this
+		// request, and must not be taken for the answer to it.
+		return fmt.Errorf("%w: %v", errUnsent, c.err)
 	}
 	if len(c.requests) >= requestsMax {
 		return errBusy

@@ -107,17 +107,12 @@ func (p *Producer) sendFrame() bool {
 	fr := &frame{p: p, session: p.session, futures: append(make([]*Future, 0, len(batch)), batch...)}
 	err := p.conn.publish(size, fr.append, fr.answer, p.room)
 	tooLarge := (*Error)(nil)
-	if errors.As(err, &tooLarge) && tooLarge.Code != wire.CodeTooLarge && tooLarge.Code != wire.CodeFrameTooLarge {
-		// The connection has ended, and this is why the server closed it: it says
-		// nothing of these publishes.
-		tooLarge = nil
-	}
 	switch {
 	case err == nil:
 	case errors.Is(err, errWindow):
 		p.waitingRoom = true
 		return false
-	case tooLarge != nil && len(batch) > 1:
+	case errors.As(err, &tooLarge) && len(batch) > 1:
 		for _, f := range fr.futures {
 			f.alone = true
 		}
