@@ -259,6 +259,13 @@ func (fr *frame) failed(e *Error) {
 		p.fenced()
 	case len(fr.futures) == 0:
 		p.holdOff()
+	case e.Retriable || e.Code == wire.CodeNoQueue:
+		// The reason is not in one of them: no room, no queue.
+		for _, f := range fr.futures {
+			if f.list != nil {
+				p.refuse(f, e)
+			}
+		}
 	case len(fr.futures) > 1:
 		// One of them is to blame. Each goes by itself, so that it is found and the
 		// others are stored.
