@@ -19,9 +19,10 @@ const (
 	Ack     = "ack"
 	Nack    = "nack"
 	Extend  = "extend"
-	Seal    = "seal"  // ok: Text is stored, sealed or below floor
-	Leave   = "leave" // a consumer ends in order
-	Die     = "die"   // a consumer was ended without a word
+	Nothing = "nothing" // completes a try that proved to have done nothing; Text is what it was
+	Seal    = "seal"    // ok: Text is stored, sealed or below floor
+	Leave   = "leave"   // a consumer ends in order
+	Die     = "die"     // a consumer was ended without a word
 	// Silent is a stretch of time in which a consumer cannot have heard from the
 	// cluster.
 	Silent = "silent"

@@ -224,9 +224,12 @@ func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	return node, held+n > 0, fmt.Sprintf("%d ways of %d links, %d were cut", len(ways), held+n, n)
 }
 
+// DelayMost is how late a frame can be through the delay fault.
+const DelayMost = 225 * time.Millisecond
+
 func delay(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	node := t.one(r)
-	d := between(r, 5*time.Millisecond, 150*time.Millisecond)
+	d := between(r, 5*time.Millisecond, DelayMost*2/3)
 	t.Net.Delay(node, d, d/2)
 	wait(ctx, between(r, time.Second, 5*time.Second))
 	n := t.Net.Links(node)
