@@ -21,7 +21,6 @@ type life struct {
 	next        uint64               // the next number expected
 	told        uint64               // the done that the machine has heard
 	telling     bool
-	over        bool
 }
 
 // done is the lowest number without a definite answer, or the next expected.
@@ -65,7 +64,6 @@ func (s *consumer) forget() {
 	if s.life == nil {
 		return
 	}
-	s.life.over = true
 	s.c.mu.Lock()
 	delete(s.c.consumers, s.life.id)
 	s.c.mu.Unlock()
