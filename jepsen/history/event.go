@@ -81,6 +81,8 @@ type Setup struct {
 	// ProducerOrder: each process hands in its publishes one after the other, and
 	// they must be stored in that order, pipelined or not.
 	ProducerOrder bool `json:"producer_order,omitempty"`
+	// Raw: nothing is sealed but what the history says.
+	Raw bool `json:"raw,omitempty"`
 	// Least is what must have happened for a verdict.
 	Least Least `json:"least"`
 }

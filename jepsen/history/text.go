@@ -160,6 +160,8 @@ func (p *parser) word(w string) {
 		e.Setup.Faults = strings.Split(value, ",")
 	case "order":
 		e.Setup.ProducerOrder = value == "producer"
+	case "raw":
+		e.Setup.Raw = value == "yes"
 	case "publishes":
 		e.Setup.Least.Publishes = int(p.number(value))
 	case "deliveries":

@@ -29,6 +29,7 @@ func All() []Fault {
 		{"stop", "a node ends in order (SIGTERM), and restart", stop},
 		{"pause", "a node, mostly the leader, stands still (SIGSTOP) and goes on", pause},
 		{"pause-all", "all nodes stand still and go on", pauseAll},
+		{"pause-kill", "all followers stand still, the leader is killed with what only it has, the followers go on", pauseKill},
 		{"transfer", "leadership is handed over", transfer},
 		{"lost-reply", "exactly the replies to publishes, settles, attaches, opens and seals get lost, with their connections", lostReply},
 		{"cut", "connections of clients are reset", cut},
@@ -143,6 +144,32 @@ func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 		wait(ctx, between(r, 0, 50*time.Millisecond))
 	}
 	return strings.Join(names, ","), silent, "none did answer"
+}
+
+// pauseKill is the moment of truth for "confirmed means that a majority has it":
+// what the leader answered while nobody else could write is gone with it.
+func pauseKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	leader := t.Leader()
+	pid := t.Cluster.Pid(leader)
+	if leader == "" || pid == 0 {
+		return leader, false, "nobody leads"
+	}
+	var paused []string
+	for _, n := range t.Cluster.Names() {
+		if n != leader && t.Cluster.Pause(n) == nil {
+			paused = append(paused, n)
+		}
+	}
+	wait(ctx, between(r, 50*time.Millisecond, time.Second))
+	err := t.Cluster.Kill(leader)
+	for _, n := range paused {
+		if s, _ := t.Cluster.State(n); s == proc.Paused {
+			t.try(t.Cluster.Resume(n))
+		}
+	}
+	wait(ctx, between(r, time.Second, 5*time.Second))
+	t.start(leader)
+	return leader, err == nil && len(paused) > 0, fmt.Sprintf("process %d is gone, %v stood still", pid, paused)
 }
 
 func transfer(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {

@@ -22,9 +22,9 @@ func dedup() Workload {
 	return Workload{
 		Name:   "dedup",
 		What:   "raw copies of one inner-msg-id over several connections and nodes, at once, late, after the ack, below the floor, with another body, after a seal",
-		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}},
+		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}, "small": {LeaseTime: queueLease, LengthMax: smallLength}},
 		Setup: func(s *history.Setup, seconds float64) {
-			s.Lease = int64(queueLease)
+			s.Lease, s.Raw = int64(queueLease), true
 			least := int(seconds * 10)
 			s.Least = history.Least{Publishes: least, Deliveries: least / 2, Acks: least / 2, Duplicates: int(seconds), CalmOK: 30}
 		},
@@ -41,6 +41,9 @@ func dedup() Workload {
 				s := &consumer{w: w, queue: "jepsen", lease: queueLease, prefetch: 64, nacks: 1, stays: i == 0}
 				t.consumers.Go(func() { s.run(consuming, fmt.Sprintf("c%d", i+1)) })
 			}
+			// The small queue is often full: what is refused must not be remembered.
+			slow := &consumer{w: w, queue: "small", lease: queueLease, prefetch: smallLength / 2, slow: 100, stays: true}
+			t.consumers.Go(func() { slow.run(consuming, "s1") })
 			return t
 		},
 	}
@@ -53,6 +56,9 @@ const (
 	sealMost      = 30 * time.Second
 	lateMost      = 12 * time.Second
 	openCopiesMax = 2000 // entries of a producer that are being driven
+	smallLength   = 20
+	smallPercent  = 15
+	earlyPercent  = 3 // sealed although a copy may be on its way
 )
 
 // retransmitter is one producer of dedup: one session.
@@ -73,6 +79,7 @@ type retransmitter struct {
 // entry is one sequence.
 type entry struct {
 	id       string
+	queue    string
 	sequence uint64
 	floor    uint64 // when it was first sent, which late copies carry too
 	messages []wire.Message
@@ -159,7 +166,11 @@ func (d *retransmitter) take() *entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id := d.w.id(d.name, int(d.next))
-	e := &entry{id: id, sequence: d.next, floor: d.floor, messages: []wire.Message{{Body: body(id), BizID: id}}}
+	queue := "jepsen"
+	if d.r.IntN(100) < smallPercent {
+		queue = "small"
+	}
+	e := &entry{id: id, queue: queue, sequence: d.next, floor: d.floor, messages: []wire.Message{{Body: body(id), BizID: id}}}
 	d.next++
 	return e
 }
@@ -193,6 +204,9 @@ func (d *retransmitter) drive(e *entry, r *rand.Rand) {
 			to = d.peers.anywhere(r)
 		}
 		wg.Go(func() { d.send(e, to, e.messages, e.id) })
+	}
+	if r.IntN(100) < earlyPercent {
+		d.seal(e, d.peers.toLeader(r))
 	}
 	wg.Wait()
 	for !e.final() && time.Since(began) < driveMost {
@@ -248,13 +262,13 @@ func (d *retransmitter) send(e *entry, to line, messages []wire.Message, id stri
 		d.mu.Unlock()
 	}
 	op := d.w.H.Invoke(history.Event{
-		Proc: d.name, Client: d.name, Node: c.Welcome.Node, F: history.Publish, Key: "jepsen", ID: id, Copies: 1,
+		Proc: d.name, Client: d.name, Node: c.Welcome.Node, F: history.Publish, Key: e.queue, ID: id, Copies: 1,
 		Inner: d.inner(e), Text: fmt.Sprintf("copy %d", n),
 	})
 	payload, err := c.Call(ctx, wire.OpPublish, wire.PublishFrame{
 		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,
-		Floor: floor, Queue: "jepsen",
-		Publishes: []wire.Publish{{Sequence: e.sequence, Checksum: wire.PublishChecksum("jepsen", messages), Messages: messages}},
+		Floor: floor, Queue: e.queue,
+		Publishes: []wire.Publish{{Sequence: e.sequence, Checksum: wire.PublishChecksum(e.queue, messages), Messages: messages}},
 	})
 	var res wire.PublishResult
 	if err == nil {
@@ -311,7 +325,7 @@ func (d *retransmitter) seal(e *entry, to line) {
 	if c == nil {
 		return
 	}
-	op := d.w.H.Invoke(history.Event{Proc: d.name, Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: "jepsen", ID: e.id, Inner: d.inner(e)})
+	op := d.w.H.Invoke(history.Event{Proc: d.name, Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: e.queue, ID: e.id, Inner: d.inner(e)})
 	payload, err := c.Call(ctx, wire.OpSeal, wire.Seal{
 		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,
 		Sequences: []uint64{e.sequence},
