@@ -22,7 +22,8 @@ var rooms = []struct {
 	ours   []string // folders; "" is all
 }{
 	{"cmd", []string{""}},
-	{"jepsen", []string{"client", "jepsen"}},
+	// Retransmits and late copies that no client would send are made of raw frames.
+	{"jepsen", []string{"client", "jepsen", "transport/wire"}},
 	{"client/onceqtest", []string{"client", "cluster"}},
 	{"client", []string{"client", "transport/wire"}},
 	{"cluster/placement", nil},
