@@ -18,6 +18,7 @@ import (
 
 	"onceq/jepsen"
 	"onceq/jepsen/check"
+	"onceq/jepsen/history"
 	"onceq/jepsen/nemesis"
 	"onceq/jepsen/proc"
 	"onceq/jepsen/workload"
@@ -44,6 +45,7 @@ type cli struct {
 	Keep     bool          `help:"Keep the data directories of runs that were valid."`
 	Race     bool          `help:"Build onceq with the race detector."`
 	Binary   string        `help:"An onceq to test in place of building one." type:"path" placeholder:"FILE"`
+	Check    string        `help:"Judge the history in a file again." type:"path" placeholder:"FILE"`
 	JSON     bool          `help:"Print results as JSON lines."`
 }
 
@@ -59,6 +61,20 @@ func run() int {
 	if c.List {
 		list()
 		return exitOK
+	}
+	if c.Check != "" {
+		f, err := os.Open(c.Check)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return exitFailure
+		}
+		defer f.Close()
+		events, err := history.Read(f)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return exitFailure
+		}
+		return show(check.Run(events))
 	}
 	code, err := c.run(ctx)
 	if err != nil {
@@ -120,15 +136,20 @@ func (c *cli) run(ctx context.Context) (int, error) {
 			if err != nil {
 				return exitFailure, err
 			}
-			fmt.Println(res.Report.Verdict, res.Report.Counts, res.Report.Reasons)
-			fmt.Printf("%+v\n", res.Report.Stats)
-			for _, v := range res.Report.Violations {
-				fmt.Printf("%8.2fs %s %s %s %v\n", float64(v.At)/1e9, v.Checker, v.ID, strings.Split(v.Text, "\n")[0], v.Lines)
-			}
-			if res.Report.Verdict == check.Invalid {
-				worst = exitViolation
-			}
+			worst = max(worst, show(res.Report))
 		}
 	}
 	return worst, nil
+}
+
+func show(r *check.Report) int {
+	fmt.Println(r.Verdict, r.Counts, r.Reasons)
+	fmt.Printf("%+v\n", r.Stats)
+	for _, v := range r.Violations {
+		fmt.Printf("%8.2fs %s %s %s %v\n", float64(v.At)/1e9, v.Checker, v.ID, strings.Split(v.Text, "\n")[0], v.Lines)
+	}
+	if r.Verdict == check.Invalid {
+		return exitViolation
+	}
+	return exitOK
 }

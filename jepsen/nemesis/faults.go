@@ -128,13 +128,13 @@ func pause(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) 
 
 func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	names := t.Cluster.Names()
-	silent := true
+	var paused []string
 	for _, n := range names {
-		if err := t.Cluster.Pause(n); err != nil {
-			silent = false
+		if t.Cluster.Pause(n) == nil {
+			paused = append(paused, n)
 		}
 	}
-	silent = silent && !t.Answers(ctx, names[r.IntN(len(names))])
+	silent := len(paused) > 0 && !t.Answers(ctx, paused[r.IntN(len(paused))])
 	wait(ctx, between(r, time.Second, 6*time.Second))
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for _, n := range names {
@@ -143,7 +143,7 @@ func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 		}
 		wait(ctx, between(r, 0, 50*time.Millisecond))
 	}
-	return strings.Join(names, ","), silent, "none did answer"
+	return strings.Join(paused, ","), silent, fmt.Sprintf("%d stood still and did not answer", len(paused))
 }
 
 // pauseKill is the moment of truth for "confirmed means that a majority has it":
@@ -234,7 +234,7 @@ func cut(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 }
 
 func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	node := t.one(r)
+	node := t.linked(r)
 	ways := [][]proxyDirection{{toServer}, {toClient}, {toServer, toClient}}[r.IntN(3)]
 	for _, d := range ways {
 		t.Net.Hold(node, d, true)
@@ -255,7 +255,7 @@ func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 const DelayMost = 225 * time.Millisecond
 
 func delay(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	node := t.one(r)
+	node := t.linked(r)
 	d := between(r, 5*time.Millisecond, DelayMost*2/3)
 	t.Net.Delay(node, d, d/2)
 	wait(ctx, between(r, time.Second, 5*time.Second))

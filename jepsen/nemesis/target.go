@@ -35,6 +35,18 @@ func (t *Target) one(r *rand.Rand) string {
 	return names[r.IntN(len(names))]
 }
 
+// linked draws a node that clients are connected to, if there is one.
+func (t *Target) linked(r *rand.Rand) string {
+	names := t.Cluster.Names()
+	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, n := range names {
+		if t.Net.Links(n) > 0 {
+			return n
+		}
+	}
+	return names[0]
+}
+
 const leaderPercent = 60
 
 // Heal puts everything back that faults may have left.

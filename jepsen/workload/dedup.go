@@ -312,6 +312,9 @@ func (d *retransmitter) outcome(e *entry, op history.Event, res wire.PublishResu
 			e.mu.Unlock()
 		}
 		op.Err = res.Status.String()
+		if !own {
+			op.Err = "another body: " + op.Err
+		}
 		d.w.Count.Refused.Add(1)
 		d.w.H.Complete(op, history.Fail)
 	}
