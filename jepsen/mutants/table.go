@@ -125,7 +125,7 @@ func All() []Mutant {
 			Workload: "queue", Faults: []string{"restart-all", "kill"},
 			Edits: []Edit{{"fsm/rows.go",
 				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &c.slots[i]\n",
-				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &slot{state: LeaseAcked}\n"}},
+				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &slot{state: LeaseAcked}\n		_ = i\n"}},
 		},
 		{
 			Name: "resume-without-list", Breaks: "a consumer that resumes is sent what it does not list, and nothing else",
