@@ -36,6 +36,7 @@ func deaf(t *testing.T, n *clustertest.Node) *net.TCPConn {
 // TestSlow_ClientThatAsksAndNeverReads_IsCutOff: its answers pile up to a limit
 // in bytes or requests; then it is cut off, and nobody else notices.
 func TestSlow_ClientThatAsksAndNeverReads_IsCutOff(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t, 1)
 	leader, r, _ := ready(t, c, "orders")
 	for i := range 200 { // makes the answer long
@@ -61,7 +62,9 @@ func TestSlow_ClientThatAsksAndNeverReads_IsCutOff(t *testing.T) {
 		t.Fatalf("it was not cut off within %v", clustertest.Bound)
 	}
 	t.Logf("cut off: %v; heap %d MiB before, %d at the peak", err, before.HeapInuse>>20, peak.HeapInuse>>20)
-	if peak.HeapInuse > before.HeapInuse+256<<20 {
+	// Far above the limit of what waits for a connection, since others run beside
+	// this test.
+	if peak.HeapInuse > before.HeapInuse+512<<20 {
 		t.Errorf("heap %d before, %d at the peak", before.HeapInuse, peak.HeapInuse)
 	}
 	stillServes(t, c)
