@@ -70,8 +70,8 @@ func Start(t testing.TB, n int) *Cluster {
 			// changes without a cause is not what a test is about.
 			HeartbeatTimeout: time.Second, ElectionTimeout: time.Second, LeaderLeaseTimeout: time.Second,
 			Dial:   c.cuts.dialer(address),
-			Logger: log, RaftLogger: log,
-			Fatal: func(err error) { t.Errorf("onceqtest: node %s died: %v", name, err) },
+			Logger: log,
+			Fatal:  func(err error) { t.Errorf("onceqtest: node %s died: %v", name, err) },
 		}})
 	}
 	for i, node := range c.nodes {
