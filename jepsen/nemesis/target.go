@@ -24,6 +24,8 @@ type Target struct {
 	// Transfer hands leadership to a node.
 	Transfer func(ctx context.Context, node string) error
 	Report   func(format string, args ...any)
+
+	heal func() // in place of Heal, for tests
 }
 
 // one draws a node: more often the leader, whose loss costs most.
@@ -51,6 +53,10 @@ const leaderPercent = 60
 
 // Heal puts everything back that faults may have left.
 func (t *Target) Heal() {
+	if t.heal != nil {
+		t.heal()
+		return
+	}
 	t.Net.Heal()
 	for _, n := range t.Cluster.Names() {
 		switch s, _ := t.Cluster.State(n); s {
