@@ -239,9 +239,15 @@ func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	for _, d := range ways {
 		t.Net.Hold(node, d, true)
 	}
-	wait(ctx, between(r, 500*time.Millisecond, 5*time.Second))
+	d := between(r, 500*time.Millisecond, 5*time.Second)
+	late := r.IntN(3) == 0
+	if late {
+		// Until clients have given up and gone elsewhere: then what they sent arrives.
+		d += 9 * time.Second
+	}
+	wait(ctx, d)
 	n := 0
-	if r.IntN(2) == 0 {
+	if !late && r.IntN(2) == 0 {
 		n = t.Net.Cut(node, "") // what was held is lost
 	}
 	for _, d := range ways {
