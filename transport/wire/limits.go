@@ -58,4 +58,5 @@ const (
 	DeliveriesMax       = 65_536  // in a Deliver
 	QueuesMax           = 262_144 // in QueuesReply
 	NodesMax            = 1024    // in Topology and Members
+	DigestsMax          = 64      // in NodeStatus
 )
