@@ -83,20 +83,11 @@ func All() []Mutant {
 				"	case p.sequence >= s.floor && p.sequence-s.floor"}},
 		},
 		{
-			Name: "unknown-is-stored", Breaks: "an entry whose fate is unknown is answered as unknown",
-			Workload: "queue", Faults: []string{"pause-kill", "transfer", "pause"},
+			Name: "unknown-is-refused", Breaks: "an entry whose fate is unknown is answered as unknown",
+			Workload: "dedup", Faults: []string{"pause", "transfer"},
 			Edits: []Edit{{"cluster/proposer.go",
-				"	for _, w := range pr.entry.waiters {\n		w.done(outcome{Err: refused})\n	}\n}\n\n// applied answers",
-				`	for _, w := range pr.entry.waiters {
-		if refused.Code == wire.CodeOutcomeUnknown && w.kind == fsm.KindSettle {
-			w.done(outcome{Result: &fsm.Result{Kind: w.kind, Status: fsm.StatusOK}, Effects: &fsm.Effects{}})
-			continue
-		}
-		w.done(outcome{Err: refused})
-	}
-}
-
-// applied answers`}},
+				"		if p.cfg.classify(err) == raftlog.OutcomeNothingAppended {\n",
+				"		if p.cfg.classify(err) == raftlog.OutcomeNothingAppended || true {\n"}},
 		},
 		{
 			Name: "no-grace", Breaks: "a consumer whose connection ended keeps its leases for the grace time",
@@ -140,6 +131,27 @@ func All() []Mutant {
 			Edits: []Edit{{"fsm/lease.go",
 				"			m.release(c, s, LeaseExpired, 0)\n",
 				"			s.state = LeaseExpired\n			c.held--\n			m.leases--\n			c.queue.counts.Leased--\n			c.queue.counts.Acked++\n"}},
+		},
+		{
+			Name: "client-lost-is-unsent", Breaks: "a copy that may have arrived is not called unsent",
+			Workload: "queue", Faults: []string{"lost-reply", "cut"},
+			Edits: []Edit{{"client/frame.go",
+				"	case errors.Is(err, errUnsent):\n",
+				"	case errors.Is(err, errUnsent), errors.Is(err, errLost):\n"}},
+		},
+		{
+			Name: "client-retries-anew", Breaks: "a retry keeps its sequence",
+			Workload: "queue", Faults: []string{"lost-reply", "cut"},
+			Edits: []Edit{{"client/frame.go",
+				"		f.inFlight, f.written, f.unknown = false, true, true\n",
+				"		f.inFlight, f.written, f.unknown = false, true, true\n		f.sequence = fr.p.next\n		fr.p.next++\n"}},
+		},
+		{
+			Name: "client-forgets-order", Breaks: "a publish names the one before it that has no outcome",
+			Workload: "queue", Faults: []string{"transfer", "kill", "stop"},
+			Edits: []Edit{{"client/frame.go",
+				"			after = f.prev.sequence\n",
+				"			after = 0 * f.prev.sequence\n"}},
 		},
 	}
 }
