@@ -116,7 +116,7 @@ func pause(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) 
 	}
 	silent := !t.Answers(ctx, node)
 	d := between(r, 0, 6*time.Second)
-	if r.IntN(4) == 0 {
+	if r.IntN(3) == 0 {
 		d += 8 * time.Second // longer than a client waits for a silent node
 	}
 	wait(ctx, d)
