@@ -25,7 +25,7 @@ type peers struct {
 	mu     sync.Mutex // guards what follows
 	conns  map[line]*raw.Conn
 	calls  map[line]time.Time // when a line is or was dialled last
-	leader string // address, as heard last
+	leader string             // address, as heard last
 	term   uint64
 	closed bool
 }
