@@ -28,6 +28,7 @@ func All() []Fault {
 		{"restart-all", "kill -9 of all nodes at once, and restart in any order", restartAll},
 		{"stop", "a node ends in order (SIGTERM), and restart", stop},
 		{"pause", "a node, mostly the leader, stands still (SIGSTOP) and goes on", pause},
+		{"pause-long", "the leader stands still for longer than anybody waits, and goes on", pauseLong},
 		{"pause-all", "all nodes stand still and go on", pauseAll},
 		{"pause-kill", "all followers stand still, the leader is killed with what only it has, the followers go on", pauseKill},
 		{"transfer", "leadership is handed over", transfer},
@@ -110,21 +111,33 @@ func stop(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 }
 
 func pause(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	node := t.one(r)
+	return t.pauseFor(ctx, t.one(r), between(r, 0, 6*time.Second))
+}
+
+// pauseLong is longer than anybody waits for a node that says nothing.
+func pauseLong(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.Leader()
+	if node == "" {
+		return "", false, "nobody leads"
+	}
+	return t.pauseFor(ctx, node, between(r, 11*time.Second, 15*time.Second))
+}
+
+func (t *Target) pauseFor(ctx context.Context, node string, d time.Duration) (string, bool, string) {
 	if err := t.Cluster.Pause(node); err != nil {
 		return node, false, err.Error()
 	}
+	wait(ctx, settle) // what it was about to answer
 	silent := !t.Answers(ctx, node)
-	d := between(r, 0, 6*time.Second)
-	if r.IntN(3) == 0 {
-		d += 8 * time.Second // longer than a client waits for a silent node
-	}
 	wait(ctx, d)
 	if s, _ := t.Cluster.State(node); s == proc.Paused {
 		t.try(t.Cluster.Resume(node))
 	}
-	return node, silent, "it did not answer"
+	return node, silent, map[bool]string{true: "it did not answer", false: "it answered"}[silent]
 }
+
+// settle is how long a signal may take to have its effect.
+const settle = 50 * time.Millisecond
 
 func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	names := t.Cluster.Names()
@@ -134,6 +147,7 @@ func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 			paused = append(paused, n)
 		}
 	}
+	wait(ctx, settle)
 	silent := len(paused) > 0 && !t.Answers(ctx, paused[r.IntN(len(paused))])
 	wait(ctx, between(r, time.Second, 6*time.Second))
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
