@@ -38,7 +38,6 @@ type Node struct {
 	Address string
 	Dir     string
 	config  cluster.Config
-	started bool
 }
 
 // Option changes the configuration of every node.
