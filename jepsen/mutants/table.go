@@ -119,11 +119,11 @@ func All() []Mutant {
 				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &slot{state: LeaseAcked}\n		_ = i\n"}},
 		},
 		{
-			Name: "resume-without-list", Breaks: "a consumer that resumes is sent what it does not list, and nothing else",
-			Workload: "queue", Faults: []string{"cut", "kill"},
-			Edits: []Edit{{"fsm/consumer.go",
-				"s.state == LeaseHeld && !listed[number] {",
-				"s.state == LeaseHeld {"}},
+			Name: "ack-always-ok", Breaks: "an ack is answered with what became of the delivery",
+			Workload: "lease", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/lease.go",
+				"			dst = appendState(dst, number, c.state(number))\n",
+				"			if it.verb == verbAck && c.slot(number) != nil {\n				dst = appendState(dst, number, LeaseAcked)\n				continue\n			}\n			dst = appendState(dst, number, c.state(number))\n"}},
 		},
 		{
 			Name: "lease-expiry-forgets", Breaks: "a message whose lease ran out goes back to its queue",
