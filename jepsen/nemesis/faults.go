@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"onceq/jepsen/history"
 	"onceq/jepsen/proc"
 	"onceq/transport/wire"
 )
@@ -149,7 +150,11 @@ func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 	}
 	wait(ctx, settle)
 	silent := len(paused) > 0 && !t.Answers(ctx, paused[r.IntN(len(paused))])
+	frozen := t.H.Invoke(history.Event{Proc: "nemesis", F: history.Frozen})
 	wait(ctx, between(r, time.Second, 6*time.Second))
+	if len(paused) == len(names) {
+		t.H.Complete(frozen, history.OK)
+	}
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for _, n := range names {
 		if s, _ := t.Cluster.State(n); s == proc.Paused {
