@@ -21,6 +21,7 @@ const (
 	Extend  = "extend"
 	Nothing = "nothing" // completes a try that proved to have done nothing; Text is what it was
 	Seal    = "seal"    // ok: Text is stored, sealed or below floor
+	Attach  = "attach"  // a consumer asks to be attached; Text is the answer
 	Leave   = "leave"   // a consumer ends in order
 	Die     = "die"     // a consumer was ended without a word
 	// Silent is a stretch of time in which a consumer cannot have heard from the

@@ -37,7 +37,7 @@ func node(t *testing.T, serve func(nc net.Conn, frames *wire.FrameReader)) Diale
 			return
 		}
 		w := pack.NewWriter(nil)
-		wire.Welcome{Version: wire.Version, Node: "n1", Topology: wire.Topology{
+		wire.Welcome{Version: wire.Version, Cluster: "x", Node: "n1", Topology: wire.Topology{
 			Leader: "n2", Nodes: []wire.NodeAddress{{Name: "n1", Address: "a:1"}, {Name: "n2", Address: "a:2"}},
 		}}.Append(w)
 		reply(t, far, f, wire.OpHello, w.Bytes())
