@@ -59,6 +59,7 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	g.snaps.start(r)
 	running.Store(r)
 	book.SetFallback(g.configuredAddress)
+	n.streams.SetAllow(func(id raft.ServerID) error { return allow(r, id) })
 	n.streams.SetOnJoin(func(ctx context.Context, req member.JoinRequest) (member.JoinAnswer, error) {
 		return g.onJoin(ctx, req)
 	})
@@ -172,6 +173,7 @@ func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Conf
 			}
 			return 0
 		},
+		Allow:  func(id raft.ServerID) error { return allow(running.Load(), id) },
 		Logger: n.log,
 	})
 }
