@@ -11,7 +11,8 @@ import (
 
 const (
 	queueLease = 30 * time.Second
-	smallRate  = 30 // a second, a little more than is consumed
+	smallRate  = 100 // a second, more than is consumed
+	smallBurst = 400
 )
 
 // queue is the plain life of a queue: what is confirmed is delivered, and nothing
@@ -44,9 +45,9 @@ func startQueue(ctx context.Context, w *World) *Traffic {
 		}
 		t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })
 	}
-	// A pipelined producer on a queue that is often full: what was refused must not
-	// be overtaken by what came after it.
-	p := &producer{w: w, queue: "small", rate: smallRate, pipelined: true}
+	// Bursts of more than one frame onto a queue that is often full: what was refused
+	// must not be overtaken by what came after it.
+	p := &producer{w: w, queue: "small", rate: smallRate, pipelined: true, burst: smallBurst}
 	t.producers.Go(func() { p.run(producing, "o1") })
 	slow := &consumer{w: w, queue: "small", lease: queueLease, prefetch: smallLength / 2, slow: 100, stays: true}
 	t.consumers.Go(func() { slow.run(consuming, "s1") })
