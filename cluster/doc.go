@@ -63,7 +63,9 @@
 //	mux.Serve, server.Serve   accept; each connection has a reader, which calls the
 //	                      handler and must not wait, and a writer
 //	streams, gossip       package member
-//	log watchdog          package raftlog
+//	log watchdog, high-water writer   package raftlog
+//	body writer           package fsm/storage, with bodies on disk: the only one that
+//	                      takes bodies out of memory and carries deletes to disk
 //
 // Short-lived: the proposal of the term entry, requests that change the
 // membership (at most membershipRequestsMax). Whoever starts one is a method of

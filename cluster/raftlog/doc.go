@@ -17,12 +17,16 @@
 //   - The first storage error is the last (store.go): raft-wal is wedged after it and boltdb "succeeds" on the retry after a failed
 //     fsync, which is worse. So is an operation that does not end (watchdog.go): a leader whose disk hangs keeps its heartbeats.
 //   - A vote in one transaction, with a checksum (stable.go).
+//   - A high-water file (highwater.go): where log and snapshot ended when this node last acknowledged something. A log that lost its
+//     end reads like a log that never was longer; with the file such a node is refused instead of voting with less than it promised.
+//   - Files beside a snapshot's stream (annex.go), so that bodies can be linked and not copied.
 //   - Snapshots that are read back before raft truncates the log (snapshots.go), and never an older one over a newer.
 //
 // What callers owe it: shut raft down before Close; mount Guard under raft; check proposals with CheckEntry, so that nobody meets
 // the limit in StoreLogs; end the process in Options.Fatal.
 //
-// Goroutines: one watchdog a Store, ended by Close; one forwarder a Guard, ended by the transport's Close, which raft calls. All of
+// Goroutines: one watchdog and one writer of the high-water file a Store, ended by Close; one sender for each snapshot with files
+// that is read to its end, ended by the reader's Close; one forwarder a Guard, ended by the transport's Close, which raft calls. All of
 // it works on in-memory stores in virtual time (testing/synctest).
 //
 // Trade-offs. The checksum is computed up to four times for an entry on a follower (Guard, StoreLogs, GetLog, Apply). CRC32C runs at

@@ -1,8 +1,9 @@
 // Package storage keeps message bodies for the queue machine.
 //
-// Memory holds all of them in memory; it is what a node runs with today, so a
-// backlog must fit there. The machine writes and deletes from the goroutine that
-// applies; Get is for the senders of deliveries, beside it.
+// Memory holds all of them in memory, where a backlog must fit; it is what a node
+// runs with unless told otherwise. Pebble holds young ones in memory and the
+// others on disk. The machine writes and deletes from the goroutine that applies;
+// Get is for the senders of deliveries, beside it.
 package storage
 
 import (
