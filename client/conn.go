@@ -17,8 +17,12 @@ import (
 )
 
 const (
-	pingInterval    = 2 * time.Second
-	silentTicksMax  = 4 // so many intervals without a byte, and the connection is given up
+	// A node can stop without a word: its process frozen, its machine gone. It must
+	// be given up, and the next leader found, well within the grace that the
+	// cluster gives consumers after a change of leader, or they lose their leases
+	// although they live.
+	pingInterval    = time.Second
+	silentTicksMax  = 3 // so many intervals without a byte, and the connection is given up
 	requestsMax     = 4096
 	readBufferBytes = 64 << 10
 	keepBufferBytes = 1 << 20 // a larger write buffer is given back to the collector

@@ -9,42 +9,80 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"onceq/transport/wire"
 )
+
+// dialStagger is how long a node may take to answer before the next one is
+// tried beside it: one that hangs must not hold up the way to the others.
+const dialStagger = 250 * time.Millisecond
 
 // round tries every known address once, the leader's first. It returns a
 // connection to the leader, or one to a node that does not lead, or why no node
 // could be reached.
 func (c *Client) round(ctx context.Context, hint string) (leader, other *conn, err error) {
+	type answer struct {
+		address string
+		conn    *conn
+		err     error
+	}
 	var reasons []string
 	var codes []wire.Code
 	tried := map[string]bool{}
-	for {
+	answers := make(chan answer)
+	asking := 0
+	dials, stop := context.WithCancel(ctx)
+	defer func() {
+		stop()
+		for ; asking > 0; asking-- {
+			if a := <-answers; a.conn != nil {
+				a.conn.close()
+			}
+		}
+	}()
+	ask := func() bool {
 		address := c.nextAddress(hint, tried)
 		if address == "" || ctx.Err() != nil {
-			break
+			return false
 		}
 		tried[address] = true
-		cn, err := c.connect(ctx, address)
-		if err != nil {
-			reasons = append(reasons, fmt.Sprintf("%s: %v", address, plain(err)))
-			if e := (*Error)(nil); errors.As(err, &e) {
-				codes = append(codes, e.Code)
-			}
+		asking++
+		go func() {
+			cn, err := c.connect(dials, address)
+			answers <- answer{address, cn, err}
+		}()
+		return true
+	}
+	stagger := time.NewTimer(dialStagger)
+	defer stagger.Stop()
+	for asking > 0 || ask() {
+		stagger.Reset(dialStagger)
+		select {
+		case <-stagger.C:
+			ask()
 			continue
-		}
-		if leads, term := c.topo.leads(cn.welcome.Node); leads {
-			cn.term = term
+		case a := <-answers:
+			asking--
+			if a.err != nil {
+				reasons = append(reasons, fmt.Sprintf("%s: %v", a.address, plain(a.err)))
+				if e := (*Error)(nil); errors.As(a.err, &e) {
+					codes = append(codes, e.Code)
+				}
+				continue
+			}
+			if leads, term := c.topo.leads(a.conn.welcome.Node); leads {
+				a.conn.term = term
+				if other != nil {
+					other.close()
+				}
+				return a.conn, nil, nil
+			}
 			if other != nil {
 				other.close()
 			}
-			return cn, nil, nil
+			other = a.conn
 		}
-		if other != nil {
-			other.close()
-		}
-		other = cn
 	}
 	if other != nil {
 		return nil, other, nil

@@ -39,6 +39,7 @@ type fakeNode struct {
 	auto     map[wire.Op]func(r *fakeRequest)
 	hellos   []wire.Hello
 	deaf     bool // reads nothing after the handshake
+	frozen   bool // takes connections, as the kernel does for a stopped process, and says nothing
 }
 
 type fakeConn struct {
@@ -93,6 +94,9 @@ func (n *fakeNet) dial(ctx context.Context, network, address string) (net.Conn, 
 	a, b := net.Pipe()
 	c := &fakeConn{node: node, nc: b, out: make(chan []byte, 10_000), end: make(chan struct{})}
 	node.conns[c] = true
+	if node.frozen {
+		return a, nil
+	}
 	n.wg.Go(c.read)
 	n.wg.Go(c.write)
 	return a, nil
@@ -127,6 +131,14 @@ func (node *fakeNode) cut() {
 	for c := range node.conns {
 		c.cut()
 	}
+}
+
+// freeze stops the node without a word.
+func (node *fakeNode) freeze() {
+	node.net.mu.Lock()
+	defer node.net.mu.Unlock()
+	node.frozen = true
+	delete(node.auto, wire.OpPing)
 }
 
 func (node *fakeNode) setDown(err error) {

@@ -410,14 +410,18 @@ func TestPublishAsync_ContextEnds_EndsAllItsPublishes(t *testing.T) {
 		r := n1.expect(wire.OpPublish)
 		waiting := p.PublishAsync(ctx, body("waiting"))
 		other := p.PublishAsync(t.Context(), body("other"))
+		// The seal leaves before or after what comes next, or not at all.
+		n1.net.mu.Lock()
+		n1.auto[wire.OpSeal] = func(r *fakeRequest) {
+			r.reply(wire.SealReply{Status: wire.StatusOK, Outcomes: []wire.PublishResult{{Sequence: 1, Status: wire.StatusOK, Queue: 7, Count: 1}}})
+		}
+		n1.net.mu.Unlock()
 		cancel()
 		refusedWith(t, sent, ErrOutcomeUnknown)
 		if err := refusedWith(t, waiting, context.Canceled); errors.Is(err, ErrOutcomeUnknown) {
 			t.Fatalf("never sent: %v", err)
 		}
-		r.results(wire.StatusOK) // the answer comes before the seal's
-		seal := n1.expect(wire.OpSeal)
-		seal.reply(wire.SealReply{Status: wire.StatusOK, Outcomes: []wire.PublishResult{{Sequence: 1, Status: wire.StatusOK, Queue: 7, Count: 1}}})
+		r.results(wire.StatusOK) // before the seal's answer
 		next := n1.expect(wire.OpPublish)
 		if fr := next.publish(); len(fr.Publishes) != 1 || fr.Publishes[0].Sequence != 2 || fr.Floor != 2 {
 			t.Fatalf("frame %+v", fr)
