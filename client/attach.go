@@ -61,6 +61,9 @@ func (s *consumer) attach() {
 		}
 		s.attaching = false
 		s.attachAnswer(cn, asked, at, op, payload, err)
+		if s.attached {
+			s.heard(l, request.Done)
+		}
 	})
 	if err != nil {
 		// The connection has ended and up comes with another, or it has too many

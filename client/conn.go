@@ -55,6 +55,7 @@ type conn struct {
 	nc      net.Conn
 	address string
 	welcome wire.Welcome
+	term    uint64 // in which its node leads, when a link has it
 	frames  *wire.FrameReader
 	onPush  func(c *conn, op wire.Op, payload []byte)
 	started time.Time
@@ -179,7 +180,9 @@ func (c *conn) publish(bytes int, fill func(w *pack.Writer), reply replyFunc, ro
 
 func (c *conn) sendLocked(op wire.Op, fill func(w *pack.Writer), reply replyFunc, publish int) error {
 	if c.err != nil {
-		return c.err
+		// Only in words: why the server closed the connection says nothing of this
+		// request, and must not be taken for the answer to it.
+		return fmt.Errorf("%w: %v", errUnsent, c.err)
 	}
 	if len(c.requests) >= requestsMax {
 		return errBusy

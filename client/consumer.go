@@ -72,6 +72,8 @@ type life struct {
 	open        map[uint64]*Delivery // without a definite answer
 	low         uint64               // no number below is in open
 	next        uint64               // the next number expected
+	told        uint64               // the done that the machine has heard
+	telling     bool
 	over        bool
 }
 
@@ -188,6 +190,7 @@ func (s *consumer) loop(ctx context.Context) error {
 			armed, s.retrying = false, false
 			s.attach()
 			s.pumpSettles()
+			s.tellDone()
 			s.mu.Unlock()
 		case <-ctxDone:
 			ctxDone = nil
@@ -278,7 +281,7 @@ func (s *consumer) end() {
 // newLife begins another identity.
 func (s *consumer) newLife() {
 	s.forget()
-	l := &life{open: map[uint64]*Delivery{}, low: 1, next: 1}
+	l := &life{open: map[uint64]*Delivery{}, low: 1, next: 1, told: 1}
 	_, _ = rand.Read(l.id[:]) // never fails
 	l.incarnation, l.group = s.c.topo.identity()
 	s.life, s.attached, s.attaching = l, false, false
@@ -374,6 +377,7 @@ func (s *consumer) deliver(cn *conn, m wire.Deliver, frameBytes int) {
 		s.ready = append(s.ready, d)
 		added++
 	}
+	s.tellDone()
 	s.wakeWorkers(added)
 }
 
@@ -407,6 +411,7 @@ func (s *consumer) lost(m wire.Lost) {
 			}
 		}
 	}
+	s.tellDone()
 	s.kick()
 }
 

@@ -696,3 +696,20 @@ func TestConsume_Concurrency_RunsSoManyAtOnce(t *testing.T) {
 		e.left(n1)
 	})
 }
+
+// A node that lost the lead and has it again has detached every consumer; the
+// connection looks as good as ever.
+func TestConsume_SameLeaderInANewTerm_AttachesAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		first := attached(n1.expect(wire.OpAttach), 1)
+		n.lead(2, "n1", true)
+		second := attached(n1.expect(wire.OpAttach), 1)
+		if second.Consumer != first.Consumer || second.N != 2 {
+			t.Fatalf("attach %+v", second)
+		}
+		e.cancel()
+		e.left(n1)
+	})
+}

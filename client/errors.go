@@ -62,6 +62,8 @@ var (
 	ErrFenced error = newError(wire.CodeFenced, "fenced")
 	// ErrQueueFull: not stored, the queue has reached its length.
 	ErrQueueFull error = newError(wire.CodeQueueFull, "queue full")
+	// ErrDiskFull: not stored, the disk of a node that votes is almost full.
+	ErrDiskFull error = newError(wire.CodeDiskFull, "disk almost full")
 	// ErrTooLarge: not stored, a limit of sizes is passed.
 	ErrTooLarge error = newError(wire.CodeTooLarge, "too large")
 	// ErrNoQueue: there is no queue of that name.
@@ -131,7 +133,7 @@ func (e *OutcomeUnknownError) Unwrap() error { return e.Cause }
 func retriable(code wire.Code) bool {
 	switch code {
 	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded, wire.CodeShuttingDown,
-		wire.CodeQueueFull, wire.CodeOutcomeCap, wire.CodeSessionCap, wire.CodeConsumerCap, wire.CodeOutOfOrder, wire.CodeWindowFull:
+		wire.CodeQueueFull, wire.CodeDiskFull, wire.CodeOutcomeCap, wire.CodeSessionCap, wire.CodeConsumerCap, wire.CodeOutOfOrder, wire.CodeWindowFull:
 		return true
 	}
 	return false

@@ -96,9 +96,14 @@ func (l *link) run(ctx context.Context, first *conn) {
 // there is somewhere else to go; hint is where.
 func (l *link) watch(ctx context.Context, cn *conn) (why error, hint string, moved bool) {
 	for {
-		leads, changed := l.c.topo.leads(cn.welcome.Node)
-		if !leads {
+		changed := l.c.topo.news()
+		switch leads, term := l.c.topo.leads(cn.welcome.Node); {
+		case !leads:
 			return newError(wire.CodeNotLeader, "node %s does not lead any more", cn.welcome.Node), "", true
+		case term != cn.term:
+			// It lost the lead and has it again. In between it gave up what it knew of
+			// its clients, and every consumer is detached.
+			return newError(wire.CodeNotLeader, "node %s leads anew", cn.welcome.Node), "", true
 		}
 		select {
 		case <-changed:
@@ -210,7 +215,7 @@ func (l *link) wait(ctx context.Context, other *conn, d time.Duration) bool {
 	defer t.Stop()
 	var changed <-chan struct{}
 	if other != nil {
-		_, changed = l.c.topo.leads("")
+		changed = l.c.topo.news()
 	}
 	select {
 	case <-t.C:
@@ -318,7 +323,8 @@ func (c *Client) round(ctx context.Context, hint string) (leader, other *conn, e
 			}
 			continue
 		}
-		if leads, _ := c.topo.leads(cn.welcome.Node); leads {
+		if leads, term := c.topo.leads(cn.welcome.Node); leads {
+			cn.term = term
 			if other != nil {
 				other.close()
 			}

@@ -105,8 +105,9 @@ func (p *Producer) sendFrame() bool {
 		return false
 	}
 	fr := &frame{p: p, session: p.session, futures: append(make([]*Future, 0, len(batch)), batch...)}
+	err := p.conn.publish(size, fr.append, fr.answer, p.room)
 	tooLarge := (*Error)(nil)
-	switch err := p.conn.publish(size, fr.append, fr.answer, p.room); {
+	switch {
 	case err == nil:
 	case errors.Is(err, errWindow):
 		p.waitingRoom = true
@@ -394,9 +395,10 @@ func (p *Producer) refuse(f *Future, err *Error) {
 }
 
 // refused ends f with err if that is definite. If another copy may be on its way
-// it is sealed first: then it is stored, or err is true.
+// it is sealed first: then it is stored, or err is true. One that was reported as
+// unknown waits for its seal too: its caller may ask, and only a seal says never.
 func (p *Producer) refused(f *Future, err error) {
-	if f.definite() {
+	if f.definite() && !f.reported {
 		p.finish(f, Receipt{}, err)
 		return
 	}

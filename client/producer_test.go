@@ -216,3 +216,44 @@ func TestPublish_UnknownCopyThenQueueFull_IsNotFailedBeforeItsSeal(t *testing.T)
 		})
 	}
 }
+
+// The reason that a server gives when it closes a connection is no answer to what
+// is in flight or waiting.
+func TestPublish_ServerShutsDownInOrder_IsSentAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		p := producer(t, c)
+		a := p.PublishAsync(t.Context(), body("a"))
+		r := n1.expect(wire.OpPublish)
+		b := p.PublishAsync(t.Context(), body("b"))
+		n.lead(2, "n2", false)
+		r.conn.frame(wire.OpError, true, 0, wire.NewErrorReply(wire.CodeShuttingDown, "going"))
+		r = n.order[1].expect(wire.OpPublish)
+		if fr := r.publish(); len(fr.Publishes) != 2 || fr.Publishes[0].Sequence != 1 {
+			t.Fatalf("frame %+v", fr)
+		}
+		r.results(wire.StatusOK)
+		published(t, a)
+		published(t, b)
+	}, "n1", "n2")
+}
+
+// Between the moment a connection has ended and the moment its producer hears of
+// it, a publish may still be handed to it.
+func TestConn_ClosedWithAReason_TakesNoRequestAndBlamesNone(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		cn, err := c.produce.ready(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cn.fail(newError(wire.CodeShuttingDown, "going"))
+		err = cn.publish(10, nil, nil, nil)
+		if e := (*Error)(nil); !errors.Is(err, errUnsent) || errors.As(err, &e) {
+			t.Fatalf("publish: %v", err)
+		}
+		_, err = cn.call(t.Context(), wire.OpQueueList, nil)
+		if e := (*Error)(nil); !errors.Is(err, errUnsent) || errors.As(err, &e) {
+			t.Fatalf("call: %v", err)
+		}
+	})
+}

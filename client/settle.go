@@ -74,6 +74,9 @@ func (s *consumer) sendSettle(batch []*Delivery) bool {
 			d.unsure = d.unsure || errors.Is(err, errLost)
 		}
 		states, err := s.settleAnswer(l, cn, op, payload, err)
+		if err == nil {
+			s.heard(l, request.Done)
+		}
 		switch {
 		case s.life != l:
 			// It was given up: every delivery has its answer.
@@ -83,6 +86,7 @@ func (s *consumer) sendSettle(batch []*Delivery) bool {
 			s.settledBatch(batch, states)
 		}
 		s.pumpSettles()
+		s.tellDone()
 		if s.stopping {
 			s.kick()
 		}
@@ -99,6 +103,40 @@ func (s *consumer) sendSettle(batch []*Delivery) bool {
 	}
 	s.settling++
 	return true
+}
+
+// heard notes what the machine has been told of done.
+func (s *consumer) heard(l *life, done uint64) { l.told = max(l.told, done) }
+
+// tellDone tells the machine by itself that deliveries have their answer, when it
+// holds back further ones until it hears of that, and nothing else is about to
+// say so. A settle carries the done of before its own answer: after the last one
+// the machine may know of twice the credit of outcomes that nobody waits for any
+// more, and give nothing out for ever.
+func (s *consumer) tellDone() {
+	l := s.life
+	held := l.next-l.told >= 2*uint64(s.o.prefetch) && len(l.open) < s.o.prefetch
+	if s.conn == nil || !s.attached || s.retrying || s.settling > 0 || len(s.toSettle) > 0 || l.telling || !held || l.done() == l.told {
+		return
+	}
+	cn := s.conn
+	request := s.settleRequest(nil)
+	err := cn.send(wire.OpSettle, func(w *pack.Writer) { request.Append(w) }, func(op wire.Op, payload []byte, err error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		l.telling = false
+		switch _, err := s.settleAnswer(l, cn, op, payload, err); {
+		case err == nil:
+			s.heard(l, request.Done)
+			s.tellDone()
+		case s.conn == cn && s.life == l:
+			s.later()
+		}
+	})
+	l.telling = err == nil
+	if err != nil {
+		s.later()
+	}
 }
 
 func (s *consumer) settleRequest(items []wire.SettleItem) wire.Settle {
@@ -200,6 +238,7 @@ func (s *consumer) extendHeld() {
 		defer s.mu.Unlock()
 		s.extending = false
 		if states, err := s.settleAnswer(l, cn, op, payload, err); err == nil && s.life == l {
+			s.heard(l, request.Done)
 			s.extended(states, asked, now)
 		}
 	})

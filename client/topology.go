@@ -71,12 +71,18 @@ func (t *topology) learn(n wire.Topology, node string) {
 	t.changed = make(chan struct{})
 }
 
-// leads says whether node leads as far as is known, and gives a channel that is
-// closed when more is known.
-func (t *topology) leads(node string) (bool, <-chan struct{}) {
+// leads says whether node leads as far as is known, and since which term.
+func (t *topology) leads(node string) (bool, uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.newest.Leader == node && node != "", t.changed
+	return t.newest.Leader == node && node != "", t.newest.Term
+}
+
+// news is closed when more is known than at the call.
+func (t *topology) news() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
 }
 
 // leader is the leader's address, "" when it is not known.

@@ -30,6 +30,10 @@ func (n *Node) run(g *group) {
 		g.raft.DeregisterObserver(observer)
 	})
 	n.wg.Go(func() { g.cureInstalls(n.end) })
+	if g.disk != nil {
+		n.wg.Go(func() { g.disk.run(n.end, n.fatal) })
+		n.wg.Go(func() { g.scrub(n.ctx, n.store) })
+	}
 }
 
 // spawn runs a request that changes the membership; false when there are too
@@ -190,6 +194,9 @@ func (n *Node) Status() wire.NodeStatus {
 	s.Sessions, s.Consumers, s.Messages = counts.Sessions, counts.Consumers, counts.Messages
 	s.Serving = g.lead.serving()
 	s.Role = g.role()
+	if d := g.disk; d != nil {
+		s.Disk, s.DiskFree, s.DiskTotal = diskLevel(d.own.Load()).String(), d.free.Load(), d.total.Load()
+	}
 	return s
 }
 

@@ -82,6 +82,15 @@ type Config struct {
 	SnapshotInterval  time.Duration
 	TrailingLogs      uint64
 
+	// DiskReserve is the free space, in bytes, below which publishes are
+	// refused; below half of it everything is but what makes room. Four segments
+	// of the log and twice the newest snapshot are reserved in any case. Default:
+	// 10 % of the file system.
+	DiskReserve uint64
+	// ScrubEvery is how long after one background reading of the log the next
+	// begins. Default 6 h.
+	ScrubEvery time.Duration
+
 	// Limits of the queue machine; must be the same on every node.
 	Limits fsm.Limits
 
@@ -117,6 +126,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.LeaderLeaseTimeout, c.HeartbeatTimeout)
 	fill(&c.PeerTimeout, 10*time.Second)
 	fill(&c.SnapshotInterval, 30*time.Second)
+	fill(&c.ScrubEvery, 6*time.Hour)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 16_384
 	}

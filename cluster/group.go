@@ -41,8 +41,12 @@ type group struct {
 	lead     *leadership
 	steward  *steward
 	topology *topology
-	progress progress
-	installs chan struct{} // cap 1: a follower was sent the same snapshot again
+	disk     *disk // nil when everything is in memory
+
+	scrubEvery time.Duration
+	scrubbed   atomic.Uint64 // times that the log was read through
+	progress   progress
+	installs   chan struct{} // cap 1: a follower was sent the same snapshot again
 
 	raft  *raft.Raft    // set before the first client is served
 	ended chan struct{} // closed when raft's goroutines have ended

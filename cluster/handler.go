@@ -107,6 +107,10 @@ func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 		c.Error(corr, *refusedByCheck(err))
 		return
 	}
+	if refused := g.disk.refuses(op); refused != nil {
+		c.Error(corr, *refused)
+		return
+	}
 	done := func(o outcome) {
 		if o.Err != nil {
 			c.Error(corr, *o.Err)

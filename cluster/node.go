@@ -148,6 +148,11 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	n.gossip.Store(gossip)
+	if g.disk != nil {
+		if err := g.disk.look(); err != nil {
+			return err
+		}
+	}
 	n.group.Store(g)
 	n.run(g)
 	// From here on the node tells who leads, and can lead.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -75,7 +74,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g := &group{
 		node: n.cfg.Name, id: id.ServerID, incarnation: id.Cluster.Incarnation, limits: n.limits,
 		log: n.log, fatal: n.fatal, mono: n.clock.mono, clock: n.clock, hub: n.hub, ended: n.ended,
-		installs: make(chan struct{}, 1),
+		installs: make(chan struct{}, 1), scrubEvery: n.cfg.ScrubEvery,
 	}
 	g.bodies = n.bodies
 	g.machine = fsm.New(fsm.Config{Group: groupNumber, Limits: n.limits}, g.bodies)
@@ -89,6 +88,9 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.ticker = newTicker(g)
 	g.reads = newReader(g)
 	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
+	if n.cfg.MemoryStores == nil {
+		g.disk = newDisk(n, g)
+	}
 	g.topology = newTopology(g, wire.NodeAddress{Name: n.cfg.Name, Address: n.address}, nodes)
 	g.proposer = newProposer(proposerConfig{
 		clock: n.clock, mono: g.mono, wall: func() int64 { return time.Now().UnixNano() },
@@ -111,15 +113,21 @@ func (n *Node) openStores() (raft.LogStore, raft.SnapshotStore, error) {
 		wrapped, err := n.store.WrapSnapshots(snapshots)
 		return n.store, wrapped, err
 	}
-	dir := filepath.Join(n.cfg.DataDir, "groups", strconv.Itoa(groupNumber))
-	o.Dir = filepath.Join(dir, "log")
+	dir := groupDir(n.cfg.DataDir)
+	o.Dir = filepath.Join(dir, logDir)
+	// A log that is gone is a loss and not a beginning: whoever forgot the log
+	// but knows the id must not vote.
+	o.Owner, o.Known = string(n.identity.ServerID), n.identity.Logged
 	store, err := raftlog.Open(o)
 	if err != nil {
 		return nil, nil, err
 	}
 	n.store = store
 	snapshots, err := store.OpenSnapshots(dir, snapshotsKept)
-	return store, snapshots, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return store, snapshots, n.dir.MarkLogged()
 }
 
 func (n *Node) raftConfig(g *group) *raft.Config {

@@ -47,7 +47,23 @@ func (r *fakeRaft) count() int {
 type proposerTest struct {
 	*proposer
 	raft *fakeRaft
+
+	mu   sync.Mutex // guards outs
 	outs map[string]outcome
+}
+
+// out returns the answer to a command, if there is one.
+func (pt *proposerTest) out(name string) (outcome, bool) {
+	pt.mu.Lock()
+	defer pt.mu.Unlock()
+	o, ok := pt.outs[name]
+	return o, ok
+}
+
+func (pt *proposerTest) answers() int {
+	pt.mu.Lock()
+	defer pt.mu.Unlock()
+	return len(pt.outs)
 }
 
 func newProposerTest(t *testing.T) *proposerTest {
@@ -76,6 +92,8 @@ func newProposerTest(t *testing.T) *proposerTest {
 
 func (pt *proposerTest) ask(t *testing.T, name string, kind fsm.Kind, bytes int) {
 	pt.submit(kind, make([]byte, bytes), func(o outcome) {
+		pt.mu.Lock()
+		defer pt.mu.Unlock()
 		if _, twice := pt.outs[name]; twice {
 			t.Errorf("%s is answered twice", name)
 		}
@@ -118,8 +136,8 @@ func TestProposer_OneAtLowLoadManyAtHigh(t *testing.T) {
 		}
 		pt.commit(publishLaneInFlight, 500)
 		synctest.Wait()
-		if len(pt.outs) != 501 {
-			t.Fatalf("%d answers, want 501", len(pt.outs))
+		if pt.answers() != 501 {
+			t.Fatalf("%d answers, want 501", pt.answers())
 		}
 	})
 }
@@ -132,7 +150,7 @@ func TestProposer_SettlesHaveTheirOwnRoom(t *testing.T) {
 		for i := 0; refused == 0; i++ {
 			name := fmt.Sprint("publish ", i)
 			pt.ask(t, name, fsm.KindPublish, 1<<20)
-			if o, answered := pt.outs[name]; answered {
+			if o, answered := pt.out(name); answered {
 				if o.Err == nil || o.Err.Code != wire.CodeOverloaded || !o.Err.Retriable {
 					t.Fatalf("refused with %+v", o.Err)
 				}
@@ -151,7 +169,7 @@ func TestProposer_SettlesHaveTheirOwnRoom(t *testing.T) {
 		}
 		pt.commit(before, 1)
 		synctest.Wait()
-		if o := pt.outs["ack"]; o.Err != nil || o.Result == nil {
+		if o, _ := pt.out("ack"); o.Err != nil || o.Result == nil {
 			t.Fatalf("ack: %+v", o)
 		}
 	})
@@ -177,7 +195,7 @@ func TestProposer_WhatRaftsErrorsProve(t *testing.T) {
 			synctest.Wait()
 			pt.raft.futures[0].err <- tc.err
 			synctest.Wait()
-			if o := pt.outs["it"]; o.Err == nil || o.Err.Code != tc.want {
+			if o, _ := pt.out("it"); o.Err == nil || o.Err.Code != tc.want {
 				t.Errorf("%v: answered %+v, want %v", tc.err, o, tc.want)
 			}
 			// The entry may still be applied later; nobody waits for it.
@@ -190,13 +208,13 @@ func TestProposer_NothingIsProposedBeforeTheNodeServes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pt := newProposerTest(t)
 		pt.ask(t, "following", fsm.KindPublish, 10)
-		if o := pt.outs["following"]; o.Err == nil || o.Err.Code != wire.CodeNotLeader {
+		if o, _ := pt.out("following"); o.Err == nil || o.Err.Code != wire.CodeNotLeader {
 			t.Fatalf("at a follower: %+v", o)
 		}
 		pt.setPhase(preparing)
 		pt.ask(t, "early", fsm.KindPublish, 10)
 		synctest.Wait()
-		if pt.raft.count() != 0 || len(pt.outs) != 1 {
+		if pt.raft.count() != 0 || pt.answers() != 1 {
 			t.Fatal("proposed or answered before the first entry of the term was applied")
 		}
 		pt.setPhase(serving)
@@ -211,14 +229,14 @@ func TestProposer_NothingIsProposedBeforeTheNodeServes(t *testing.T) {
 			synctest.Wait()
 		}
 		last := fmt.Sprint("more ", settleLaneInFlight-1)
-		if _, answered := pt.outs[last]; answered {
+		if _, answered := pt.out(last); answered {
 			t.Fatal("answered early")
 		}
 		pt.setPhase(following)
-		if o := pt.outs[last]; o.Err == nil || o.Err.Code != wire.CodeNotLeader {
+		if o, _ := pt.out(last); o.Err == nil || o.Err.Code != wire.CodeNotLeader {
 			t.Fatalf("waiting in its lane when the leadership ended: %+v", o)
 		}
-		if _, answered := pt.outs["waiting"]; answered {
+		if _, answered := pt.out("waiting"); answered {
 			t.Fatal("what is in flight is answered by its future alone")
 		}
 	})
@@ -237,7 +255,7 @@ func TestProposer_AnothersEntryAnswersNobody(t *testing.T) {
 		synctest.Wait()
 		number, _ := fsm.EntryProposal(other.raft.entries[0])
 		pt.applied(1, &fsm.Effects{Proposal: number, Results: make([]fsm.Result, 1)})
-		if len(pt.outs) != 0 {
+		if pt.answers() != 0 {
 			t.Fatal("answered by another leader's entry")
 		}
 	})
@@ -251,7 +269,7 @@ func TestProposer_Drain(t *testing.T) {
 		synctest.Wait()
 		idle := pt.drain()
 		pt.ask(t, "late", fsm.KindPublish, 10)
-		if o := pt.outs["late"]; o.Err == nil || o.Err.Code != wire.CodeShuttingDown {
+		if o, _ := pt.out("late"); o.Err == nil || o.Err.Code != wire.CodeShuttingDown {
 			t.Fatalf("while draining: %+v", o)
 		}
 		select {

@@ -82,7 +82,14 @@ func Decide(r Round) Action {
 }
 
 func decideEmpty(r Round) Action {
-	if formed := formedSeen(r); len(formed) > 0 {
+	formed := formedSeen(r)
+	if r.Own.Former != "" {
+		formed = slices.DeleteFunc(formed, func(s Seen) bool { return s.Cluster != r.Own.Former })
+		if len(formed) == 0 {
+			return Action{Reason: fmt.Sprintf("no member of cluster %s answers, to which this directory belonged", r.Own.Former)}
+		}
+	}
+	if len(formed) > 0 {
 		for _, s := range formed[1:] {
 			if s.Cluster != formed[0].Cluster {
 				return Action{Reason: fmt.Sprintf("nodes %s and %s belong to different clusters (%s and %s): give --join addresses of one cluster only",
@@ -184,6 +191,9 @@ func Judge(last *Round, own Identity, p ClusterInfo) error {
 			return nil
 		}
 		return fmt.Errorf("node %s holds cluster %s (%s)", own.Name, own.Cluster.ID, own.Stage)
+	}
+	if own.Former != "" {
+		return fmt.Errorf("node %s belonged to cluster %s and joins only that", own.Name, own.Former)
 	}
 	if last == nil {
 		return fmt.Errorf("node %s has not looked around yet", own.Name)

@@ -419,3 +419,36 @@ func TestDecide_Minted_CommitsOnlyWithAll(t *testing.T) {
 		}
 	}
 }
+
+// A node that lost its log joins its own cluster under a new id; it neither
+// forms nor accepts another one, whoever is or is not in sight.
+func TestDecide_Renewed_OnlyJoinsItsCluster(t *testing.T) {
+	own := ownEmpty("a")
+	own.Former = "mine"
+	member := func(name, cluster string) Seen {
+		return Seen{Peer: testPeer(name), Stage: StageMember, Cluster: cluster}
+	}
+	for name, c := range map[string]struct {
+		seen []Seen
+		want ActionKind
+	}{
+		"alone":              {nil, ActionWait},
+		"with empty ones":    {[]Seen{empty("b"), empty("c")}, ActionWait},
+		"with another's":     {[]Seen{member("b", "other"), empty("c")}, ActionWait},
+		"with its own":       {[]Seen{member("b", "mine"), empty("c")}, ActionJoin},
+		"with its and other": {[]Seen{member("b", "other"), member("c", "mine")}, ActionJoin},
+	} {
+		a := Decide(Round{Own: own, Expect: 3, Seen: c.seen})
+		if a.Kind != c.want {
+			t.Errorf("%s: action %d, want %d", name, a.Kind, c.want)
+		}
+		for _, p := range a.Targets {
+			if p.Name == "b" && name == "with its and other" {
+				t.Errorf("%s: asks %s", name, p.Name)
+			}
+		}
+	}
+	if err := Judge(&Round{Own: own, Expect: 3}, own, testCluster("a", "b", "c")); err == nil {
+		t.Error("accepted another cluster")
+	}
+}

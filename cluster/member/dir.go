@@ -97,6 +97,30 @@ func OpenDir(cfg DirConfig) (*Dir, error) {
 	return d, nil
 }
 
+// PeekDir locks the directory of a node that is stopped and reads its identity,
+// and changes nothing: for tools.
+func PeekDir(path string) (*Dir, error) {
+	if _, err := os.Stat(filepath.Join(path, identityFile)); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{path: path, log: slog.New(slog.DiscardHandler), lock: lock, change: make(chan struct{}, 1)}
+	d.write = func(b []byte) error { return writeDurably(d.path, identityFile, identityTempFile, b) }
+	d.change <- struct{}{}
+	b, err := readBounded(filepath.Join(path, identityFile), identityBytesMax)
+	if err == nil {
+		d.identity, err = decodeIdentity(b)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
 // lockDir takes the lock that the kernel releases when the process ends,
 // however it ends.
 func lockDir(dir string) (*os.File, error) {
@@ -212,6 +236,37 @@ func (d *Dir) MarkBootstrapped() error {
 			return errUnchanged
 		}
 		return fmt.Errorf("mark bootstrapped: identity is %s", id.Stage)
+	})
+}
+
+// Renew gives a member a new server id, for a node whose log has lost what it
+// had acknowledged: under its old id it could help to elect a leader that lacks
+// committed entries. It has to join its cluster again, as a new member. The
+// caller removes raft's data after that and not before: an empty log under the
+// old id is the very thing to prevent. It does so also at a start that finds
+// Identity.Former set in StageEmpty, since a crash may have come in between.
+func (d *Dir) Renew() error {
+	return d.update(func(id *Identity) error {
+		if id.Stage != StageMember {
+			return fmt.Errorf("renew the server id: identity is %s", id.Stage)
+		}
+		id.ServerID = newServerID(id.Name)
+		id.Former = id.Cluster.ID
+		id.Stage, id.Cluster, id.Logged = StageEmpty, ClusterInfo{}, false
+		return nil
+	})
+}
+
+// MarkLogged records that this node has a raft log from now on. It must come
+// after the log was made and before raft writes to it. A second call does
+// nothing.
+func (d *Dir) MarkLogged() error {
+	return d.update(func(id *Identity) error {
+		if id.Logged {
+			return errUnchanged
+		}
+		id.Logged = true
+		return nil
 	})
 }
 

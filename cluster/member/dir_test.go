@@ -176,6 +176,27 @@ func TestDir_WriteFails_NothingChangesAnyMore(t *testing.T) {
 	}
 }
 
+func TestDir_Renew_IsAnotherServerOfTheSameNode(t *testing.T) {
+	path := t.TempDir()
+	d := openDir(t, path, "n1", nil)
+	if err := d.Renew(); err == nil {
+		t.Error("renewed what belongs to no cluster")
+	}
+	c := testCluster("n1", "n2")
+	if err := d.update(func(id *Identity) error { id.Stage, id.Cluster = StageMember, c; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	old := d.Identity()
+	if err := d.Renew(); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	id := openDir(t, path, "n1", nil).Identity()
+	if id.ServerID == old.ServerID || NameOf(id.ServerID) != "n1" || id.Stage != StageEmpty || id.Former != c.ID {
+		t.Errorf("renewed: %+v", id)
+	}
+}
+
 func TestReadKeyFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
 	raw := bytes.Repeat([]byte{7}, SecretBytes)

@@ -271,8 +271,12 @@ func (f *former) joinedTo(r Round, c ClusterInfo) (bool, error) {
 	if c.ID == "" || c.Incarnation == 0 {
 		return false, fmt.Errorf("join: %w: no cluster id in the answer", errMalformed)
 	}
+	if r.Own.Former != "" && r.Own.Former != c.ID {
+		f.say(fmt.Sprintf("a member of cluster %s answered, this directory belonged to %s", c.ID, r.Own.Former))
+		return false, nil
+	}
 	ok, err := f.edit(r.Own, func(id *Identity) {
-		id.Stage, id.Cluster, id.Peers = StageMember, c, nil
+		id.Stage, id.Cluster, id.Peers, id.Former = StageMember, c, nil, ""
 		for _, s := range r.Seen {
 			if len(id.Peers) < peersMax {
 				id.Peers = append(id.Peers, s.Peer)

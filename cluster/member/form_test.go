@@ -362,3 +362,31 @@ func (n *testNode) crashAt(step int, written bool) {
 		return errCrash
 	}
 }
+
+// A node that gave up its server id finds its cluster by the peers it knew.
+func TestForm_Renewed_JoinsItsClusterAsANewMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tn := newTestNet()
+		c := secretCluster()
+		a, b := newTestNode(t, tn, "n1").start().enter(c), newTestNode(t, tn, "n2").start().enter(c)
+		old := b.dir.Identity().ServerID
+		if err := b.dir.setPeers([]Peer{a.dir.Identity().Self()}); err != nil {
+			t.Fatal(err)
+		}
+		var got JoinRequest
+		a.streams.SetOnJoin(func(_ context.Context, r JoinRequest) (JoinAnswer, error) {
+			got = r
+			return JoinAnswer{Accepted: true}, nil
+		})
+		if err := b.dir.Renew(); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := b.form(t.Context(), 1); err != nil || !f.Joined || f.Bootstrap {
+			t.Fatalf("%+v, %v", f, err)
+		}
+		sameCluster(t, a, b)
+		if id := b.dir.Identity(); got.Peer.ServerID != id.ServerID || id.ServerID == old || id.Former != "" {
+			t.Errorf("joined as %s, identity %+v, was %s", got.Peer.ServerID, id, old)
+		}
+	})
+}

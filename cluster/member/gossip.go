@@ -49,6 +49,7 @@ type NodeView struct {
 	Peer
 	Start uint64
 	Stage Stage
+	Disk  uint8 // as set by SetDisk
 	Alive bool
 }
 
@@ -166,6 +167,21 @@ func (g *Gossip) Nodes() []NodeView {
 	}
 	slices.SortFunc(out, func(a, b NodeView) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// tellTimeout bounds how long SetDisk waits until the news is on its way.
+const tellTimeout = time.Second
+
+// SetDisk tells the others how full this node's disk is.
+func (g *Gossip) SetDisk(level uint8) error {
+	g.mu.Lock()
+	g.self.Disk = level
+	closed := g.shutdown
+	g.mu.Unlock()
+	if closed {
+		return nil
+	}
+	return g.list.UpdateNode(tellTimeout)
 }
 
 // Leave tells the others that this node goes in order, and waits until one has
@@ -302,7 +318,7 @@ func (g *Gossip) note(n *memberlist.Node, alive bool) {
 			g.evict()
 		}
 		if _, known := g.nodes[n.Name]; known || len(g.nodes) < nodesMax {
-			g.nodes[n.Name] = NodeView{Peer: m.Peer, Start: m.Start, Stage: m.Stage, Alive: alive}
+			g.nodes[n.Name] = NodeView{Peer: m.Peer, Start: m.Start, Stage: m.Stage, Disk: m.Disk, Alive: alive}
 		}
 	}
 	g.mu.Unlock()
@@ -346,7 +362,11 @@ func (e gossipEvents) NotifyAlive(n *memberlist.Node) error {
 // gossipDelegate gives the metadata; nothing else travels over gossip.
 type gossipDelegate struct{ g *Gossip }
 
-func (d gossipDelegate) NodeMeta(int) []byte           { return d.g.self.encode() }
+func (d gossipDelegate) NodeMeta(int) []byte {
+	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	return d.g.self.encode()
+}
 func (gossipDelegate) NotifyMsg([]byte)                {}
 func (gossipDelegate) GetBroadcasts(int, int) [][]byte { return nil }
 func (gossipDelegate) LocalState(bool) []byte          { return nil }

@@ -97,6 +97,13 @@ type Identity struct {
 	GossipAddress string
 	// Peers are the other nodes as they were known last, to find them again.
 	Peers []Peer
+	// Former is the cluster to which this directory belonged under an earlier
+	// server id, see Dir.Renew. Such a node joins that cluster and does nothing
+	// else: it would form a new one beside what is left of its own.
+	Former string
+	// Logged says that a raft log was made here under this server id. A log
+	// that is not there any more is then a loss, and not a beginning.
+	Logged bool
 }
 
 // Self is the node as others should know it.
@@ -135,6 +142,8 @@ func encodeIdentity(id Identity) []byte {
 	w.str(id.Address)
 	w.str(id.GossipAddress)
 	w.peers(id.Peers)
+	w.str(id.Former)
+	w.flag(id.Logged)
 	out := append([]byte(identityMagic), identityVersion)
 	out = binary.BigEndian.AppendUint32(out, crc32.Checksum(w.b, castagnoli))
 	return append(out, w.b...)
@@ -161,6 +170,8 @@ func decodeIdentity(b []byte) (Identity, error) {
 	id.Address = r.str(addressBytesMax)
 	id.GossipAddress = r.str(addressBytesMax)
 	id.Peers = r.peers()
+	id.Former = r.str(clusterBytesMax)
+	id.Logged = r.flag()
 	if err := r.done(); err != nil {
 		return Identity{}, fmt.Errorf("%w: %v", ErrIdentityDamaged, err)
 	}

@@ -16,6 +16,7 @@ type meta struct {
 	Start   uint64
 	Cluster string
 	Stage   Stage
+	Disk    uint8 // how full its disk is; the levels are the caller's
 }
 
 func (m meta) encode() []byte {
@@ -27,6 +28,7 @@ func (m meta) encode() []byte {
 	w.u64(m.Start)
 	w.str(m.Cluster)
 	w.u8(uint8(m.Stage))
+	w.u8(m.Disk)
 	return w.b
 }
 
@@ -44,6 +46,7 @@ func decodeMeta(b []byte) (m meta, err error) {
 	m.Start = r.u64()
 	m.Cluster = r.str(clusterBytesMax)
 	m.Stage = Stage(r.u8())
+	m.Disk = r.u8()
 	m.Peer.Name = NameOf(m.Peer.ServerID)
 	if err := r.done(); err != nil {
 		return m, err

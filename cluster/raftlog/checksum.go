@@ -39,12 +39,16 @@ type CorruptError struct {
 	Index uint64
 	Store string // kind of store
 	Dir   string // directory of its files; empty in memory
+	Place string // file and offset as far as they are known
 	Err   error
 }
 
 func (e *CorruptError) Error() string {
 	where := e.Store
-	if e.Dir != "" {
+	switch {
+	case e.Place != "":
+		where += " at " + e.Place
+	case e.Dir != "":
 		where += " at " + e.Dir
 	}
 	return fmt.Sprintf("raft log entry %d in %s: %v", e.Index, where, e.Err)

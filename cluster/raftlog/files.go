@@ -16,7 +16,7 @@ import (
 // What is in the directory of a Store.
 const (
 	stableFile = "stable.db" // boltdb: term, vote
-	boltFile   = "log.db"    // boltdb: the log, with KindBolt
+	BoltFile   = "log.db"    // boltdb: the log, with KindBolt
 	walDir     = "wal"       // raft-wal: the log, with KindWAL
 )
 
@@ -45,7 +45,7 @@ func openFiles(o Options) (log raft.LogStore, stable raft.StableStore, closers [
 	}
 	closers = []io.Closer{votes}
 	if o.Kind == KindBolt {
-		b, err := openBolt(filepath.Join(o.Dir, boltFile))
+		b, err := openBolt(filepath.Join(o.Dir, BoltFile))
 		if err != nil {
 			return nil, nil, closers, err
 		}
@@ -65,7 +65,7 @@ func openFiles(o Options) (log raft.LogStore, stable raft.StableStore, closers [
 func refuseOtherKind(o Options) error {
 	other, name := KindWAL, walDir
 	if o.Kind == KindWAL {
-		other, name = KindBolt, boltFile
+		other, name = KindBolt, BoltFile
 	}
 	if _, err := os.Stat(filepath.Join(o.Dir, name)); err == nil {
 		return fmt.Errorf("this log was made by %q and cannot be opened as %q", other, o.Kind)

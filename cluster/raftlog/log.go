@@ -49,7 +49,7 @@ func (s *Store) GetLog(index uint64, l *raft.Log) error {
 		}
 		return raft.ErrLogNotFound // raft compares, it does not unwrap
 	default:
-		return s.fail(&CorruptError{Index: index, Store: s.kind, Dir: s.dir, Err: err})
+		return s.fail(s.corrupt(index, err))
 	}
 }
 
@@ -73,6 +73,11 @@ func (s *Store) read(index uint64, l *raft.Log) (err error) {
 		return fmt.Errorf("%w: the entry says that its index is %d", ErrChecksum, l.Index)
 	}
 	return VerifyEntry(l)
+}
+
+// corrupt says where an entry was found damaged.
+func (s *Store) corrupt(index uint64, err error) *CorruptError {
+	return &CorruptError{Index: index, Store: s.kind, Dir: s.dir, Place: s.place(index), Err: err}
 }
 
 // StoreLog stores one entry.
@@ -111,6 +116,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err != nil {
 		return s.fail(fmt.Errorf("append %d to %d to %s: %w", first, last, s.where(), err))
 	}
+	s.acknowledged(logs[len(logs)-1])
 	return nil
 }
 
@@ -164,6 +170,11 @@ func (s *Store) DeleteRange(from, to uint64) error {
 	from, to = max(from, first), min(to, last)
 	if from > first && to < last {
 		return s.fail(fmt.Errorf("delete %d to %d from %s: neither a prefix nor a suffix of %d to %d", from, to, s.where(), first, last))
+	}
+	if to == last {
+		if err := s.lower(first, from); err != nil {
+			return s.fail(fmt.Errorf("before deleting %d to %d from %s: %w", from, to, s.where(), err))
+		}
 	}
 	if err := s.deleteChunks(from, to, to == last); err != nil {
 		return s.fail(fmt.Errorf("delete %d to %d from %s: %w", from, to, s.where(), err))

@@ -37,6 +37,12 @@ type Options struct {
 	// Dir holds the log and the stable store. It is made when it does not exist.
 	Dir string
 
+	// Owner is the server id of the node. The high-water file is bound to it.
+	Owner string
+
+	// Known says that this node has had a log in Dir before. Then an absent high-water file is a loss (ErrLogLost).
+	Known bool
+
 	// Kind is KindWAL (default) or KindBolt. One directory keeps the kind that it was made with: the other would look like an
 	// empty log.
 	Kind string

@@ -8,10 +8,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// scrubBatch entries are read between two pauses of Scrub.
-const scrubBatch = 64
+// scrubBatch entries, or scrubBytes of them, are read between two pauses of Scrub.
+const (
+	scrubBatch = 64
+	scrubBytes = 1 << 20
+)
 
-// Scrub reads and verifies every entry of the log once, with a pause after each 64, so that damage is found before the entry is
+// Scrub reads and verifies every entry of the log once, with a pause after each 64 or each MiB, so that damage is found before the entry is
 // needed. A damaged entry is fatal, like in GetLog, and returned. It stops when ctx ends.
 func (s *Store) Scrub(ctx context.Context, pause time.Duration) (read int, err error) {
 	first, err := s.FirstIndex()
@@ -24,6 +27,7 @@ func (s *Store) Scrub(ctx context.Context, pause time.Duration) (read int, err e
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
+	bytes := 0
 	for i := first; i <= last; i++ {
 		var l raft.Log
 		switch err := s.GetLog(i, &l); {
@@ -32,10 +36,12 @@ func (s *Store) Scrub(ctx context.Context, pause time.Duration) (read int, err e
 			return read, err
 		default:
 			read++
+			bytes += len(l.Data)
 		}
-		if (i-first+1)%scrubBatch != 0 {
+		if (i-first+1)%scrubBatch != 0 && bytes < scrubBytes {
 			continue
 		}
+		bytes = 0
 		timer.Reset(pause)
 		select {
 		case <-ctx.Done():

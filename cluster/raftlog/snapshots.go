@@ -34,7 +34,7 @@ const (
 //   - an older one is refused.
 type snapshots struct {
 	inner  raft.SnapshotStore
-	newest func(index, term uint64)
+	newest func(meta *raft.SnapshotMeta) error
 	stale  func(index uint64) error
 	fail   func(error) error
 }
@@ -48,7 +48,7 @@ func OpenSnapshots(dir string, retain int, onNewest func(index, term uint64), lo
 	}
 	return wrapSnapshots(&snapshots{
 		inner:  inner,
-		newest: onNewest,
+		newest: func(m *raft.SnapshotMeta) error { onNewest(m.Index, m.Term); return nil },
 		stale:  func(uint64) error { return nil },
 		fail:   func(err error) error { return err },
 	})
@@ -64,9 +64,14 @@ func (s *Store) OpenSnapshots(dir string, retain int) (raft.SnapshotStore, error
 	return s.WrapSnapshots(inner)
 }
 
-// WrapSnapshots does for any snapshot store what OpenSnapshots does for files.
+// WrapSnapshots does for any snapshot store what OpenSnapshots does for files. It must come before raft is opened: now that both log and
+// snapshots are here, they are compared with what this node has acknowledged (ErrLogLost).
 func (s *Store) WrapSnapshots(inner raft.SnapshotStore) (raft.SnapshotStore, error) {
-	return wrapSnapshots(&snapshots{inner: inner, newest: s.SetSnapshot, stale: s.staleSnapshot, fail: s.fail})
+	w, err := wrapSnapshots(&snapshots{inner: inner, newest: s.snapshotDone, stale: s.staleSnapshot, fail: s.fail})
+	if err != nil {
+		return nil, err
+	}
+	return w, s.verifyHighWater()
 }
 
 // staleSnapshot refuses a second copy of the newest snapshot once the log has gone on behind it.
@@ -138,7 +143,9 @@ func wrapSnapshots(s *snapshots) (raft.SnapshotStore, error) {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	if meta != nil {
-		s.newest(meta.Index, meta.Term)
+		if err := s.newest(meta); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -224,8 +231,7 @@ func (k *snapshotSink) close() error {
 	if err != nil {
 		return k.store.fail(fmt.Errorf("read back snapshot at %d: %w", k.index, err))
 	}
-	k.store.newest(meta.Index, meta.Term)
-	return nil
+	return k.store.newest(meta)
 }
 
 // Cancel drops the snapshot. A Close after it reports that there is none.

@@ -10,8 +10,9 @@ import (
 // ErrKeyNotFound is what Get returns for an unknown key. raft compares its text.
 var ErrKeyNotFound = errors.New("not found")
 
-// The keys under which raft writes a vote, in two calls. A test makes a node vote and fails when the library changes them.
+// The keys under which raft writes its term, and a vote in two calls. A test makes a node vote and fails when the library changes them.
 const (
+	raftCurrentTerm   = "CurrentTerm"
 	raftVoteTerm      = "LastVoteTerm"
 	raftVoteCandidate = "LastVoteCand"
 )
@@ -56,7 +57,13 @@ func (s *Store) SetUint64(key []byte, value uint64) error {
 		s.vote = &vote{term: value}
 		return nil
 	}
-	return s.set(string(key), binary.BigEndian.AppendUint64(nil, value))
+	if err := s.set(string(key), binary.BigEndian.AppendUint64(nil, value)); err != nil {
+		return err
+	}
+	if string(key) == raftCurrentTerm {
+		s.high.note(func(m *HighWater) { m.CurrentTerm = value })
+	}
+	return nil
 }
 
 // GetUint64 returns the value of the key, 0 when it is unknown.
@@ -98,6 +105,7 @@ func (s *Store) setVoteCandidate(candidate []byte) error {
 	if err := s.set(voteKey, append(binary.BigEndian.AppendUint64(nil, pending.term), candidate...)); err != nil {
 		return err
 	}
+	s.high.note(func(m *HighWater) { m.VoteTerm = pending.term })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.vote = nil

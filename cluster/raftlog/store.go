@@ -26,10 +26,13 @@ type Store struct {
 	logger *slog.Logger
 	fatal  func(error)
 	watch  *watchdog
+	high   *highWater  // nil for stores in memory
 	owned  []io.Closer // closed by Close, in this order
 
 	closed  atomic.Bool
 	refused atomic.Uint64
+
+	snapshotBytes atomic.Int64
 
 	// mu guards the fields below. It is never held during I/O.
 	mu       sync.Mutex
@@ -56,7 +59,13 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft log in %s: %w", o.Dir, err)
 	}
-	return newStore(log, stable, owned, o), nil
+	s := newStore(log, stable, owned, o)
+	mark, err := openMark(o.Dir, o.Owner, o.Known)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open raft log: %w", err), s.Close())
+	}
+	s.high = startHighWater(mark, s.watch, s.fail)
+	return s, nil
 }
 
 // Wrap makes a Store of any two stores. They remain the caller's, who closes them after the Store.
@@ -83,6 +92,9 @@ func (s *Store) newestSnapshot() snapshotID {
 	return s.snapshot
 }
 
+// SnapshotBytes is the size of the newest local snapshot.
+func (s *Store) SnapshotBytes() int64 { return s.snapshotBytes.Load() }
+
 // Refused counts the requests of peers that Guard has refused.
 func (s *Store) Refused() uint64 { return s.refused.Load() }
 
@@ -98,11 +110,18 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.watch.stop()
+	s.high.close()
 	var errs []error
 	for _, c := range s.owned {
 		errs = append(errs, c.Close())
 	}
+	if s.high != nil {
+		if errors.Join(errs...) == nil && s.Failed() == nil {
+			errs = append(errs, s.high.clean())
+		}
+		errs = append(errs, s.high.file.close())
+	}
+	s.watch.stop()
 	return errors.Join(errs...)
 }
 

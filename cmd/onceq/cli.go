@@ -25,6 +25,7 @@ type cli struct {
 
 	Server  serverCmd  `cmd:"" group:"operate" help:"Run one node."`
 	Status  statusCmd  `cmd:"" group:"operate" help:"Show the nodes, who leads, and what may fail."`
+	Node    nodeCmd    `cmd:"" group:"operate" help:"Check, or empty, the data directory of a stopped node."`
 	Cluster clusterCmd `cmd:"" group:"operate" help:"List, add and remove members, hand leadership over."`
 	Bench   benchCmd   `cmd:"" group:"operate" help:"Measure rates and latencies."`
 

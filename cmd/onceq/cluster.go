@@ -8,6 +8,7 @@ import (
 
 	"onceq/client"
 	"onceq/cmd/onceq/internal/console"
+	"onceq/cmd/onceq/internal/devcluster"
 	"onceq/cmd/onceq/internal/exit"
 )
 
@@ -130,16 +131,50 @@ type transferCmd struct {
 // Run hands leadership over.
 func (t *transferCmd) Run(ctx context.Context, a *app, g *globals) error {
 	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
-		if err := c.Admin().TransferLeadership(ctx, t.Node); err != nil {
+		before, err := devcluster.LeaderOf(ctx, c)
+		if err != nil {
+			return err
+		}
+		err = c.Admin().TransferLeadership(ctx, t.Node)
+		leader := ""
+		switch {
+		case errors.Is(err, client.ErrOutcomeUnknown):
+			// The answer often goes down with the old leadership; who leads now
+			// says as much.
+			if leader = t.moved(ctx, c, before); leader == "" {
+				return err
+			}
+		case err != nil:
 			return noNode(ctx, c, err, t.Node)
+		default:
+			if leader = t.moved(ctx, c, before); leader == "" {
+				return exit.Errorf(exit.Unavailable, "leadership was handed over, and no node leads within --timeout")
+			}
 		}
-		if t.Node != "" {
-			a.Note("leadership goes to %s", t.Node)
-		} else {
-			a.Note("leadership is handed over")
-		}
+		a.Note("%s leads", leader)
 		return nil
 	})
+}
+
+// transferPoll is how often to ask who leads after a transfer.
+const transferPoll = 50 * time.Millisecond
+
+// moved waits until the node that was asked for leads, or any other than
+// before, and returns it; "" when ctx ends first.
+func (t *transferCmd) moved(ctx context.Context, c *client.Client, before string) string {
+	tick := time.NewTicker(transferPoll)
+	defer tick.Stop()
+	for {
+		leader, err := devcluster.LeaderOf(ctx, c)
+		if err == nil && (leader == t.Node || t.Node == "" && leader != before) {
+			return leader
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ""
+		}
+	}
 }
 
 // uptime writes seconds as an age.

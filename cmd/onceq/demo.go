@@ -56,7 +56,7 @@ func (d *demoCmd) Run(ctx context.Context, a *app) error {
 	} else {
 		err = console.WriteJSON(a.Out, d.format(), res)
 	}
-	if err == nil && !res.Report.Balanced() {
+	if err == nil && !res.Balanced {
 		err = &silent{exit.CheckFailed}
 	}
 	return err

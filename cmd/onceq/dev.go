@@ -50,7 +50,7 @@ In another:
 const devDir = ".onceq"
 
 type devRunCmd struct {
-	Data      string `help:"Directory of the cluster." default:".onceq" type:"path" env:"ONCEQ_DEV_DATA" placeholder:"DIR"`
+	Data      string `help:"Directory of the cluster. Default: ./.onceq." env:"ONCEQ_DEV_DATA" placeholder:"DIR"`
 	Port      int    `help:"Port of the first node; node i has 100*i more. Taken is an error." placeholder:"PORT"`
 	Nodes     int    `help:"How many nodes, for a new cluster." placeholder:"N"`
 	Ephemeral bool   `help:"Use a temporary directory and remove it at the end."`
@@ -78,6 +78,14 @@ func (d *devRunCmd) Run(ctx context.Context, a *app) error {
 		defer os.RemoveAll(dir)
 		d.Data = dir
 	}
+	if d.Data == "" {
+		d.Data = devDir
+	}
+	abs, err := filepath.Abs(d.Data) // what is told to other processes must not depend on where they run
+	if err != nil {
+		return err
+	}
+	d.Data = abs
 	c, err := devcluster.Open(devcluster.Config{
 		Dir: d.Data, Nodes: d.Nodes, Port: d.Port,
 		ServerArgs: []string{"--log-level", d.LogLevel, "--log-store", d.LogStore},
@@ -145,12 +153,8 @@ func (d *devRunCmd) start(ctx context.Context, c *devcluster.Cluster) (leader st
 func (a *app) selectDev(c *devcluster.Cluster) bool {
 	path, err := contexts.Path(a.Getenv)
 	if err == nil {
-		dir, aerr := filepath.Abs(c.Dir())
-		if aerr != nil {
-			dir = c.Dir()
-		}
 		err = contexts.Update(path, func(f *contexts.File) error {
-			f.Contexts["dev"] = contexts.Context{URL: c.URL(), Data: dir}
+			f.Contexts["dev"] = contexts.Context{URL: c.URL(), Data: c.Dir()}
 			f.Selected = "dev"
 			return nil
 		})
@@ -244,7 +248,7 @@ func devControl(ctx context.Context, a *app, c *devcluster.Cluster, r control.Re
 // devTarget finds the running local cluster: the directory that is named, else
 // ./.onceq, else that of the context "dev".
 type devTarget struct {
-	Data string `help:"Directory of the cluster. Default: ./.onceq, else that of the context dev." type:"path" env:"ONCEQ_DEV_DATA" placeholder:"DIR"`
+	Data string `help:"Directory of the cluster. Default: ./.onceq, else that of the context dev." env:"ONCEQ_DEV_DATA" placeholder:"DIR"`
 }
 
 func (t devTarget) dir(a *app) string {

@@ -62,6 +62,14 @@ func withSignals(parent context.Context) (context.Context, func()) {
 	}
 }
 
+const description = `A replicated message queue that stores each message once.
+
+Start with:  onceq demo
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 denied, 6 unavailable
+(safe to retry), 7 outcome unknown (prints the id to look up), 8 a check failed,
+130 interrupted.`
+
 // exited carries the exit code out of kong, which asks for an exit after help.
 type exited int
 
@@ -80,7 +88,7 @@ func run(ctx context.Context, args []string, con *console.Console) (code int) {
 	var root cli
 	parser, err := kong.New(&root,
 		kong.Name("onceq"),
-		kong.Description("A replicated message queue that stores each message once.\n\nStart with:  onceq demo"),
+		kong.Description(description),
 		kong.Writers(con.Out, con.Err),
 		kong.Exit(func(c int) { panic(exited(c)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),

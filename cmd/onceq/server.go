@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"onceq/cluster"
+	"onceq/cluster/member"
+	"onceq/cluster/raftlog"
 	"onceq/cmd/onceq/internal/exit"
 	"onceq/cmd/onceq/internal/procs"
 )
@@ -38,6 +40,8 @@ type serverCmd struct {
 	SnapshotThreshold uint64        `env:"ONCEQ_SNAPSHOT_THRESHOLD" default:"16384" help:"Log entries after which a snapshot is taken."`
 	SnapshotInterval  time.Duration `env:"ONCEQ_SNAPSHOT_INTERVAL" default:"30s" help:"How often to look whether one is due."`
 
+	DiskReserve size `env:"ONCEQ_DISK_RESERVE" help:"Free space below which publishes are refused, such as 5GiB. Default: 10 % of the file system, and what log and snapshots need in any case." placeholder:"SIZE"`
+
 	EndWithParent bool `hidden:"" help:"End as soon as standard input ends."`
 	GossipFast    bool `hidden:"" help:"Gossip timings for one machine."`
 }
@@ -58,9 +62,6 @@ Three machines, the same line on each with its own name and address:
 A fourth one that joins later: the same without --bootstrap-expect.`
 }
 
-// startTimeout bounds the opening of a node, replay of its log included.
-const startTimeout = 10 * time.Minute
-
 // Run runs the node until ctx ends.
 func (s *serverCmd) Run(ctx context.Context, a *app) error {
 	cfg, err := s.config(a)
@@ -74,11 +75,16 @@ func (s *serverCmd) Run(ctx context.Context, a *app) error {
 			os.Exit(exit.Failure)
 		})
 	}
-	starting, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	node, err := cluster.Start(starting, cfg)
+	if err := bindable(cfg.GossipBind); err != nil {
+		return startError(fmt.Errorf("gossip: %w", err), s.DataDir)
+	}
+	// Nothing bounds the start but a signal: a new node waits for the others.
+	node, err := cluster.Start(ctx, cfg)
+	if err != nil && ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
-		return startError(err)
+		return startError(err, s.DataDir)
 	}
 	log.Info("listening", "clients", node.Addr(), "gossip", node.GossipAddr(), "version", version())
 	select {
@@ -89,6 +95,21 @@ func (s *serverCmd) Run(ctx context.Context, a *app) error {
 		node.Close()
 		return errors.New("the node has ended")
 	}
+}
+
+// bindable listens on addr for a moment, TCP and UDP. The gossip library tells of
+// an address that is taken in words alone, from which no exit code follows.
+func bindable(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	l.Close()
+	c, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // config turns flags into what a node needs, or says what is wrong with them.
@@ -119,7 +140,8 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		LogStore:         s.LogStore,
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
 		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval,
-		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
+		DiskReserve: uint64(s.DiskReserve),
+		Version:     version(), Logger: log, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {
 			log.Error("the node cannot go on", "error", err)
 			os.Exit(exit.Failure)
@@ -201,8 +223,14 @@ func readKey(path string) ([]byte, error) {
 }
 
 // startError adds to why a node did not start what to do about it.
-func startError(err error) error {
+func startError(err error, dir string) error {
 	switch {
+	case errors.Is(err, member.ErrDirLocked), errors.Is(err, member.ErrOtherNode), errors.Is(err, member.ErrOtherCluster):
+		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "a node's directory is its own for life: name another with --data-dir, or start the node under its name"}
+	case errors.Is(err, raftlog.ErrLogLost), errors.Is(err, raftlog.ErrSnapshotDamaged):
+		return &exit.Error{Code: exit.CheckFailed, Err: err, Hint: "look closer with  onceq node verify " + dir + "\nif a majority of the other nodes is well:  onceq node wipe " + dir}
+	case errors.Is(err, member.ErrName):
+		return &exit.Error{Code: exit.Usage, Err: err}
 	case errors.Is(err, syscall.EADDRINUSE):
 		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "another process listens there: name another port with --bind or --gossip-bind"}
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

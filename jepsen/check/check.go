@@ -80,6 +80,7 @@ func Checkers() []Checker {
 		{"digest", "two nodes differ at one index", digests},
 		{"regress", "a node's applied index went back while it ran", regress},
 		{"leaders", "two nodes led in one term", leaders},
+		{"crash", "a node ended by itself", crash},
 		{"drain", "the queues could not be drained after everything was healed", drain},
 	}
 }

@@ -45,15 +45,15 @@ func finalCounts(v *view, r *Report, key string, o op) {
 		if !m.of(key) {
 			continue
 		}
-		_, confirmed := m.confirmed()
-		if confirmed || len(m.grants) > 0 {
+		// What came after the counts were read is not in them.
+		p, confirmed := m.confirmed()
+		if confirmed && p.T1 <= o.T0 || slices.ContainsFunc(m.grants, func(g op) bool { return g.T1 <= o.T0 }) {
 			stored++
 		}
-		isAcked := slices.ContainsFunc(m.settles, func(s op) bool { return s.F == history.Ack && s.Type == history.OK })
-		if isAcked {
+		if slices.ContainsFunc(m.settles, func(s op) bool { return s.F == history.Ack && s.Type == history.OK && s.T1 <= o.T0 }) {
 			acked++
 		}
-		if isAcked || m.mayBeAcked() {
+		if slices.ContainsFunc(m.settles, func(s op) bool { return s.F == history.Ack && s.maybe() && s.T0 <= o.T1 }) {
 			maybeAcked++
 		}
 	}

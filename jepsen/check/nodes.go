@@ -54,3 +54,10 @@ func leaders(v *view, r *Report) {
 		}
 	}
 }
+
+// crash: no fault that we make is one that a node must end for.
+func crash(v *view, r *Report) {
+	for _, o := range v.crashes {
+		r.broken("crash", o.Node, []op{o}, "%s ended by itself (%s): %s", o.Node, o.Err, o.Text)
+	}
+}

@@ -81,6 +81,7 @@ type view struct {
 	states    []op
 	queues    []op
 	drains    []op
+	crashes   []op
 }
 
 func newView(events []history.Event) *view {
@@ -148,6 +149,8 @@ func (v *view) add(o op) {
 		if o.Queue != nil && o.Type == history.OK {
 			v.queues = append(v.queues, o)
 		}
+	case history.Crash:
+		v.crashes = append(v.crashes, o)
 	case history.Drain:
 		v.drains = append(v.drains, o)
 	}

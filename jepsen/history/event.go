@@ -31,6 +31,7 @@ const (
 	Fault  = "fault"  // Key is its kind, from T0 to T1; Seen says that its effect was observed
 	Stall  = "stall"  // the harness itself stood still from T0 to T1
 	Calm   = "calm"   // a stretch without faults, from T0 to T1
+	Crash  = "crash"  // a node ended by itself: Node, Err, Text (the end of its log)
 )
 
 // Event is one line.

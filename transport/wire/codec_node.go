@@ -18,7 +18,7 @@ func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
 
 // Append writes the payload.
 func (m NodeStatus) Append(w *pack.Writer) {
-	w.Array(19)
+	w.Array(22)
 	w.Str(m.Node)
 	w.Str(m.ServerID)
 	w.Str(m.Cluster)
@@ -38,10 +38,13 @@ func (m NodeStatus) Append(w *pack.Writer) {
 	w.Uint(m.Messages)
 	w.Int(int64(m.Uptime))
 	w.Bool(m.Serving)
+	w.Str(m.Disk)
+	w.Uint(m.DiskFree)
+	w.Uint(m.DiskTotal)
 }
 
 func (m *NodeStatus) read(r *pack.Reader) {
-	r.ArrayExact(19)
+	r.ArrayExact(22)
 	m.Node = r.Str(NodeNameBytesMax)
 	m.ServerID = r.Str(NodeNameBytesMax)
 	m.Cluster = r.Str(ClusterBytesMax)
@@ -61,6 +64,9 @@ func (m *NodeStatus) read(r *pack.Reader) {
 	m.Messages = r.Uint()
 	m.Uptime = readDuration(r)
 	m.Serving = r.Bool()
+	m.Disk = r.Str(LabelBytesMax)
+	m.DiskFree = r.Uint()
+	m.DiskTotal = r.Uint()
 }
 
 // DecodeNodeStatus reads what NodeStatus.Append writes.

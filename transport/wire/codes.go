@@ -13,6 +13,7 @@ const (
 	CodeShuttingDown       Code = 1006 // nothing was appended
 	CodeWrongCluster       Code = 1007
 	CodeWrongGroup         Code = 1008
+	CodeDiskFull           Code = 1009 // nothing was appended: a voter's disk is almost full
 	CodeSessionExpired     Code = 2001
 	CodeFenced             Code = 2002
 	CodeBelowFloor         Code = 2003

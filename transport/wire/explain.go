@@ -125,6 +125,13 @@ var explanations = map[Code]Explanation{
 		Do:        "Nothing: the client sends both again, in order.",
 		Retriable: true,
 	},
+	CodeDiskFull: {
+		Name:      "disk almost full",
+		What:      "A node that votes has little room left on its disk. The message was not stored.",
+		Why:       "Backlogs have grown, or something else fills the file system. Publishes are refused early, so that acks, which make room, can still be written.",
+		Do:        "Consume or purge what is queued, or give the node more room; `onceq status` shows each node's disk. Publishing again is safe.",
+		Retriable: true,
+	},
 	CodeQueueFull: {
 		Name:      "queue full",
 		What:      "The queue has reached its limit of messages or bytes. The message was not stored.",

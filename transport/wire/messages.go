@@ -454,7 +454,10 @@ type NodeStatus struct {
 	Consumers     uint64
 	Messages      uint64 // ready, leased, delayed, parked
 	Uptime        time.Duration
-	Serving       bool // leads and has applied its own first entry
+	Serving       bool   // leads and has applied its own first entry
+	Disk          string // ok, low (publishes are refused), full (all but what makes room); empty: not on a disk
+	DiskFree      uint64 // bytes
+	DiskTotal     uint64
 }
 
 // DigestRequest makes the leader put a digest entry into the log. The answer

@@ -40,7 +40,7 @@ func Write(w io.Writer, con *console.Console, res *Result) error {
 	if r.Excused != "" {
 		fmt.Fprintf(w, "  note: %s\n", r.Excused)
 	}
-	if r.Balanced() {
+	if res.Balanced {
 		_, err := fmt.Fprintf(w, "%s  each confirmed message was stored once, delivered and acked; nothing came twice without a reason (%.1f s)\n",
 			con.Paint("THE BOOKS BALANCE", console.Green), res.Took.Seconds())
 		return err

@@ -35,9 +35,10 @@ type run struct {
 
 // Result is what a run came to.
 type Result struct {
-	Report *ledger.Report
-	Dir    string // data and logs, kept when asked for or when the books do not balance
-	Took   time.Duration
+	*ledger.Report
+	Balanced bool          `json:"balanced"`
+	Dir      string        `json:"dir,omitempty"` // data and logs, kept when asked for or when the books do not balance
+	Took     time.Duration `json:"took_ns"`
 }
 
 // Run does everything and audits it. An error means that there is nothing to
@@ -70,8 +71,9 @@ func Run(ctx context.Context, cfg Config, con *console.Console) (*Result, error)
 		keep = cfg.Keep
 		return nil, err
 	}
-	res := &Result{Report: ledger.Audit(h), Dir: c.Dir(), Took: time.Since(r.began)}
-	keep = cfg.Keep || !res.Report.Balanced()
+	report := ledger.Audit(h)
+	res := &Result{Report: report, Balanced: report.Balanced(), Dir: c.Dir(), Took: time.Since(r.began)}
+	keep = cfg.Keep || !res.Balanced
 	if !keep {
 		res.Dir = ""
 	}

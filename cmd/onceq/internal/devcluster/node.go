@@ -89,7 +89,9 @@ func (c *Cluster) Start(name string) error {
 func (c *Cluster) serverArgs(n *Node) []string {
 	args := []string{"server", "--name", n.Name, "--data-dir", n.dir,
 		"--bind", n.address(), "--gossip-bind", n.gossipAddress(),
-		"--bootstrap-expect", strconv.Itoa(len(c.nodes)), "--gossip-fast", "--end-with-parent"}
+		"--bootstrap-expect", strconv.Itoa(len(c.nodes)), "--gossip-fast", "--end-with-parent",
+		// On a disk that others fill as well; 10 % of a large one is out of proportion.
+		"--disk-reserve", "256MiB"}
 	for _, other := range c.nodes {
 		if other != n {
 			args = append(args, "--join", other.address())

@@ -96,7 +96,7 @@ func OfCode(c wire.Code) int {
 		wire.CodeConsumerGone, wire.CodeWrongCluster, wire.CodeWrongGroup:
 		return Conflict
 	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded,
-		wire.CodeShuttingDown, wire.CodeQueueFull, wire.CodeWindowFull, wire.CodeOutOfOrder,
+		wire.CodeShuttingDown, wire.CodeDiskFull, wire.CodeQueueFull, wire.CodeWindowFull, wire.CodeOutOfOrder,
 		wire.CodeSessionCap, wire.CodeOutcomeCap, wire.CodeConsumerCap,
 		wire.CodeFlowControl, wire.CodeSlowReader:
 		return Unavailable

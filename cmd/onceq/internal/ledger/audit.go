@@ -26,35 +26,35 @@ const (
 
 // Finding is one broken promise.
 type Finding struct {
-	Kind Kind
-	Text string
+	Kind Kind   `json:"kind"`
+	Text string `json:"text"`
 }
 
 // Report is the balance of a run.
 type Report struct {
-	Published     uint64 // ids
-	Confirmed     uint64
-	Unknown       uint64
-	Sealed        uint64
-	Refused       uint64
-	Retransmitted uint64 // copies beyond the first
-	Duplicates    uint64 // confirmed by an earlier copy's record, as the producers saw
-	DupRefused    uint64 // copies answered from the record, as the machine counted
-	Stored        uint64 // machine
-	Delivered     uint64 // seen by consumers
-	Acked         uint64 // machine
-	Nacked        uint64 // machine: redelivered because of a nack
-	Expired       uint64 // machine: redelivered because the lease ran out
-	Gone          uint64 // machine: redelivered because the consumer was given up
-	Left          uint64 // machine: given back in order by a consumer that ended
-	Lost          uint64 // ids
-	Nodes         int
-	DigestsAgree  int // nodes whose digest is the leader's
+	Published     uint64 `json:"published"` // ids
+	Confirmed     uint64 `json:"confirmed"`
+	Unknown       uint64 `json:"unknown"`
+	Sealed        uint64 `json:"sealed"`
+	Refused       uint64 `json:"refused"`
+	Retransmitted uint64 `json:"retransmitted"` // copies beyond the first
+	Duplicates    uint64 `json:"duplicates"`    // confirmed by an earlier copy's record, as the producers saw
+	DupRefused    uint64 `json:"dup_refused"`   // copies answered from the record, as the machine counted
+	Stored        uint64 `json:"stored"`        // machine
+	Delivered     uint64 `json:"delivered"`     // seen by consumers
+	Acked         uint64 `json:"acked"`         // machine
+	Nacked        uint64 `json:"nacked"`        // machine: redelivered because of a nack
+	Expired       uint64 `json:"expired"`       // machine: redelivered because the lease ran out
+	Gone          uint64 `json:"gone"`          // machine: redelivered because the consumer was given up
+	Left          uint64 `json:"left"`          // machine: given back in order by a consumer that ended
+	Lost          uint64 `json:"lost"`          // ids
+	Nodes         int    `json:"nodes"`
+	DigestsAgree  int    `json:"digests_agree"` // nodes whose digest is the leader's
 
 	// Findings holds the first FindingsMax; Count has all of them by kind.
-	Findings []Finding
-	Count    map[Kind]int
-	Excused  string // a note on leases that were taken while the consumers stood still
+	Findings []Finding    `json:"findings,omitempty"`
+	Count    map[Kind]int `json:"count,omitempty"`
+	Excused  string       `json:"excused,omitempty"` // a note on leases that were taken while the consumers stood still
 }
 
 // FindingsMax bounds the findings that are kept in words.

@@ -1,0 +1,106 @@
+package cluster
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+
+	"onceq/transport/wire"
+)
+
+func TestJudgeDisk(t *testing.T) {
+	for _, c := range []struct {
+		before diskLevel
+		free   uint64
+		want   diskLevel
+	}{
+		{diskOK, 1000, diskOK}, {diskOK, 999, diskLow}, {diskOK, 499, diskFull},
+		{diskLow, 1000, diskLow}, {diskLow, 1099, diskLow}, {diskLow, 1100, diskOK}, {diskLow, 499, diskFull},
+		{diskFull, 500, diskFull}, {diskFull, 549, diskFull}, {diskFull, 550, diskLow}, {diskFull, 1099, diskLow}, {diskFull, 1100, diskOK},
+	} {
+		if got := judgeDisk(c.before, c.free, 1000); got != c.want {
+			t.Errorf("%d free of 1000 wanted, %v before: %v, want %v", c.free, c.before, got, c.want)
+		}
+	}
+}
+
+// fakeDisk is a disk of which a test says what is free.
+type fakeDisk struct {
+	disk
+	freeNow uint64
+	other   diskLevel
+	told    []diskLevel
+}
+
+func newFakeDisk() *fakeDisk {
+	f := &fakeDisk{freeNow: 10_000}
+	f.disk = disk{
+		space:  func() (uint64, uint64, error) { return f.freeNow, 10_000, nil },
+		need:   func() uint64 { return 100 },
+		others: func() diskLevel { return f.other },
+		tell:   func(l diskLevel) error { f.told = append(f.told, l); return nil },
+		log:    slog.New(slog.DiscardHandler),
+	}
+	return f
+}
+
+// At each level what is refused, and what makes room, which never is.
+func TestDisk_Refuses(t *testing.T) {
+	f := newFakeDisk()
+	check := func(free uint64, other diskLevel, publish, create bool) {
+		t.Helper()
+		f.freeNow, f.other = free, other
+		if err := f.look(); err != nil {
+			t.Fatal(err)
+		}
+		for op, taken := range map[wire.Op]bool{
+			wire.OpPublish: publish, wire.OpQueueCreate: create, wire.OpOpenSession: create, wire.OpSeal: create,
+			wire.OpSettle: true, wire.OpAttach: true, wire.OpLeave: true, wire.OpQueuePurge: true, wire.OpQueueDelete: true, wire.OpCloseSession: true,
+		} {
+			e := f.refuses(op)
+			if (e == nil) != taken {
+				t.Errorf("%v at %d free, another at %v: %v", op, free, other, e)
+			}
+			if e != nil && (e.Code != wire.CodeDiskFull || !e.Retriable || e.Text == "") {
+				t.Errorf("%v is refused with %+v", op, e)
+			}
+		}
+	}
+	check(10_000, diskOK, true, true)
+	check(999, diskOK, false, true) // 10 % of the file system
+	check(499, diskOK, false, false)
+	check(10_000, diskOK, true, true)
+	check(10_000, diskLow, false, true) // the worst of all voters counts
+	check(10_000, diskFull, false, false)
+	f.need = func() uint64 { return 5000 }
+	check(4999, diskOK, false, true) // segments and snapshots
+	f.need = func() uint64 { return 100 }
+	f.reserve = 3000
+	check(2999, diskOK, false, true) // the operator
+	check(3300, diskOK, true, true)
+	want := []diskLevel{diskLow, diskFull, diskOK, diskLow, diskOK}
+	if len(f.told) != len(want) {
+		t.Fatalf("told %v, want each change once: %v", f.told, want)
+	}
+	for i := range want {
+		if f.told[i] != want[i] {
+			t.Fatalf("told %v, want %v", f.told, want)
+		}
+	}
+	var none *disk
+	if none.refuses(wire.OpPublish) != nil {
+		t.Error("a node in memory refuses")
+	}
+}
+
+// A file system that does not answer is a storage error.
+func TestDisk_SpaceUnknown_EndsTheNode(t *testing.T) {
+	f := newFakeDisk()
+	broken := errors.New("input/output error")
+	f.space = func() (uint64, uint64, error) { return 0, 0, broken }
+	var got error
+	f.run(nil, func(err error) { got = err })
+	if !errors.Is(got, broken) {
+		t.Fatalf("ended with %v", got)
+	}
+}

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"onceq/client"
+	"onceq/cmd/onceq/internal/console"
+	"onceq/cmd/onceq/internal/contexts"
+	"onceq/cmd/onceq/internal/exit"
+)
+
+// leaves are all commands.
+func leaves(t *testing.T) []*kong.Node {
+	t.Helper()
+	var root cli
+	k, err := kong.New(&root, kong.ExplicitGroups(helpGroups))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k.Model.Leaves(false)
+}
+
+func TestHelp_EveryCommand(t *testing.T) {
+	for _, leaf := range leaves(t) {
+		path := strings.Fields(leaf.Path())
+		var args []string
+		for _, p := range path {
+			if !strings.HasPrefix(p, "<") && p != "onceq" && !strings.HasPrefix(p, "[") {
+				args = append(args, p)
+			}
+		}
+		o := inProcess(t, "", append(args, "--help")...).want(t, exit.OK, "Usage: onceq "+args[0])
+		if leaf.Help == "" {
+			t.Errorf("%v has no help", args)
+		}
+		// The examples stand at the command, or at the group that it belongs to.
+		example := strings.Contains(o.out, "onceq "+args[0]+" ") && len(args) == 1
+		if !example && len(args) > 1 {
+			g := inProcess(t, "", args[0], "--help")
+			example = strings.Contains(g.out, "    onceq "+args[0])
+		}
+		if !example && args[0] != "version" {
+			t.Errorf("%v has no example", args)
+		}
+	}
+	inProcess(t, "").want(t, exit.OK, "Usage: onceq", "Exit codes")
+}
+
+func TestUsageErrors_HaveExitCode2(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("abc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	node := []string{"server", "--name", "n1", "--data-dir", filepath.Join(t.TempDir(), "d")}
+	for _, c := range []struct {
+		args []string
+		text string
+	}{
+		{[]string{"nonsense"}, "unexpected argument nonsense"},
+		{[]string{"pub"}, "<queue>"},
+		{[]string{"pub", "q", "body", "-l"}, "exclude each other"},
+		{[]string{"pub", "q", "-l", "--biz-id", "x"}, "exclude each other"},
+		{[]string{"pub", "q", "b", "-H", "novalue"}, "NAME=VALUE"},
+		{[]string{"pub", "q", "b", "--in-flight", "0"}, "--in-flight"},
+		{[]string{"pub", "q", "b", "-o", "xml"}, "table"},
+		{[]string{"sub", "q", "-f", "%x"}, "no verb %x"},
+		{[]string{"sub", "q", "--prefetch", "0"}, "--prefetch"},
+		{[]string{"outcome", "nonsense"}, "s1.42.1093"},
+		{[]string{"errors", "x"}, "ONCEQ-2010"},
+		{[]string{"demo", "--messages", "0"}, "--messages"},
+		{[]string{"demo", "--nodes", "99"}, "--nodes"},
+		{[]string{"dev", "--nodes", "-1"}, "--nodes"},
+		{[]string{"bench", "pub", "--size", "1"}, "--size"},
+		{[]string{"server"}, "--data-dir"},
+		{append(node, "--bind", "0.0.0.0:7450"), "--insecure-network"},
+		{append(node, "--bind", "127.0.0.1:7450", "--gossip-bind", "0.0.0.0:7451"), "--insecure-network"},
+		{append(node, "--bind", "10.0.0.1:7450"), "--insecure-network"},
+		{append(node, "--bind", "some-name:7450"), "--insecure-network"},
+		{append(node, "--bind", "0.0.0.0:7450", "--insecure-network"), "--advertise"},
+		{append(node, "--bind", ":7450", "--insecure-network"), "--advertise"},
+		{append(node, "--bind", "0.0.0.0:7450", "--insecure-network", "--advertise", "10.0.0.1:7450"), "--gossip-advertise"},
+		{append(node, "--join", "10.0.0.2:7450"), "other machines"},
+		{append(node, "--bind", "nonsense"), "--bind nonsense"},
+		{append(node, "--cluster-key", key), "64 hexadecimal digits"},
+		{append(node, "--log-store", "paper"), "wal"},
+	} {
+		o := inProcess(t, "", c.args...)
+		if o.code != exit.Usage || !strings.Contains(o.err, c.text) || o.out != "" {
+			t.Errorf("%v: want exit code 2 and %q, got %s", c.args, c.text, o)
+		}
+	}
+}
+
+func TestServerAddresses_ThreeMachines_AreAccepted(t *testing.T) {
+	for _, s := range []serverCmd{
+		{Bind: "127.0.0.1:7450", Join: []string{"127.0.0.1:7550", "localhost:7650"}},
+		{Bind: "[::1]:7450"},
+		{Bind: "10.0.0.1:7450", Join: []string{"10.0.0.2:7450"}, InsecureNetwork: true},
+		{Bind: "0.0.0.0:7450", Advertise: "10.0.0.1:7450", GossipAdvertise: "h1:7451", Join: []string{"h2:7450"}, InsecureNetwork: true},
+	} {
+		gossip := strings.TrimSuffix(s.Bind, "0") + "1"
+		if err := s.checkAddresses(gossip); err != nil {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+}
+
+func TestReadKey_HexWithNewline(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte(strings.Repeat("0f", 32)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, err := readKey(path)
+	if err != nil || len(key) != 32 || key[31] != 0x0f {
+		t.Fatal(key, err)
+	}
+	if key, err := readKey(""); key != nil || err != nil {
+		t.Fatal(key, err)
+	}
+}
+
+func TestTarget_FlagOverContextOverDefault(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "contexts.json")
+	env := map[string]string{"ONCEQ_CONTEXTS": path}
+	a := &app{&console.Console{Getenv: func(k string) string { return env[k] }}}
+	check := func(g globals, want string) {
+		t.Helper()
+		got, err := a.target(&g)
+		if err != nil || got.url != want {
+			t.Fatalf("%+v talks to %v, %v, want %s", g, got, err, want)
+		}
+	}
+	check(globals{}, defaultURL)
+	if err := contexts.Update(path, func(f *contexts.File) error {
+		f.Selected = "dev"
+		f.Contexts["dev"] = contexts.Context{URL: "d:1"}
+		f.Contexts["prod"] = contexts.Context{URL: "p:1"}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	check(globals{}, "d:1")
+	check(globals{ContextName: "prod"}, "p:1")
+	check(globals{ContextName: "prod", URL: "u:1"}, "u:1")
+	_, err := a.target(&globals{ContextName: "prd"})
+	if exit.Of(err) != exit.NotFound {
+		t.Fatal(err)
+	}
+	delete(env, "ONCEQ_CONTEXTS")
+	check(globals{}, defaultURL) // no home, no contexts
+}
+
+func TestContextCommands(t *testing.T) {
+	t.Setenv("ONCEQ_CONTEXTS", filepath.Join(t.TempDir(), "c.json"))
+	inProcess(t, "", "context", "use", "prod").want(t, exit.NotFound, `no context "prod"`)
+	inProcess(t, "", "context", "use", "prod", "--to", "h:1").want(t, exit.OK)
+	inProcess(t, "", "context", "use", "dev", "--to", "h:2").want(t, exit.OK)
+	inProcess(t, "", "context", "use", "prdo").want(t, exit.NotFound, `did you mean "prod"?`)
+	if o := inProcess(t, "", "context", "ls", "-o", "jsonl").want(t, exit.OK); strings.Count(o.out, "\n") != 2 || !strings.Contains(o.out, `"name":"dev","selected":true,"url":"h:2"`) {
+		t.Fatal(o)
+	}
+}
+
+func TestErrorsCommand_ExplainsOffline(t *testing.T) {
+	inProcess(t, "", "errors").want(t, exit.OK, "ONCEQ-1001", "ONCEQ-5008")
+	inProcess(t, "", "errors", "ONCEQ-2010").want(t, exit.OK, "ONCEQ-2010", "exit code 3", "Why:", "What to do:")
+	inProcess(t, "", "errors", "onceq-2010").want(t, exit.OK, "ONCEQ-2010")
+	inProcess(t, "", "errors", "2010", "-o", "json").want(t, exit.OK, `"code": "ONCEQ-2010"`)
+	inProcess(t, "", "errors", "9999").want(t, exit.NotFound, "no code")
+}
+
+func TestDidYouMean(t *testing.T) {
+	there := []string{"orders", "payments", "mail"}
+	for name, want := range map[string]string{"order": `"orders"`, "ODERS": `"orders"`, "paymnts": `"payments"`, "zebra-crossing": "other advice", "mial": `"mail"`} {
+		if got := didYouMean(name, there, "other advice"); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %s", name, got, want)
+		}
+	}
+	if got := didYouMean("x", nil, "other advice"); got != "other advice" {
+		t.Fatal(got)
+	}
+}
+
+func TestParseHeaders_OrderAndRepeats(t *testing.T) {
+	hs, err := parseHeaders([]string{"a=1", "b=x=y", "a="})
+	if err != nil || len(hs) != 3 || hs[1] != (client.Header{Name: "b", Value: "x=y"}) || hs[2] != (client.Header{Name: "a"}) {
+		t.Fatal(hs, err)
+	}
+}
+
+func TestSummary_ReadsLikeASentence(t *testing.T) {
+	s := summary{Published: 10_000, PerSecond: 41203.7, P50: 1.9, P99: 6.4, LeaderChanges: 1, Retransmitted: 37}
+	want := "10,000 published, 0 duplicates, 41,203/s, p50 1.9 ms p99 6.4 ms, 1 leader change, 37 retransmitted"
+	if s.String() != want {
+		t.Fatalf("got %q", s.String())
+	}
+	s.Failed, s.Unknown = 2, 3
+	if got := s.String(); !strings.HasSuffix(got, ", 2 NOT STORED, 3 OUTCOME UNKNOWN") {
+		t.Fatal(got)
+	}
+}
+
+func TestDescribe_OutcomesAndTheirCodes(t *testing.T) {
+	for _, c := range []struct {
+		out  client.Outcome
+		text string
+		code int
+	}{
+		{client.Outcome{State: client.Stored, Message: client.MessageID{Queue: "orders", Offset: 17}, Count: 1}, "stored as orders/17", exit.OK},
+		{client.Outcome{State: client.Stored, Message: client.MessageID{Queue: "orders", Offset: 17}, Count: 3}, "stored as orders/17 and the 2 after it", exit.OK},
+		{client.Outcome{State: client.Never}, "never", exit.NotFound},
+		{client.Outcome{State: client.NotStoredSoFar}, "not stored so far", exit.Unknown},
+		{client.Outcome{State: client.Unknown, Reason: "session expired"}, "unknown: session expired", exit.Unknown},
+	} {
+		if _, text, code := describe("s1.2.3", c.out); !strings.HasPrefix(text, c.text) || code != c.code {
+			t.Errorf("%+v: %q, exit code %d", c.out, text, code)
+		}
+	}
+}
+
+func TestConfirm(t *testing.T) {
+	for _, c := range []struct {
+		d        destructive
+		terminal bool
+		answer   string
+		ok       bool
+		code     int
+	}{
+		{destructive{Yes: true}, false, "", true, exit.OK},
+		{destructive{DryRun: true, Yes: true}, false, "", false, exit.OK},
+		{destructive{}, false, "yes\n", false, exit.Usage},
+		{destructive{}, true, "yes\n", true, exit.OK},
+		{destructive{}, true, " Y \n", true, exit.OK},
+		{destructive{}, true, "no\n", false, exit.Failure},
+		{destructive{}, true, "\n", false, exit.Failure},
+		{destructive{}, true, "", false, exit.Failure},
+	} {
+		var out strings.Builder
+		a := &app{&console.Console{In: strings.NewReader(c.answer), Err: &out, InIsTerminal: c.terminal}}
+		ok, err := c.d.confirm(a, "remove everything")
+		if ok != c.ok || exit.Of(err) != c.code {
+			t.Errorf("%+v: %v, %v", c, ok, err)
+		}
+		if err == nil && !c.d.Yes && !strings.Contains(out.String(), "remove everything") {
+			t.Errorf("%+v does not say what it would do: %q", c, out.String())
+		}
+	}
+}
+
+func TestCanLose(t *testing.T) {
+	for _, c := range [][3]int{{3, 3, 1}, {3, 2, 0}, {3, 1, 0}, {5, 5, 2}, {5, 4, 1}, {1, 1, 0}, {4, 4, 1}, {2, 2, 0}, {0, 0, 0}} {
+		if got := canLose(c[0], c[1]); got != c[2] {
+			t.Errorf("of %d voters with %d up, %d can be lost, want %d", c[0], c[1], got, c[2])
+		}
+	}
+}
+
+func TestBudget_OneBodyOfAnySizePasses(t *testing.T) {
+	b := newBudget()
+	b.take(flightBytesMax * 2)
+	passed := make(chan struct{})
+	go func() {
+		b.take(1)
+		close(passed)
+	}()
+	b.give(flightBytesMax * 2)
+	<-passed
+	if b.used != 1 {
+		t.Fatal(b.used)
+	}
+}

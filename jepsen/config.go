@@ -1,0 +1,83 @@
+package jepsen
+
+import (
+	"fmt"
+	"time"
+
+	"onceq/jepsen/nemesis"
+	"onceq/jepsen/workload"
+)
+
+// Config is one run.
+type Config struct {
+	Workload string
+	Faults   []string // names of nemesis.All, or "all", or "none"
+	Seed     uint64
+	Time     time.Duration // of traffic and faults; draining comes on top
+	Nodes    int
+	Rate     int    // publishes a second
+	Binary   string // onceq
+	Dir      string // for history, logs, data and report; made if absent
+	KeepData bool   // keep the data directories of a run that was valid
+	// ServerArgs are more arguments of onceq server, after those of the harness.
+	ServerArgs []string
+	// Progress is told about twice a second how it goes, Note of what is worth a
+	// line. They may be nil.
+	Progress func(Progress)
+	Note     func(format string, args ...any)
+}
+
+// Progress is how a run goes.
+type Progress struct {
+	Phase                       string
+	At                          time.Duration
+	Published, Unknown, Refused int64
+	Delivered, Acked, Lost      int64
+	Leader                      string
+	Fault                       string // under way
+}
+
+// Defaults.
+const (
+	NodesDefault = 3
+	RateDefault  = 600
+	TimeDefault  = 30 * time.Second
+)
+
+func (c *Config) withDefaults() {
+	if c.Workload == "" {
+		c.Workload = "queue"
+	}
+	if c.Nodes == 0 {
+		c.Nodes = NodesDefault
+	}
+	if c.Rate == 0 {
+		c.Rate = RateDefault
+	}
+	if c.Time == 0 {
+		c.Time = TimeDefault
+	}
+	if c.Progress == nil {
+		c.Progress = func(Progress) {}
+	}
+	if c.Note == nil {
+		c.Note = func(string, ...any) {}
+	}
+}
+
+func (c *Config) validate() (workload.Workload, []nemesis.Fault, error) {
+	w, ok := workload.Find(c.Workload)
+	if !ok {
+		return w, nil, fmt.Errorf("no workload %q", c.Workload)
+	}
+	faults, err := nemesis.Find(c.Faults)
+	switch {
+	case err != nil:
+		return w, nil, err
+	case c.Nodes < 1 || c.Nodes > 9:
+		return w, nil, fmt.Errorf("%d nodes: 1 to 9 are accepted", c.Nodes)
+	case c.Rate < 1 || c.Rate > 100_000:
+		return w, nil, fmt.Errorf("rate %d: 1 to 100,000 is accepted", c.Rate)
+	}
+	return w, faults, nil
+}

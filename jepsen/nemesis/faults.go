@@ -1,0 +1,235 @@
+package nemesis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"onceq/jepsen/proc"
+	"onceq/transport/wire"
+)
+
+// Fault is one kind of fault.
+type Fault struct {
+	Name string
+	What string
+	// run breaks and heals. node is whom it was about, seen says that its effect was
+	// observed, text what it was.
+	run func(ctx context.Context, t *Target, r *rand.Rand) (node string, seen bool, text string)
+}
+
+// All are the faults there are.
+func All() []Fault {
+	return []Fault{
+		{"kill", "kill -9 of a node, mostly the leader, and restart", kill},
+		{"restart-all", "kill -9 of all nodes at once, and restart in any order", restartAll},
+		{"stop", "a node ends in order (SIGTERM), and restart", stop},
+		{"pause", "a node, mostly the leader, stands still (SIGSTOP) and goes on", pause},
+		{"pause-all", "all nodes stand still and go on", pauseAll},
+		{"transfer", "leadership is handed over", transfer},
+		{"lost-reply", "exactly the replies to publishes, settles, attaches, opens and seals get lost, with their connections", lostReply},
+		{"cut", "connections of clients are reset", cut},
+		{"hold", "a direction between clients and a node stalls, goes on or is cut", hold},
+		{"delay", "a node's links to clients are slow", delay},
+	}
+}
+
+// Find finds faults by name; "all" is all, "none" is none.
+func Find(names []string) ([]Fault, error) {
+	all := All()
+	if slices.Equal(names, []string{"all"}) {
+		return all, nil
+	}
+	var found []Fault
+	for _, n := range names {
+		if n == "none" || n == "" {
+			continue
+		}
+		i := slices.IndexFunc(all, func(f Fault) bool { return f.Name == n })
+		if i < 0 {
+			return nil, fmt.Errorf("no fault %q", n)
+		}
+		found = append(found, all[i])
+	}
+	return found, nil
+}
+
+func kill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.one(r)
+	pid := t.Cluster.Pid(node)
+	if err := t.Cluster.Kill(node); err != nil || pid == 0 {
+		return node, false, fmt.Sprint("it was down: ", err)
+	}
+	wait(ctx, between(r, 0, 6*time.Second))
+	t.start(node)
+	return node, true, fmt.Sprintf("process %d is gone", pid)
+}
+
+func (t *Target) start(node string) {
+	if s, _ := t.Cluster.State(node); s == proc.Down {
+		t.try(t.Cluster.Start(node))
+	}
+}
+
+func restartAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	names := t.Cluster.Names()
+	killed := 0
+	done := make(chan bool, len(names))
+	for _, n := range names {
+		go func() { // waited for below
+			pid := t.Cluster.Pid(n)
+			done <- t.Cluster.Kill(n) == nil && pid != 0
+		}()
+	}
+	for range names {
+		if <-done {
+			killed++
+		}
+	}
+	wait(ctx, between(r, 0, 2*time.Second))
+	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, n := range names {
+		t.start(n)
+		wait(ctx, between(r, 0, 500*time.Millisecond))
+	}
+	return strings.Join(names, ","), killed == len(names), fmt.Sprintf("%d processes are gone", killed)
+}
+
+func stop(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.one(r)
+	pid := t.Cluster.Pid(node)
+	err := t.Cluster.Stop(node)
+	t.try(err)
+	wait(ctx, between(r, 0, 3*time.Second))
+	t.start(node)
+	return node, err == nil && pid != 0, fmt.Sprintf("process %d has ended", pid)
+}
+
+func pause(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.one(r)
+	if err := t.Cluster.Pause(node); err != nil {
+		return node, false, err.Error()
+	}
+	silent := !t.Answers(ctx, node)
+	d := between(r, 0, 6*time.Second)
+	if r.IntN(4) == 0 {
+		d += 8 * time.Second // longer than a client waits for a silent node
+	}
+	wait(ctx, d)
+	if s, _ := t.Cluster.State(node); s == proc.Paused {
+		t.try(t.Cluster.Resume(node))
+	}
+	return node, silent, "it did not answer"
+}
+
+func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	names := t.Cluster.Names()
+	silent := true
+	for _, n := range names {
+		if err := t.Cluster.Pause(n); err != nil {
+			silent = false
+		}
+	}
+	silent = silent && !t.Answers(ctx, names[r.IntN(len(names))])
+	wait(ctx, between(r, time.Second, 6*time.Second))
+	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, n := range names {
+		if s, _ := t.Cluster.State(n); s == proc.Paused {
+			t.try(t.Cluster.Resume(n))
+		}
+		wait(ctx, between(r, 0, 50*time.Millisecond))
+	}
+	return strings.Join(names, ","), silent, "none did answer"
+}
+
+func transfer(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	from := t.Leader()
+	others := slices.DeleteFunc(t.Cluster.Names(), func(n string) bool { return n == from })
+	to := others[r.IntN(len(others))]
+	if r.IntN(2) == 0 {
+		to = ""
+	}
+	trying, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := t.Transfer(trying, to)
+	for trying.Err() == nil {
+		if l := t.Leader(); l != "" && l != from && from != "" {
+			return from, true, fmt.Sprintf("%s leads after %s", l, from)
+		}
+		wait(trying, 50*time.Millisecond)
+	}
+	return from, false, fmt.Sprintf("to %q: %v", to, err)
+}
+
+// losable are the requests whose effect lasts.
+var losable = []wire.Op{wire.OpPublish, wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpOpenSession, wire.OpSeal}
+
+func lostReply(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	ops := losable
+	if r.IntN(2) == 0 { // one kind only
+		ops = losable[r.IntN(len(losable)):][:1]
+	}
+	lost := 0
+	node := ""
+	for range 3 + r.IntN(10) {
+		if l := t.Leader(); l != "" {
+			node = l
+		}
+		if node == "" {
+			wait(ctx, 200*time.Millisecond)
+			continue
+		}
+		loss := t.Net.LoseReplies(node, "", 1+r.IntN(4), ops...)
+		trying, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+		select {
+		case <-loss.Done():
+		case <-trying.Done():
+		}
+		cancel()
+		lost += t.Net.Stop(loss)
+		wait(ctx, between(r, 0, 300*time.Millisecond))
+	}
+	return node, lost > 0, fmt.Sprintf("%d replies of %v", lost, ops)
+}
+
+func cut(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	n := 0
+	for range 2 + r.IntN(8) {
+		n += t.Net.Cut("", "")
+		if !wait(ctx, between(r, 50*time.Millisecond, 800*time.Millisecond)) {
+			break
+		}
+	}
+	return "", n > 0, fmt.Sprintf("%d connections were reset", n)
+}
+
+func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.one(r)
+	ways := [][]proxyDirection{{toServer}, {toClient}, {toServer, toClient}}[r.IntN(3)]
+	for _, d := range ways {
+		t.Net.Hold(node, d, true)
+	}
+	wait(ctx, between(r, 500*time.Millisecond, 5*time.Second))
+	n := 0
+	if r.IntN(2) == 0 {
+		n = t.Net.Cut(node, "") // what was held is lost
+	}
+	for _, d := range ways {
+		t.Net.Hold(node, d, false)
+	}
+	held := t.Net.Links(node)
+	return node, held+n > 0, fmt.Sprintf("%d ways of %d links, %d were cut", len(ways), held+n, n)
+}
+
+func delay(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.one(r)
+	d := between(r, 5*time.Millisecond, 150*time.Millisecond)
+	t.Net.Delay(node, d, d/2)
+	wait(ctx, between(r, time.Second, 5*time.Second))
+	n := t.Net.Links(node)
+	t.Net.Delay(node, 0, 0)
+	return node, n > 0, fmt.Sprintf("%v on %d links", d, n)
+}

@@ -1,0 +1,75 @@
+package nemesis
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"onceq/jepsen/history"
+	"onceq/jepsen/proxy"
+)
+
+type proxyDirection = proxy.Direction
+
+const (
+	toServer = proxy.ToServer
+	toClient = proxy.ToClient
+)
+
+const (
+	calmLeast   = 1500 * time.Millisecond
+	calmMost    = 4 * time.Second
+	pairPercent = 25 // how often two kinds come together
+)
+
+// Run makes faults until ctx ends, with calm stretches between them, and heals
+// all in the end. Each kind comes once before any comes again.
+func (t *Target) Run(ctx context.Context, faults []Fault, seed uint64) {
+	defer t.Heal()
+	r := rand.New(rand.NewPCG(seed, 7))
+	var round []Fault
+	next := func() Fault {
+		if len(round) == 0 {
+			round = append(round, faults...)
+			r.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
+		}
+		f := round[0]
+		round = round[1:]
+		return f
+	}
+	for ctx.Err() == nil {
+		t.calm(ctx, between(r, calmLeast, calmMost))
+		if ctx.Err() != nil || len(faults) == 0 {
+			continue
+		}
+		n := 1
+		if len(faults) > 1 && r.IntN(100) < pairPercent {
+			n = 2
+		}
+		var wg sync.WaitGroup
+		for range n {
+			f, chance := next(), rand.New(rand.NewPCG(r.Uint64(), 1))
+			wg.Go(func() { t.make(ctx, f, chance) })
+		}
+		wg.Wait()
+		t.Heal()
+	}
+}
+
+// make makes one fault and writes it down.
+func (t *Target) make(ctx context.Context, f Fault, r *rand.Rand) {
+	op := t.H.Invoke(history.Event{Proc: "nemesis", F: history.Fault, Key: f.Name})
+	op.Node, op.Seen, op.Text = f.run(ctx, t, r)
+	t.H.Complete(op, history.OK)
+}
+
+// calm lasts for d, and begins when the cluster serves.
+func (t *Target) calm(ctx context.Context, d time.Duration) {
+	if !t.Serving(ctx) {
+		return
+	}
+	op := t.H.Invoke(history.Event{Proc: "nemesis", F: history.Calm})
+	wait(ctx, d)
+	t.H.Complete(op, history.OK)
+}

@@ -1,0 +1,297 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// State is what the harness knows of a node's process.
+type State string
+
+// The states.
+const (
+	Running State = "running"
+	Paused  State = "paused"
+	Down    State = "down" // killed or stopped by us, or not started yet
+)
+
+// Config says what to run.
+type Config struct {
+	Binary string
+	Dir    string // data and logs; kept
+	Nodes  int
+	Args   []string // more arguments of onceq server
+	// OnEnd is told of a node that ended by itself, with the end of its log. It is
+	// called without locks held.
+	OnEnd func(node, how, log string)
+}
+
+// Cluster is a set of nodes. It is safe for concurrent use.
+type Cluster struct {
+	cfg     Config
+	spawner *spawner
+	watches sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	nodes  []*node
+	closed bool
+}
+
+type node struct {
+	name           string
+	client, gossip string // addresses
+	dir, log       string
+	state          State
+	lives          int
+	child          *child
+}
+
+// New lays out a cluster; nothing is started yet.
+func New(cfg Config) (*Cluster, error) {
+	ports, err := freePorts(cfg.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{cfg: cfg}
+	for i, p := range ports {
+		name := "n" + strconv.Itoa(i+1)
+		n := &node{
+			name:   name,
+			client: net.JoinHostPort(loopback, strconv.Itoa(p)),
+			gossip: net.JoinHostPort(loopback, strconv.Itoa(p+1)),
+			dir:    filepath.Join(cfg.Dir, name),
+			log:    filepath.Join(cfg.Dir, name+".log"),
+			state:  Down,
+		}
+		if err := os.MkdirAll(n.dir, 0o755); err != nil {
+			return nil, err
+		}
+		c.nodes = append(c.nodes, n)
+	}
+	c.spawner = newSpawner()
+	return c, nil
+}
+
+// Names are the nodes' names, in order.
+func (c *Cluster) Names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for _, n := range c.nodes {
+		names = append(names, n.name)
+	}
+	return names
+}
+
+// Address is where a node listens for clients.
+func (c *Cluster) Address(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.find(name); n != nil {
+		return n.client
+	}
+	return ""
+}
+
+// Log is the path of a node's log.
+func (c *Cluster) Log(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.find(name); n != nil {
+		return n.log
+	}
+	return ""
+}
+
+// State is what is known of a node, and how often it was started.
+func (c *Cluster) State(name string) (State, int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.find(name)
+	if n == nil {
+		return Down, 0
+	}
+	return n.state, n.lives
+}
+
+func (c *Cluster) find(name string) *node {
+	i := slices.IndexFunc(c.nodes, func(n *node) bool { return n.name == name })
+	if i < 0 {
+		return nil
+	}
+	return c.nodes[i]
+}
+
+var errNoNode = errors.New("no such node")
+
+// Start starts a node that is down.
+func (c *Cluster) Start(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.find(name)
+	switch {
+	case n == nil:
+		return fmt.Errorf("start %s: %w", name, errNoNode)
+	case c.closed:
+		return fmt.Errorf("start %s: the cluster is closed", name)
+	case n.state != Down:
+		return fmt.Errorf("start %s: it is %s", name, n.state)
+	}
+	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	fmt.Fprintf(log, "--- start %d at %s\n", n.lives+1, time.Now().Format(time.RFC3339Nano))
+	args := []string{"server", "--name", n.name, "--data-dir", n.dir, "--bind", n.client, "--gossip-bind", n.gossip,
+		"--bootstrap-expect", strconv.Itoa(len(c.nodes)), "--end-with-parent", "--gossip-fast"}
+	for _, other := range c.nodes {
+		if other != n {
+			args = append(args, "--join", other.client)
+		}
+	}
+	child, err := c.spawner.start(c.cfg.Binary, append(args, c.cfg.Args...), log)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	n.child, n.state = child, Running
+	n.lives++
+	c.watches.Go(func() { c.watch(n, child) })
+	return nil
+}
+
+// watch notices a node that ends by itself.
+func (c *Cluster) watch(n *node, ch *child) {
+	<-ch.done
+	c.mu.Lock()
+	byItself := n.child == ch && n.state != Down
+	if byItself {
+		n.state = Down
+	}
+	c.mu.Unlock()
+	if byItself && c.cfg.OnEnd != nil {
+		c.cfg.OnEnd(n.name, ch.cmd.ProcessState.String(), lastLines(n.log, 5))
+	}
+}
+
+// Kill ends a node with SIGKILL and waits until it is gone. A node that is down
+// is no error.
+func (c *Cluster) Kill(name string) error { return c.end(name, syscall.SIGKILL) }
+
+// Stop ends a node in order and waits until it is gone.
+func (c *Cluster) Stop(name string) error { return c.end(name, syscall.SIGTERM) }
+
+// stopTimeout bounds how long a node may take to end in order.
+const stopTimeout = 30 * time.Second
+
+func (c *Cluster) end(name string, sig syscall.Signal) error {
+	c.mu.Lock()
+	n := c.find(name)
+	if n == nil || n.state == Down {
+		c.mu.Unlock()
+		if n == nil {
+			return fmt.Errorf("end %s: %w", name, errNoNode)
+		}
+		return nil
+	}
+	ch, paused := n.child, n.state == Paused
+	n.state = Down
+	c.mu.Unlock()
+	err := ch.cmd.Process.Signal(sig)
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end %s: %w", name, err)
+	}
+	if paused {
+		_ = ch.cmd.Process.Signal(syscall.SIGCONT)
+	}
+	select {
+	case <-ch.done:
+		return nil
+	case <-time.After(stopTimeout):
+	}
+	_ = ch.cmd.Process.Kill()
+	<-ch.done
+	return fmt.Errorf("end %s: it did not end within %v of %v and was killed", name, stopTimeout, sig)
+}
+
+// Pause stops a node's process where it stands.
+func (c *Cluster) Pause(name string) error { return c.signal(name, Running, Paused, syscall.SIGSTOP) }
+
+// Resume lets a paused node go on.
+func (c *Cluster) Resume(name string) error { return c.signal(name, Paused, Running, syscall.SIGCONT) }
+
+func (c *Cluster) signal(name string, from, to State, sig syscall.Signal) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.find(name)
+	switch {
+	case n == nil:
+		return fmt.Errorf("signal %s: %w", name, errNoNode)
+	case n.state != from:
+		return fmt.Errorf("signal %s: it is %s", name, n.state)
+	}
+	if err := n.child.cmd.Process.Signal(sig); err != nil {
+		return fmt.Errorf("signal %s: %w", name, err)
+	}
+	n.state = to
+	return nil
+}
+
+// Pid is the process id of a node that runs or is paused, 0 otherwise.
+func (c *Cluster) Pid(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.find(name); n != nil && n.state != Down {
+		return n.child.cmd.Process.Pid
+	}
+	return 0
+}
+
+// Close kills all nodes and waits for them. It may be called more than once.
+func (c *Cluster) Close() {
+	c.mu.Lock()
+	c.closed = true
+	var children []*child
+	for _, n := range c.nodes {
+		if n.state != Down {
+			n.state = Down
+			_ = n.child.cmd.Process.Kill()
+		}
+		if n.child != nil {
+			children = append(children, n.child)
+		}
+	}
+	c.mu.Unlock()
+	for _, ch := range children {
+		<-ch.done
+	}
+	c.watches.Wait()
+	c.spawner.close()
+}
+
+// lastLines is the end of a file.
+func lastLines(path string, n int) string {
+	const tail = 8192
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	b := make([]byte, min(tail, st.Size()))
+	k, _ := f.ReadAt(b, st.Size()-int64(len(b)))
+	lines := strings.Split(strings.TrimSpace(string(b[:k])), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

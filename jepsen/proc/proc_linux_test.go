@@ -1,0 +1,146 @@
+package proc
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// waitMax bounds "it happens".
+const waitMax = 60 * time.Second
+
+// fake is a binary that sleeps, or ends when its arguments have the word "end".
+func fake(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fake")
+	script := "#!/bin/sh\necho started $$\ncase \"$*\" in *please-end*) echo cannot go on; exit 3;; esac\nread line\nexit 4\n"
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCluster_StartsKillsPausesAndCountsLives(t *testing.T) {
+	t.Parallel()
+	ended := make(chan string, 10)
+	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 2, OnEnd: func(node, how, _ string) { ended <- node + ": " + how }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	for _, n := range c.Names() {
+		if err := c.Start(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Start("n1"); err == nil {
+		t.Error("a running node is started again")
+	}
+	if err := c.Pause("n1"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "n1 stands still", func() bool { return processState(t, c.Pid("n1")) == "T" })
+	if err := c.Resume("n1"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "n1 goes on", func() bool { return processState(t, c.Pid("n1")) != "T" })
+	if err := c.Pause("n1"); err != nil {
+		t.Fatal(err)
+	}
+	pid := c.Pid("n1")
+	if err := c.Kill("n1"); err != nil { // also while it is paused
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(procPath(pid)); err == nil {
+		t.Error("n1 is there after Kill")
+	}
+	if err := c.Start("n1"); err != nil {
+		t.Fatal(err)
+	}
+	if s, lives := c.State("n1"); s != Running || lives != 2 {
+		t.Errorf("n1 is %s in life %d", s, lives)
+	}
+	c.Close()
+	c.Close()
+	if err := c.Start("n1"); err == nil {
+		t.Error("a node starts after Close")
+	}
+	select {
+	case e := <-ended:
+		t.Errorf("a node that was ended is reported: %s", e)
+	default:
+	}
+}
+
+func TestCluster_ReportsANodeThatEndsByItself(t *testing.T) {
+	t.Parallel()
+	type end struct{ node, how, log string }
+	ended := make(chan end, 10)
+	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 1, Args: []string{"please-end"},
+		OnEnd: func(node, how, log string) { ended <- end{node, how, log} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if err := c.Start("n1"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-ended:
+		if e.node != "n1" || !strings.Contains(e.how, "3") || !strings.Contains(e.log, "cannot go on") {
+			t.Errorf("reported %+v", e)
+		}
+	case <-time.After(waitMax):
+		t.Fatal("the end of the node is not reported")
+	}
+	if s, _ := c.State("n1"); s != Down {
+		t.Errorf("the node is %s", s)
+	}
+}
+
+func TestBuild_MakesTheBinaryAndSaysWhyItCannot(t *testing.T) {
+	t.Parallel()
+	root, err := Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "cmd", "onceq", "main.go")); err != nil {
+		t.Fatal(err)
+	}
+	overlay := filepath.Join(t.TempDir(), "overlay.json")
+	if err := os.WriteFile(overlay, []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b := Build{Out: filepath.Join(t.TempDir(), "onceq"), Overlay: overlay}
+	if err := b.Run(context.Background(), root); err == nil || !strings.Contains(err.Error(), "overlay") {
+		t.Errorf("a broken overlay gives %v", err)
+	}
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(waitMax)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for %v: %s", waitMax, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func procPath(pid int) string { return fmt.Sprintf("/proc/%d", pid) }
+
+// processState is the letter of the process's state: T when it is stopped.
+func processState(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile(procPath(pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return rest[:1]
+}

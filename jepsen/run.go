@@ -1,0 +1,334 @@
+package jepsen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"onceq/client"
+	"onceq/jepsen/check"
+	"onceq/jepsen/history"
+	"onceq/jepsen/nemesis"
+	"onceq/jepsen/proc"
+	"onceq/jepsen/proxy"
+	"onceq/jepsen/raw"
+	"onceq/jepsen/workload"
+)
+
+const (
+	startTimeout = 60 * time.Second
+	drainTimeout = 60 * time.Second
+	drainCalm    = time.Second // an empty queue must stay empty for so long
+	silentLeast  = 3 * time.Second
+	grace        = 10 * time.Second // fsm.GraceTime, as documented
+	epsilon      = 100 * time.Millisecond
+)
+
+// serverArgs make things happen within seconds that take hours by default:
+// snapshots above all.
+var serverArgs = []string{"--log-level", "info", "--snapshot-threshold", "512", "--snapshot-interval", "2s"}
+
+// Result is what came of a run.
+type Result struct {
+	Config  Config
+	Setup   history.Setup
+	Report  *check.Report
+	Events  []history.Event
+	Dir     string
+	Elapsed time.Duration
+	Notes   []string // what did not fit into the history
+}
+
+// ErrInterrupted says that a run was ended from outside before its time.
+var ErrInterrupted = errors.New("interrupted")
+
+// Run makes one run. The error is about the harness; what it found out about the
+// cluster is in the Result.
+func Run(ctx context.Context, cfg Config) (*Result, error) {
+	cfg.withDefaults()
+	w, faults, err := cfg.validate()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	r := &run{cfg: cfg, workload: w, faults: faults}
+	err = r.everything(ctx)
+	if err != nil && !errors.Is(err, ErrInterrupted) {
+		return nil, err
+	}
+	events, rerr := readHistory(historyPath(cfg.Dir))
+	if rerr != nil {
+		return nil, errors.Join(err, rerr)
+	}
+	res := &Result{Config: cfg, Setup: r.setup, Events: events, Dir: cfg.Dir, Notes: r.notes}
+	cfg.Progress(Progress{Phase: "check"})
+	res.Report = check.Run(events)
+	res.Elapsed = time.Since(began)
+	if res.Report.Verdict == check.Valid && !cfg.KeepData {
+		for _, n := range r.names {
+			_ = os.RemoveAll(filepath.Join(cfg.Dir, n)) // a data directory of a valid run is of no use
+		}
+	}
+	return res, err
+}
+
+func historyPath(dir string) string { return filepath.Join(dir, "history.jsonl") }
+
+func readHistory(path string) ([]history.Event, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return history.Read(f)
+}
+
+// run is a run that is being made.
+type run struct {
+	cfg      Config
+	workload workload.Workload
+	faults   []nemesis.Fault
+	setup    history.Setup
+	names    []string
+
+	h       *history.Writer
+	cluster *proc.Cluster
+	net     *proxy.Net
+	monitor *monitor
+	world   *workload.World
+	phase   atomic.Value // string
+
+	mu    sync.Mutex // guards what follows
+	notes []string
+}
+
+func (r *run) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	r.mu.Lock()
+	if len(r.notes) < notesMax {
+		r.notes = append(r.notes, text)
+	}
+	r.mu.Unlock()
+	r.cfg.Note("%s", text)
+}
+
+const notesMax = 1000
+
+func (r *run) everything(ctx context.Context) error {
+	f, err := os.Create(historyPath(r.cfg.Dir))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r.h = history.NewWriter(f)
+	r.setup = r.describe()
+	r.h.Add(history.Event{F: history.Run, Type: history.OK, Of: -1, Setup: &r.setup})
+	err = r.live(ctx)
+	return errors.Join(err, r.h.Flush())
+}
+
+func (r *run) describe() history.Setup {
+	s := history.Setup{
+		Workload: r.workload.Name, Seed: r.cfg.Seed, Nodes: r.cfg.Nodes,
+		Grace: int64(grace), Epsilon: int64(epsilon),
+	}
+	for _, f := range r.faults {
+		s.Faults = append(s.Faults, f.Name)
+	}
+	r.workload.Setup(&s, r.cfg.Time.Seconds())
+	return s
+}
+
+func (r *run) live(ctx context.Context) error {
+	var err error
+	r.cluster, err = proc.New(proc.Config{
+		Binary: r.cfg.Binary, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes,
+		Args: append(append([]string(nil), serverArgs...), r.cfg.ServerArgs...),
+		OnEnd: func(node, how, log string) {
+			now := r.h.Now()
+			r.h.Add(history.Event{Proc: "monitor", F: history.Crash, Type: history.OK, Of: -1, Node: node, T0: now, T1: now, Err: how, Text: log})
+			r.note("%s ended by itself: %s: %s", node, how, lastOf(log))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer r.cluster.Close()
+	presence := proxy.NewPresence(silentLeast, func(label string, from, to time.Time) {
+		r.h.Add(history.Event{Proc: label, F: history.Silent, Type: history.OK, Of: -1, T0: r.h.Since(from), T1: r.h.Since(to)})
+	})
+	r.net = proxy.New(presence)
+	defer r.net.Close()
+	r.names = r.cluster.Names()
+	var addrs []string
+	for _, n := range r.names {
+		r.net.Node(n, r.cluster.Address(n))
+		addrs = append(addrs, r.cluster.Address(n))
+	}
+	r.world = &workload.World{
+		H: r.h, Run: fmt.Sprintf("r%d", r.cfg.Seed), Addrs: addrs, URL: strings.Join(addrs, ","), Seed: r.cfg.Seed, Rate: r.cfg.Rate,
+		Dial:   func(name string) raw.Dialer { return r.net.Dialer(name) },
+		Report: r.note,
+	}
+	r.monitor = newMonitor(r.h, r.cluster)
+	for q := range r.workload.Queues {
+		r.monitor.queues = append(r.monitor.queues, q)
+	}
+	r.phase.Store("start")
+	for _, n := range r.names {
+		if err := r.cluster.Start(n); err != nil {
+			return err
+		}
+	}
+	// The monitor outlives ctx, so that an interrupted run is still drained.
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	defer unwatch()
+	watchers.Go(func() { r.monitor.run(watching) })
+	watchers.Go(func() { every(watching, 500*time.Millisecond, r.progress) })
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	err = r.traffic(ctx)
+	presence.Finish()
+	return err
+}
+
+func lastOf(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return lines[len(lines)-1]
+}
+
+// prepare waits for the cluster and creates the queues.
+func (r *run) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if !r.monitor.serving(ctx) {
+		return fmt.Errorf("no leader within %v; see %s", startTimeout, r.cluster.Log(r.names[0]))
+	}
+	c, err := r.admin(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for name, s := range r.workload.Queues {
+		if _, err := c.Admin().CreateQueue(ctx, name, s); err != nil {
+			return fmt.Errorf("create queue %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// admin is a client that no fault of the proxy touches.
+func (r *run) admin(ctx context.Context) (*client.Client, error) {
+	return client.Dial(ctx, r.world.URL, client.WithLabel("jepsen admin"), client.WithLogger(slog.New(slog.DiscardHandler)))
+}
+
+// traffic is what the run is about: traffic and faults, healing, drain.
+func (r *run) traffic(ctx context.Context) error {
+	r.phase.Store("run")
+	t := r.workload.Start(context.WithoutCancel(ctx), r.world)
+	defer t.Stop()
+	breaking, cancel := context.WithTimeout(ctx, r.cfg.Time)
+	defer cancel()
+	target := &nemesis.Target{
+		H: r.h, Cluster: r.cluster, Net: r.net, Leader: r.monitor.leader, Serving: r.monitor.serving, Report: r.note,
+		Answers: func(ctx context.Context, node string) bool { return r.monitor.status(ctx, node) },
+		Transfer: func(ctx context.Context, node string) error {
+			c, err := r.admin(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return c.Admin().TransferLeadership(ctx, node)
+		},
+	}
+	target.Run(breaking, r.faults, r.cfg.Seed)
+	r.phase.Store("drain")
+	t.StopProducing()
+	err := r.drain(context.WithoutCancel(ctx))
+	r.phase.Store("stop")
+	t.Stop()
+	if ctx.Err() != nil {
+		return errors.Join(ErrInterrupted, err)
+	}
+	return err
+}
+
+// drain waits until the queues are empty and stay so, and then looks once more at
+// everything.
+func (r *run) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	op := r.h.Invoke(history.Event{Proc: "monitor", F: history.Drain})
+	err := r.empty(ctx)
+	if err == nil {
+		err = r.monitor.caughtUp(ctx)
+	}
+	if err != nil {
+		op.Err = err.Error()
+		r.h.Complete(op, history.Fail)
+		return nil
+	}
+	r.h.Complete(op, history.OK)
+	r.monitor.counts(ctx)
+	r.monitor.digest(ctx)
+	if err := r.monitor.caughtUp(ctx); err != nil {
+		return nil // the drain had worked: the verdict does not depend on it
+	}
+	for _, n := range r.names {
+		r.monitor.status(ctx, n)
+	}
+	return nil
+}
+
+func (r *run) empty(ctx context.Context) error {
+	since := time.Time{}
+	for {
+		left := "nobody leads"
+		if counts := r.monitor.counts(ctx); counts != nil {
+			left = ""
+			for q, c := range counts {
+				if n := c.Ready + c.Leased + c.Delayed + c.Parked; n != 0 {
+					left += fmt.Sprintf("%s has %d ready, %d leased, %d delayed, %d parked ", q, c.Ready, c.Leased, c.Delayed, c.Parked)
+				}
+			}
+		}
+		switch {
+		case left != "":
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) >= drainCalm:
+			return nil
+		}
+		t := time.NewTimer(200 * time.Millisecond)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return errors.New(strings.TrimSpace(left))
+		}
+	}
+}
+
+func (r *run) progress() {
+	c := &r.world.Count
+	phase, _ := r.phase.Load().(string)
+	r.cfg.Progress(Progress{
+		Phase: phase, At: time.Duration(r.h.Now()), Leader: r.monitor.leader(),
+		Published: c.Published.Load(), Unknown: c.Unknown.Load(), Refused: c.Refused.Load(),
+		Delivered: c.Delivered.Load(), Acked: c.Acked.Load(), Lost: c.Lost.Load(),
+	})
+}

@@ -1,0 +1,147 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"onceq/client"
+	"onceq/jepsen/history"
+)
+
+// consumer consumes through the client library and settles each message by
+// itself, a little later. Now and then it leaves, or dies without a word, and
+// another takes its place.
+type consumer struct {
+	w        *World
+	queue    string
+	lease    time.Duration
+	prefetch int
+	nacks    int  // per cent
+	slow     int  // per cent that are held for a while
+	stays    bool // it never ends before the run does
+}
+
+const (
+	slowMost         = time.Second
+	nackDelayMost    = 300 * time.Millisecond
+	ackPatience      = 20 * time.Second
+	consumerLifeMin  = 5 * time.Second
+	consumerLifeMost = 15 * time.Second
+	diePercent       = 40
+)
+
+// run consumes until ctx ends.
+func (s *consumer) run(ctx context.Context, name string) {
+	r := s.w.rng(name)
+	for life := 1; ctx.Err() == nil; life++ {
+		proc := name + "." + strconv.Itoa(life)
+		c := s.w.connect(ctx, proc)
+		if c == nil {
+			return
+		}
+		s.live(ctx, c, proc, r)
+		_ = c.Close()
+	}
+}
+
+func (s *consumer) live(ctx context.Context, c *client.Client, proc string, r *rand.Rand) {
+	consuming, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	var settles, consume sync.WaitGroup
+	defer settles.Wait()
+	chance := rand.New(rand.NewPCG(r.Uint64(), 1)) // of the handler, which is called by one goroutine
+	ended := make(chan struct{})
+	consume.Go(func() {
+		defer close(ended)
+		err := c.Consume(consuming, s.queue, func(_ context.Context, d *client.Delivery) error {
+			s.handle(proc, d, chance, &settles)
+			return nil
+		}, client.WithManualSettle(), client.WithPrefetch(s.prefetch), client.WithConsumerLabel(proc))
+		if err != nil && !errors.Is(err, client.ErrClosed) {
+			s.w.Report("%s: consume: %v", proc, err)
+		}
+	})
+	life := time.NewTimer(between(r, consumerLifeMin, consumerLifeMost))
+	defer life.Stop()
+	over := life.C
+	if s.stays {
+		over = nil
+	}
+	select {
+	case <-over:
+		if r.IntN(100) < diePercent {
+			now := s.w.H.Now()
+			s.w.H.Add(history.Event{Proc: proc, Client: proc, F: history.Die, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue})
+			_ = c.Close()
+			consume.Wait()
+			return
+		}
+	case <-ctx.Done():
+	case <-ended:
+	}
+	op := s.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Leave, Key: s.queue})
+	leave()
+	consume.Wait()
+	s.w.H.Complete(op, history.OK)
+}
+
+// handle is one delivery. It is called by one goroutine, so deliveries are
+// written in the order in which they came.
+func (s *consumer) handle(proc string, d *client.Delivery, r *rand.Rand, settles *sync.WaitGroup) {
+	id, bad := idOf(d.Body(), d.BizID())
+	now := s.w.H.Now()
+	e := history.Event{
+		Proc: proc, Client: proc, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1,
+		Key: s.queue, ID: id, Seq: d.ID().Offset, Lease: proc, Attempt: d.Attempt(),
+		// The library renews leases when a third of them is gone.
+		Hold: int64(s.lease) * 2 / 3,
+	}
+	if bad != nil {
+		e.Err = bad.Error()
+	}
+	s.w.H.Add(e)
+	s.w.Count.Delivered.Add(1)
+	nack, wait := r.IntN(100) < s.nacks, time.Duration(0)
+	if r.IntN(100) < s.slow {
+		wait = between(r, 0, slowMost)
+	}
+	delay := between(r, 0, nackDelayMost)
+	settles.Go(func() {
+		time.Sleep(wait) // the work that it is about
+		op := history.Event{Proc: proc, Client: proc, F: history.Ack, Key: s.queue, ID: id, Seq: e.Seq, Lease: proc, Attempt: e.Attempt}
+		ctx, cancel := context.WithTimeout(context.Background(), ackPatience)
+		defer cancel()
+		var err error
+		if nack {
+			op.F = history.Nack
+			op = s.w.H.Invoke(op)
+			err = d.Nack(ctx, delay)
+		} else {
+			op = s.w.H.Invoke(op)
+			err = d.Ack(ctx)
+		}
+		s.settled(op, err)
+	})
+}
+
+func (s *consumer) settled(op history.Event, err error) {
+	if err != nil {
+		op.Err = err.Error()
+	}
+	switch {
+	case err == nil:
+		s.w.H.Complete(op, history.OK)
+		if op.F == history.Ack {
+			s.w.Count.Acked.Add(1)
+		}
+	case errors.Is(err, client.ErrLeaseLost):
+		s.w.Count.Lost.Add(1)
+		s.w.H.Complete(op, history.Fail)
+	default:
+		s.w.H.Complete(op, history.Info)
+	}
+}

@@ -1,0 +1,133 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"onceq/client"
+	"onceq/jepsen/history"
+)
+
+// producer publishes through the client library at a fixed rate, whatever becomes
+// of the publishes. Now and then it ends, in order or not, and goes on under a new
+// name; a publish never takes a new id.
+type producer struct {
+	w         *World
+	queue     string
+	rate      float64
+	pipelined bool
+	session   string // name of the session, "" for none
+	lifetime  [2]time.Duration
+}
+
+const (
+	inFlightMax      = 512
+	patienceLeast    = 1500 * time.Millisecond
+	patienceMost     = 6 * time.Second
+	closeTimeout     = 5 * time.Second
+	crashPercent     = 30
+	resolvePercent   = 50
+	outcomePatience  = 10 * time.Second
+	producerLifeMin  = 6 * time.Second
+	producerLifeMost = 20 * time.Second
+)
+
+// run publishes until ctx ends.
+func (p *producer) run(ctx context.Context, name string) {
+	r := p.w.rng(name)
+	for life := 1; ctx.Err() == nil; life++ {
+		proc := name + "." + strconv.Itoa(life)
+		c := p.w.connect(ctx, proc)
+		if c == nil {
+			return
+		}
+		p.live(ctx, c, proc, r)
+		_ = c.Close()
+	}
+}
+
+// live is one life: one client, one producer, one session.
+func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *rand.Rand) {
+	var opts []client.ProducerOption
+	if p.session != "" {
+		opts = append(opts, client.WithName(p.session))
+	}
+	pr, err := c.NewProducer(p.queue, append(opts, client.WithMaxInFlight(inFlightMax))...)
+	if err != nil {
+		p.w.Report("%s: %v", proc, err)
+		return
+	}
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	living, cancel := context.WithTimeout(ctx, between(r, producerLifeMin, producerLifeMost))
+	defer cancel()
+	tick := time.NewTicker(time.Duration(float64(time.Second) / p.rate))
+	defer tick.Stop()
+	for n := 0; living.Err() == nil; n++ {
+		select {
+		case <-tick.C:
+		case <-living.Done():
+			continue
+		}
+		id := p.w.id(proc, n)
+		op := p.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Publish, Key: p.queue, ID: id})
+		// The publish outlives the producer's life: how it ends is what the end of a
+		// life is about.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), between(r, patienceLeast, patienceMost))
+		m := client.Message{Body: body(id), BizID: id}
+		if !p.pipelined {
+			receipt, err := pr.Publish(ctx, m)
+			cancel()
+			p.w.published(op, receipt, err)
+			p.resolve(c, proc, op, err, r)
+			continue
+		}
+		f := pr.PublishAsync(ctx, m)
+		seed := r.Uint64()
+		waiting.Go(func() {
+			defer cancel()
+			receipt, err := f.Wait(context.WithoutCancel(ctx))
+			p.w.published(op, receipt, err)
+			p.resolve(c, proc, op, err, rand.New(rand.NewPCG(seed, 1)))
+		})
+	}
+	if r.IntN(100) < crashPercent && ctx.Err() == nil {
+		_ = c.Close() // what is in flight ends as unknown
+		return
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	_ = pr.Close(closing) // each publish tells its own outcome
+	waiting.Wait()
+}
+
+// resolve asks, for some of the publishes that ended as unknown, what became of
+// them.
+func (p *producer) resolve(c *client.Client, proc string, op history.Event, err error, r *rand.Rand) {
+	unknown := (*client.OutcomeUnknownError)(nil)
+	if !errors.As(err, &unknown) || r.IntN(100) >= resolvePercent {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), outcomePatience)
+	defer cancel()
+	seal := p.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Seal, Key: p.queue, ID: op.ID, Inner: unknown.ID.Short()})
+	o, err := c.Seal(ctx, unknown.ID)
+	switch {
+	case err != nil:
+		seal.Err = err.Error()
+		p.w.H.Complete(seal, history.Info)
+		return
+	case o.State == client.Stored:
+		seal.Text, seal.Seq = "stored", o.Message.Offset
+	case o.State == client.Never:
+		seal.Text = "sealed"
+	default:
+		seal.Text = "below floor"
+		seal.Err = o.State.String() + ": " + o.Reason
+	}
+	p.w.H.Complete(seal, history.OK)
+}

@@ -1,0 +1,49 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"onceq/client"
+	"onceq/jepsen/history"
+)
+
+const queueLease = 30 * time.Second
+
+// queue is the plain life of a queue: what is confirmed is delivered, and nothing
+// twice without a cause.
+func queue() Workload {
+	return Workload{
+		Name:   "queue",
+		What:   "publish, receive and ack through the client library, pipelined and one by one; producers and consumers come and go",
+		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}},
+		Setup: func(s *history.Setup, seconds float64) {
+			s.Lease = int64(queueLease)
+			s.ProducerOrder = true
+			least := int(seconds * 20)
+			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least, CalmOK: 80}
+		},
+		Start: startQueue,
+	}
+}
+
+func startQueue(ctx context.Context, w *World) *Traffic {
+	t := &Traffic{}
+	producing, stop := context.WithCancel(ctx)
+	consuming, end := context.WithCancel(context.WithoutCancel(ctx))
+	t.producing, t.consuming = stop, end
+	const producers, consumers = 4, 3
+	for i := range producers {
+		p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / producers, pipelined: i != 0}
+		if i == producers-1 {
+			p.session = w.Run + "-named"
+		}
+		t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })
+	}
+	for i := range consumers {
+		s := &consumer{w: w, queue: "jepsen", lease: queueLease, prefetch: 64, nacks: 2, slow: 3, stays: i == 0}
+		t.consumers.Go(func() { s.run(consuming, fmt.Sprintf("c%d", i+1)) })
+	}
+	return t
+}
