@@ -7,8 +7,8 @@ import "container/heap"
 // for. Numbers from done to next-1 have a slot each, so every settle, also a
 // repeated one, gets the truth.
 //
-// Invariant: len(slots) = next - done, at most twice the credit; held is the
-// number of slots in state held, which is at most the credit unless the credit
+// Invariant: len(slots) = next - done, at most twice the credit and DoneSlack;
+// held is the number of slots in state held, which is at most the credit unless the credit
 // was lowered by a later attach.
 type consumer struct {
 	record
@@ -232,7 +232,7 @@ func (m *Machine) removeConsumer(c *consumer) {
 func (m *Machine) feed(c *consumer) {
 	// The second condition bounds the table of outcomes for a client that acks
 	// but never says that it knows.
-	eats := c.attached && c.gone == goneNot && c.held < int(c.credit) && c.next-c.done < 2*uint64(c.credit) &&
+	eats := c.attached && c.gone == goneNot && c.held < int(c.credit) && c.next-c.done < 2*uint64(c.credit)+DoneSlack &&
 		(!c.queue.settings.SingleActive || c.queue.active() == c.ordinal)
 	h := &c.queue.hungry
 	switch {

@@ -45,6 +45,8 @@ func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *ui
 	moved := &message{
 		place: place{0, l.tail}, size: msg.size, stored: m.now,
 		expires: target.expiry(m.now, 0), notes: msg.notes,
+		// Attempt 1 proves that nobody saw a message before, also after a move.
+		attempts: msg.attempts,
 	}
 	if moved.notes == nil {
 		moved.notes = &notes{}

@@ -90,7 +90,7 @@ func newQueue(number uint64, name string, settings QueueSettings) *queue {
 	return &queue{
 		number: number, name: name, revision: 1, settings: settings,
 		records: map[place]*message{}, keys: map[string]*keyChain{}, consumers: map[uint64]*consumer{},
-		timer: timer{kind: timerQueue, id: number, pos: -1},
+		timer: timer{kind: timerQueue, id: number, pos: -1, at: never},
 	}
 }
 
@@ -394,7 +394,10 @@ func (m *Machine) retimeQueue(q *queue) {
 			}
 		}
 	}
-	m.timers.set(&q.timer, at)
+	if at != q.timer.at {
+		m.timers.set(&q.timer, at)
+		m.dirty(q)
+	}
 }
 
 // fireQueue makes delayed messages ready whose time has come, and drops those
@@ -407,6 +410,7 @@ func (m *Machine) fireQueue(q *queue) {
 		if msg.state == stateLeased || msg.state == stateParked {
 			// Nobody takes it from its consumer; it is looked at when it comes back.
 			heap.Pop(&q.expiries)
+			m.dirty(msg)
 			continue
 		}
 		m.leaveQueue(msg, &q.counts.Expired, true)

@@ -62,7 +62,7 @@ func (s QueueSettings) check(name string) string {
 		return fmt.Sprintf("backoff from %v to %v: the first is at most the second, which is at most %v", d.BackoffMin, d.BackoffMax, NackDelayMax)
 	case s.DeadLetter != "" && !validQueueName(s.DeadLetter):
 		return fmt.Sprintf("dead-letter queue %q is no name for a queue", s.DeadLetter)
-	case s.DeadLetter == name:
+	case s.DeadLetter != "" && s.DeadLetter == name:
 		return "a queue cannot be its own dead-letter queue"
 	}
 	return ""
