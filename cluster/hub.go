@@ -339,10 +339,11 @@ func (r *registration) encode(w *pack.Writer) bool {
 			continue // acked, purged or deleted since
 		}
 		frame.Deliveries = append(frame.Deliveries, wire.Delivery{
-			Number: d.Number, Queue: d.Queue, Lane: d.Lane, Offset: d.Offset, Attempt: d.Attempt,
+			Number: d.Number, Queue: d.Queue, Lane: d.Lane, Offset: d.Offset, Attempt: d.Attempt, Failures: d.Failures,
 			Remaining:   time.Duration(max(0, d.Deadline-now)),
 			PublishedAt: at,
 			Message:     message,
+			Dead:        deadLetters(d.Dead),
 		})
 		bytes += len(message)
 	}
