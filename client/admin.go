@@ -191,10 +191,17 @@ func (a *Admin) TransferLeadership(ctx context.Context, node string) error {
 		return ErrClosed
 	}
 	defer a.c.wg.Done()
-	cn, err := a.c.produce.ready(ctx)
+	leader, err := a.c.produce.ready(ctx)
 	if err != nil {
 		return err
 	}
+	// On a connection of its own: the link's goes as soon as leadership does, and
+	// the answer with it.
+	cn, err := a.c.connect(ctx, leader.address)
+	if err != nil {
+		return err
+	}
+	defer cn.close()
 	payload, err := cn.call(ctx, wire.OpMemberTransfer, wire.MemberChange{Node: node}.Append)
 	if errors.Is(err, errLost) || err != nil && ctx.Err() != nil {
 		return newError(wire.CodeOutcomeUnknown, "leadership may or may not have moved: look at the members").because(err)

@@ -99,6 +99,10 @@ func (s *consumer) attachAnswer(cn *conn, asked []wire.Range, at time.Time, op w
 			reply.Status = wire.StatusConsumerGone
 		case e.Code == wire.CodeStale:
 			reply.Status = wire.StatusStale
+		case e.Retriable && e.Code != wire.CodeConsumerCap:
+			s.life.clean = true // refused for now, as by a full disk
+			s.later()
+			return
 		default:
 			s.fail(e)
 			return

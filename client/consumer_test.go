@@ -615,6 +615,7 @@ func TestConsume_AttachRefusedForNow_KeepsItsNumber(t *testing.T) {
 		n1 := n.order[0]
 		e := eat(t, c)
 		n1.expect(wire.OpAttach).fail(wire.CodeNoLeader, "")
+		n1.expect(wire.OpAttach).fail(wire.CodeDiskFull, "")
 		r := n1.expect(wire.OpAttach)
 		if a := decoded(r, wire.DecodeAttach); a.N != 1 {
 			t.Fatalf("nothing was appended, and the number is %d", a.N)

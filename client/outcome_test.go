@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"onceq/transport/wire"
@@ -192,11 +193,22 @@ func TestAdmin_Members(t *testing.T) {
 		}
 		// A lost answer to a transfer is not asked for again: it would move on.
 		moved := make(chan error)
+		// Leadership moves before the answer comes, and the link with it.
+		go func() { moved <- a.TransferLeadership(ctx, "n2") }()
+		r := n1.expect(wire.OpMemberTransfer)
+		n.lead(2, "n2", true)
+		synctest.Wait()
+		r.reply(wire.StatusReply{Status: wire.StatusOK})
+		if err := <-moved; err != nil {
+			t.Fatal(err)
+		}
+		n.lead(3, "n1", true)
+		synctest.Wait()
 		go func() { moved <- a.TransferLeadership(ctx, "n2") }()
 		n1.expect(wire.OpMemberTransfer).conn.cut()
 		if err := <-moved; !errors.Is(err, ErrOutcomeUnknown) {
 			t.Fatal(err)
 		}
 		n1.quiet()
-	})
+	}, "n1", "n2")
 }

@@ -161,6 +161,7 @@ func (p *Producer) wait(ctx context.Context, f *Future) {
 	case <-ctx.Done():
 		p.mu.Lock()
 		p.giveUp(f, causeOf(ctx))
+		p.pump()
 		p.mu.Unlock()
 		<-f.done
 	}
@@ -274,14 +275,23 @@ func (p *Producer) unwatch(f *Future) {
 func (p *Producer) contextEnded(ended <-chan struct{}, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.giveUpAll(func(f *Future) bool { return f.ended == ended }, cause)
+}
+
+// giveUpAll collects before it gives up, since that may send what comes next.
+func (p *Producer) giveUpAll(which func(f *Future) bool, cause error) {
+	var all []*Future
 	for _, l := range []*futures{&p.open, &p.fresh} {
-		for f, next := l.head, (*Future)(nil); f != nil; f = next {
-			next = f.next
-			if f.ended == ended {
-				p.giveUp(f, cause)
+		for f := l.head; f != nil; f = f.next {
+			if !f.reported && which(f) {
+				all = append(all, f)
 			}
 		}
 	}
+	for _, f := range all {
+		p.giveUp(f, cause)
+	}
+	p.pump()
 }
 
 // giveUp ends the retransmission of f, because its caller waits no longer.
@@ -294,7 +304,6 @@ func (p *Producer) giveUp(f *Future, cause error) {
 			why = p.c.produce.reason()
 		}
 		p.finish(f, Receipt{}, &endedError{what: "publish", cause: cause, why: why})
-		p.pump()
 	default:
 		p.tell(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Cause: cause})
 		p.seal(f)
@@ -391,12 +400,7 @@ func (p *Producer) Close(ctx context.Context) error {
 	}
 	err := p.Flush(ctx)
 	p.mu.Lock()
-	for _, l := range []*futures{&p.open, &p.fresh} {
-		for f, next := l.head, (*Future)(nil); f != nil; f = next {
-			next = f.next
-			p.giveUp(f, ErrClosed)
-		}
-	}
+	p.giveUpAll(func(*Future) bool { return true }, ErrClosed)
 	p.finishing = true
 	p.kick()
 	p.mu.Unlock()

@@ -258,6 +258,45 @@ func TestPublish_FrameRefusedWhole_FindsTheOneToBlame(t *testing.T) {
 	})
 }
 
+func TestPublish_FrameRefusedForWantOfRoom_IsRefusedTogether(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		p := producer(t, c)
+		first := p.PublishAsync(t.Context(), body("first"))
+		r := n1.expect(wire.OpPublish)
+		a, b := p.PublishAsync(t.Context(), body("a")), p.PublishAsync(t.Context(), body("b"))
+		r.results(wire.StatusOK)
+		published(t, first)
+		n1.expect(wire.OpPublish).fail(wire.CodeQueueFull, "")
+		refusedWith(t, a, ErrQueueFull)
+		refusedWith(t, b, ErrQueueFull)
+		n1.quiet()
+	})
+}
+
+// The machine seals only within the window above the floor it has heard of.
+func TestSeal_WindowFull_TellsTheFloorFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		p := producer(t, c)
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := p.PublishAsync(ctx, body("gone"))
+		n1.expect(wire.OpPublish)
+		cancel()
+		refusedWith(t, gone, ErrOutcomeUnknown)
+		n1.expect(wire.OpSeal).reply(wire.SealReply{Status: wire.StatusOK, Outcomes: []wire.PublishResult{{Sequence: 1, Status: wire.StatusWindowFull}}})
+		r := n1.expect(wire.OpPublish)
+		if fr := r.publish(); fr.Floor != 1 || len(fr.Publishes) != 0 {
+			t.Fatalf("frame %+v", fr)
+		}
+		r.results(wire.StatusOK)
+		n1.expect(wire.OpSeal).reply(wire.SealReply{Status: wire.StatusOK, Outcomes: []wire.PublishResult{{Sequence: 1, Status: wire.StatusSealed}}})
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestPublish_BelowFloor_IsNoConfirmation(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]

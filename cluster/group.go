@@ -44,7 +44,6 @@ type group struct {
 	disk     *disk // nil when everything is in memory
 
 	scrubEvery time.Duration
-	scrubbed   atomic.Uint64 // times that the log was read through
 	progress   progress
 	installs   chan struct{} // cap 1: a follower was sent the same snapshot again
 

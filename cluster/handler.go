@@ -293,6 +293,8 @@ func (h *handler) memberChange(g *group, c conn, corr uint32, op wire.Op, payloa
 		case wire.OpMemberRemove:
 			refused = g.steward.remove(m.Node)
 		default:
+			// Released when the answer is on its way.
+			defer g.topology.hold()()
 			refused = g.steward.transfer(m.Node)
 		}
 		if refused != nil {

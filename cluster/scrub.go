@@ -30,7 +30,6 @@ func (g *group) scrub(ctx context.Context, store *raftlog.Store) {
 		if err != nil {
 			return // the node ends: it was told to, or the store has called Fatal
 		}
-		g.scrubbed.Add(1)
 		g.log.Debug("read the log through", "entries", read)
 		timer.Reset(g.scrubEvery)
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -22,6 +23,11 @@ type topology struct {
 	self   wire.NodeAddress
 	wake   chan struct{} // cap 1
 	events chan raft.Observation
+
+	// held: the answer to a request that changes the leader is being made;
+	// pushes wait for it. A client that learns of another leader leaves this
+	// node, and would leave without its answer.
+	held atomic.Int32
 
 	mu   sync.Mutex    // guards last
 	last wire.Topology // pushed last
@@ -61,12 +67,24 @@ func (t *topology) run(end <-chan struct{}) {
 		case <-end:
 			return
 		}
+		if t.held.Load() > 0 {
+			continue // release pokes
+		}
 		if m, changed := t.refresh(); changed {
 			payload := encoded(m)
 			for _, c := range t.g.hub.all() {
 				c.Push(wire.OpTopology, payload)
 			}
 		}
+	}
+}
+
+// hold keeps pushes back until release is called, which may be only once.
+func (t *topology) hold() (release func()) {
+	t.held.Add(1)
+	return func() {
+		t.held.Add(-1)
+		t.poke()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -144,6 +145,9 @@ func (r *run) describe() history.Setup {
 	}
 	for _, f := range r.faults {
 		s.Faults = append(s.Faults, f.Name)
+	}
+	if slices.Contains(s.Faults, "delay") {
+		s.Epsilon += int64(nemesis.DelayMost)
 	}
 	r.workload.Setup(&s, r.cfg.Time.Seconds())
 	return s

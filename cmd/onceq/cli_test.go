@@ -260,6 +260,26 @@ func TestCanLose(t *testing.T) {
 	}
 }
 
+func TestStatus_NodesThatDisagree_AreFound(t *testing.T) {
+	report := func(node string, at, digest uint64) client.NodeReport {
+		return client.NodeReport{Node: node, Status: client.NodeStatus{Node: node, DigestIndex: at, Digest: digest}}
+	}
+	for name, c := range map[string]struct {
+		reports []client.NodeReport
+		want    bool
+	}{
+		"equal":                {[]client.NodeReport{report("n1", 5, 7), report("n2", 5, 7)}, false},
+		"of different moments": {[]client.NodeReport{report("n1", 5, 7), report("n2", 6, 8)}, false},
+		"none yet":             {[]client.NodeReport{report("n1", 0, 0), report("n2", 0, 0)}, false},
+		"different":            {[]client.NodeReport{report("n1", 5, 7), report("n2", 6, 8), report("n3", 5, 8)}, true},
+	} {
+		st := summarize("c", c.reports)
+		if a, b, got := st.disagree(); got != c.want || got && (a.Node != "n1" || b.Node != "n3") {
+			t.Errorf("%s: %v, %s, %s", name, got, a.Node, b.Node)
+		}
+	}
+}
+
 func TestBudget_OneBodyOfAnySizePasses(t *testing.T) {
 	b := newBudget()
 	b.take(flightBytesMax * 2)

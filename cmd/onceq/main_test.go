@@ -129,6 +129,7 @@ func onceq(t *testing.T, stdin string, args ...string) outcome {
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
+	out  bytes.Buffer  // standard output; to be read after the end
 
 	mu    sync.Mutex // guards lines and more
 	lines []string   // of standard error
@@ -136,8 +137,34 @@ type process struct {
 }
 
 // start starts bin. Its standard error is kept, line by line.
-func start(bin string, args ...string) (*process, error) {
+func start(bin string, args ...string) (*process, error) { return startWith(nil, bin, args...) }
+
+// startWithInput starts the binary with a standard input that the test writes.
+func startWithInput(t *testing.T, args ...string) (*process, *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p, err := startWith(r, needBinary(t), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.Close()
+		p.cmd.Process.Kill()
+		<-p.done
+	})
+	return p, w
+}
+
+func startWith(stdin *os.File, bin string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(bin, args...), done: make(chan struct{}), more: make(chan struct{})}
+	if stdin != nil {
+		p.cmd.Stdin = stdin
+	}
+	p.cmd.Stdout = &p.out
 	r, err := p.cmd.StderrPipe()
 	if err != nil {
 		return nil, err

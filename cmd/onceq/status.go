@@ -14,7 +14,8 @@ type statusCmd struct{ outputFlag }
 // Help says where the numbers come from.
 func (*statusCmd) Help() string {
 	return `Asks each node what it knows of itself: the numbers are local to the node and of
-slightly different moments. Exit code 6 when no node leads.
+slightly different moments. Exit code 6 when no node leads, 8 when two nodes
+disagree about the state at one index.
 
 Examples:
   onceq status
@@ -73,6 +74,10 @@ func (s *statusCmd) Run(ctx context.Context, a *app, g *globals) error {
 		if err != nil {
 			return err
 		}
+		if a, b, ok := st.disagree(); ok {
+			return &exit.Error{Code: exit.CheckFailed, Err: fmt.Errorf("%s and %s disagree about the state at index %d: digests %s and %s", a.Node, b.Node, a.DigestAt, a.Digest, b.Digest),
+				Hint: "keep both data directories: one of the machines has computed something else from the same log"}
+		}
 		if st.Leader == "" {
 			return exit.Errorf(exit.Unavailable, "no node leads: publishing and consuming wait")
 		}
@@ -124,6 +129,21 @@ func (st *clusterStatus) count(m client.Members, reports []client.NodeReport) {
 		}
 	}
 	st.Voters, st.CanLose = voters, canLose(voters, up)
+}
+
+// disagree finds two nodes with different digests of one index.
+func (st *clusterStatus) disagree() (a, b nodeRow, found bool) {
+	at := map[uint64]nodeRow{}
+	for _, n := range st.Nodes {
+		if n.DigestAt == 0 {
+			continue
+		}
+		if other, ok := at[n.DigestAt]; ok && other.Digest != n.Digest {
+			return other, n, true
+		}
+		at[n.DigestAt] = n
+	}
+	return a, b, false
 }
 
 // canLose is how many more of the voters that are up may fail before no

@@ -43,7 +43,7 @@ func linearizable(v *view, r *Report) {
 		DescribeOperation: func(input, _ any) string { return describe(input.(known).op) },
 	}).ToModel()
 	for _, m := range v.order {
-		ops := m.operations()
+		ops := m.operations(v.setup.Raw)
 		switch porcupine.CheckOperationsTimeout(model, ops, linearTimeout) {
 		case porcupine.Illegal:
 			var all []op
@@ -62,9 +62,10 @@ func linearizable(v *view, r *Report) {
 type known struct {
 	op
 	places []uint64
+	raw    bool // nothing is sealed but what the history says
 }
 
-func (m *message) operations() []porcupine.Operation {
+func (m *message) operations(raw bool) []porcupine.Operation {
 	var places []uint64
 	for _, o := range append(append([]op(nil), m.publishes...), m.grants...) {
 		if (o.F == history.Deliver || o.Type == history.OK) && !slices.Contains(places, o.Seq) {
@@ -76,7 +77,7 @@ func (m *message) operations() []porcupine.Operation {
 	}
 	var ops []porcupine.Operation
 	add := func(o op, call int64) {
-		ops = append(ops, porcupine.Operation{Input: known{o, places}, Call: call, Return: o.end()})
+		ops = append(ops, porcupine.Operation{Input: known{o, places, raw}, Call: call, Return: o.end()})
 	}
 	for _, o := range m.publishes {
 		add(o, o.T0)
@@ -136,7 +137,7 @@ func (o known) publish(s place, may func(place)) {
 		}
 	case o.Type == history.Fail && o.Err == "sealed":
 		// The client library seals by itself what it gives up.
-		if !isStored {
+		if s.phase == sealedOff || s.phase == absent && !o.raw {
 			s.phase = sealedOff
 			may(s)
 		}

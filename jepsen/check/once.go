@@ -77,3 +77,24 @@ func wrongDup(v *view, r *Report) {
 		}
 	}
 }
+
+// refused looks for refusals that no honest copy may get: what one id is published
+// with never changes, and no session ends within a run.
+func refused(v *view, r *Report) {
+	for _, m := range v.order {
+		for _, p := range m.publishes {
+			if p.Type != history.Fail {
+				continue
+			}
+			switch p.Err {
+			case "session expired":
+				r.broken("refused", m.id, []op{p}, "the session of %s is unknown", p.Inner)
+			case "body differs":
+				// Another id may have taken the sequence, and then this one is not stored.
+				if first, ok := m.confirmed(); ok {
+					r.broken("refused", m.id, []op{first, p}, "stored as offset %d, and then refused as another body", first.Seq)
+				}
+			}
+		}
+	}
+}

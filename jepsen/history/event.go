@@ -19,9 +19,10 @@ const (
 	Ack     = "ack"
 	Nack    = "nack"
 	Extend  = "extend"
-	Seal    = "seal"  // ok: Text is stored, sealed or below floor
-	Leave   = "leave" // a consumer ends in order
-	Die     = "die"   // a consumer was ended without a word
+	Nothing = "nothing" // completes a try that proved to have done nothing; Text is what it was
+	Seal    = "seal"    // ok: Text is stored, sealed or below floor
+	Leave   = "leave"   // a consumer ends in order
+	Die     = "die"     // a consumer was ended without a word
 	// Silent is a stretch of time in which a consumer cannot have heard from the
 	// cluster.
 	Silent = "silent"
@@ -80,6 +81,8 @@ type Setup struct {
 	// ProducerOrder: each process hands in its publishes one after the other, and
 	// they must be stored in that order, pipelined or not.
 	ProducerOrder bool `json:"producer_order,omitempty"`
+	// Raw: nothing is sealed but what the history says.
+	Raw bool `json:"raw,omitempty"`
 	// Least is what must have happened for a verdict.
 	Least Least `json:"least"`
 }

@@ -12,7 +12,7 @@ import (
 //
 //	t0 t1 proc f [id] [type] [name=value ...] [flag ...]
 //
-// Times are milliseconds; t1 may be "-" for an operation that never ended. type
+// Times are milliseconds; a + in err is a blank; t1 may be "-" for an operation that never ended. type
 // is ok unless it is given. Names are those of the JSON form, and of setup,
 // state and queue; flags are dup and seen. A "run" line sets up; without one
 // there is a lease of 10 s, a grace of 5 s and an epsilon of 100 ms. Empty
@@ -145,7 +145,7 @@ func (p *parser) word(w string) {
 			e.Lease = value
 		}
 	case "err":
-		e.Err = value
+		e.Err = strings.ReplaceAll(value, "+", " ")
 	case "text":
 		e.Text = value
 	case "copies":
@@ -160,6 +160,8 @@ func (p *parser) word(w string) {
 		e.Setup.Faults = strings.Split(value, ",")
 	case "order":
 		e.Setup.ProducerOrder = value == "producer"
+	case "raw":
+		e.Setup.Raw = value == "yes"
 	case "publishes":
 		e.Setup.Least.Publishes = int(p.number(value))
 	case "deliveries":

@@ -29,6 +29,7 @@ func All() []Fault {
 		{"stop", "a node ends in order (SIGTERM), and restart", stop},
 		{"pause", "a node, mostly the leader, stands still (SIGSTOP) and goes on", pause},
 		{"pause-all", "all nodes stand still and go on", pauseAll},
+		{"pause-kill", "all followers stand still, the leader is killed with what only it has, the followers go on", pauseKill},
 		{"transfer", "leadership is handed over", transfer},
 		{"lost-reply", "exactly the replies to publishes, settles, attaches, opens and seals get lost, with their connections", lostReply},
 		{"cut", "connections of clients are reset", cut},
@@ -145,6 +146,32 @@ func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 	return strings.Join(names, ","), silent, "none did answer"
 }
 
+// pauseKill is the moment of truth for "confirmed means that a majority has it":
+// what the leader answered while nobody else could write is gone with it.
+func pauseKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	leader := t.Leader()
+	pid := t.Cluster.Pid(leader)
+	if leader == "" || pid == 0 {
+		return leader, false, "nobody leads"
+	}
+	var paused []string
+	for _, n := range t.Cluster.Names() {
+		if n != leader && t.Cluster.Pause(n) == nil {
+			paused = append(paused, n)
+		}
+	}
+	wait(ctx, between(r, 50*time.Millisecond, time.Second))
+	err := t.Cluster.Kill(leader)
+	for _, n := range paused {
+		if s, _ := t.Cluster.State(n); s == proc.Paused {
+			t.try(t.Cluster.Resume(n))
+		}
+	}
+	wait(ctx, between(r, time.Second, 5*time.Second))
+	t.start(leader)
+	return leader, err == nil && len(paused) > 0, fmt.Sprintf("process %d is gone, %v stood still", pid, paused)
+}
+
 func transfer(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	from := t.Leader()
 	others := slices.DeleteFunc(t.Cluster.Names(), func(n string) bool { return n == from })
@@ -224,9 +251,12 @@ func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	return node, held+n > 0, fmt.Sprintf("%d ways of %d links, %d were cut", len(ways), held+n, n)
 }
 
+// DelayMost is how late a frame can be through the delay fault.
+const DelayMost = 225 * time.Millisecond
+
 func delay(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	node := t.one(r)
-	d := between(r, 5*time.Millisecond, 150*time.Millisecond)
+	d := between(r, 5*time.Millisecond, DelayMost*2/3)
 	t.Net.Delay(node, d, d/2)
 	wait(ctx, between(r, time.Second, 5*time.Second))
 	n := t.Net.Links(node)

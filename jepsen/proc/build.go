@@ -3,6 +3,7 @@ package proc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +23,11 @@ func Root(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the module: go list -m: %w (jepsen builds onceq from its sources: run it inside them, or name a binary)", err)
 	}
-	return strings.TrimSpace(string(out)), nil
+	dir := strings.TrimSpace(string(out))
+	if dir == "" {
+		return "", errors.New("find the module: this directory is in none (jepsen builds onceq from its sources: run it inside them, or name a binary)")
+	}
+	return dir, nil
 }
 
 // Run builds ./cmd/onceq of the module at root.

@@ -33,7 +33,7 @@ type Conn struct {
 
 	nc     net.Conn
 	frames *wire.FrameReader
-	push   func(op wire.Op, payload []byte)
+	push   Push
 	done   chan struct{} // closed when the reader has ended
 	pinged sync.WaitGroup
 
@@ -46,9 +46,12 @@ type Conn struct {
 // Message is anything that can be sent.
 type Message interface{ Append(w *pack.Writer) }
 
-// Dial connects and shakes hands. push gets what the server sends unasked, on the
-// reader; it may be nil.
-func Dial(ctx context.Context, dial Dialer, address, client string, push func(op wire.Op, payload []byte)) (*Conn, error) {
+// Push gets what the server sends unasked, on the reader. gap is how long nothing
+// had come before: the frame was sent no earlier than that ago.
+type Push func(op wire.Op, payload []byte, gap time.Duration)
+
+// Dial connects and shakes hands. push may be nil.
+func Dial(ctx context.Context, dial Dialer, address, client string, push Push) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	nc, err := dial(ctx, "tcp", address)
@@ -56,7 +59,7 @@ func Dial(ctx context.Context, dial Dialer, address, client string, push func(op
 		return nil, err
 	}
 	if push == nil {
-		push = func(wire.Op, []byte) {}
+		push = func(wire.Op, []byte, time.Duration) {}
 	}
 	c := &Conn{
 		nc: nc, push: push, done: make(chan struct{}), calls: map[uint32]chan wire.Frame{},
@@ -104,15 +107,18 @@ func replyError(payload []byte) error {
 
 func (c *Conn) read() {
 	defer close(c.done)
+	heard := time.Now()
 	for {
 		f, err := c.frames.Next()
 		if err != nil {
 			c.fail(err)
 			break
 		}
+		gap := time.Since(heard)
+		heard = heard.Add(gap)
 		if !f.Reply {
 			if f.Op != wire.OpPing {
-				c.push(f.Op, f.Payload)
+				c.push(f.Op, f.Payload, gap)
 				continue
 			}
 			c.mu.Lock()

@@ -3,6 +3,7 @@ package demo
 import (
 	"fmt"
 
+	"onceq/cmd/onceq/internal/console"
 	"onceq/cmd/onceq/internal/exit"
 )
 
@@ -56,6 +57,6 @@ func (c Config) Validate() error {
 }
 
 func (c Config) String() string {
-	return fmt.Sprintf("%d nodes, %d producers, %d consumers, %d messages, %d kills of the leader, seed %d",
-		c.Nodes, c.Producers, c.Consumers, c.Messages, c.Kills, c.Seed)
+	return fmt.Sprintf("%d nodes, %d producers, %d consumers, %s messages, %d times kill -9 for the leader, seed %d",
+		c.Nodes, c.Producers, c.Consumers, console.Count(c.Messages), c.Kills, c.Seed)
 }

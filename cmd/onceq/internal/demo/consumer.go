@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	consumerPrefetch    = 256
-	consumerConcurrency = 64 // acks that are awaited at once
+	consumerPrefetch    = 512
+	consumerConcurrency = 256 // acks that are awaited at once
 )
 
 // consumer acks what it gets, but for a few messages that it gives back once.

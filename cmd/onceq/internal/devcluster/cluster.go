@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +20,9 @@ import (
 type Config struct {
 	// Binary is the onceq binary to run. Default: this one.
 	Binary string
-	Env    []string
+	// Env is the environment of the nodes. Default: this process's without what
+	// is meant for onceq, since a setting for another node must not reach these.
+	Env []string
 	// Dir keeps everything: data, logs, the chosen ports. It is made if absent.
 	Dir string
 	// Nodes is how many there are; 0 means as many as Dir has, 3 for a new one.
@@ -54,6 +57,9 @@ func Open(cfg Config) (*Cluster, error) {
 			return nil, err
 		}
 		cfg.Binary = self
+	}
+	if cfg.Env == nil {
+		cfg.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "ONCEQ_") })
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err

@@ -1,0 +1,188 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"onceq/transport/wire"
+)
+
+// deliver takes a push. It runs on the connection's reader.
+func (s *consumer) deliver(cn *conn, m wire.Deliver, frameBytes int) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.life
+	if m.Consumer != l.id || m.N != l.n {
+		return // of an older attachment
+	}
+	added := 0
+	for i := range m.Deliveries {
+		w := &m.Deliveries[i]
+		if w.Number < l.next {
+			continue // known: a repeat
+		}
+		if len(l.open) >= 2*s.o.prefetch {
+			cn.fail(fmt.Errorf("read: more deliveries than the credit of %d allows", s.o.prefetch))
+			return
+		}
+		d := &Delivery{
+			s: s, life: l, number: w.Number, attempt: w.Attempt, at: w.PublishedAt, raw: w.Message,
+			place:    MessageID{Incarnation: l.incarnation, QueueNumber: w.Queue, Queue: s.queue, Lane: w.Lane, Offset: w.Offset},
+			deadline: now.Add(w.Remaining),
+		}
+		if frameBytes > copyAbove && len(w.Message) < frameBytes/4 {
+			d.raw = append([]byte(nil), w.Message...)
+		}
+		if len(l.open) == 0 {
+			l.low = d.number
+		}
+		l.next = d.number + 1
+		l.open[d.number] = d
+		s.ready = append(s.ready, d)
+		added++
+	}
+	s.tellDone()
+	s.wakeWorkers(added)
+}
+
+func (s *consumer) wakeWorkers(n int) {
+	if n >= s.o.concurrency {
+		s.more.Broadcast()
+		return
+	}
+	for range n {
+		s.more.Signal()
+	}
+}
+
+// lost takes a push: timers have taken leases. It runs on the reader.
+func (s *consumer) lost(m wire.Lost) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.life
+	if m.Consumer != l.id || m.N != l.n {
+		return
+	}
+	if m.Gone {
+		s.gone()
+		return
+	}
+	for _, r := range m.Lost {
+		for n := max(r.From, l.done()); n <= r.To && n < l.next; n++ {
+			// One that is being settled gets its answer from that.
+			if d := l.open[n]; d != nil && !d.asking {
+				s.lose(d, r.State)
+			}
+		}
+	}
+	s.tellDone()
+	s.kick()
+}
+
+// pop takes the next message that may be handled; nil to stop. It waits.
+func (s *consumer) pop() *Delivery {
+	for {
+		for s.head == len(s.ready) && !s.stopping {
+			s.more.Wait()
+		}
+		if s.stopping {
+			return nil
+		}
+		d := s.ready[s.head]
+		s.ready[s.head] = nil
+		if s.head++; s.head == len(s.ready) {
+			s.clearReady()
+		}
+		if d.answered {
+			continue
+		}
+		// The last look before the handler: by our own clock, and by what the
+		// cluster has pushed.
+		if now := time.Now(); now.Before(d.deadline) {
+			d.phase, d.started = running, now
+			return d
+		}
+		d.phase = aside
+		s.extend = true
+		s.kick()
+	}
+}
+
+func (s *consumer) clearReady() {
+	clear(s.ready)
+	s.ready, s.head = s.ready[:0], 0
+}
+
+// comeBack puts what was aside back into the buffer: the cluster says that the
+// leases are held.
+func (s *consumer) comeBack() {
+	var back []*Delivery
+	for _, d := range s.life.open {
+		if d.phase == aside && time.Now().Before(d.deadline) {
+			d.phase = buffered
+			back = append(back, d)
+		}
+	}
+	if len(back) == 0 {
+		return
+	}
+	back = append(back, s.ready[s.head:]...)
+	slices.SortFunc(back, func(a, b *Delivery) int {
+		if a.number < b.number {
+			return -1
+		}
+		return 1
+	})
+	s.ready, s.head = back, 0
+	s.more.Broadcast()
+}
+
+// work calls handlers until it is told to stop.
+func (s *consumer) work() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		d := s.pop()
+		if d == nil {
+			break
+		}
+		ctx, cancel := context.WithCancelCause(s.base)
+		d.cancel = cancel
+		s.mu.Unlock()
+		err := s.call(ctx, d)
+		cancel(nil)
+		s.mu.Lock()
+		d.phase, d.cancel = returned, nil
+		switch {
+		case d.answered && d.verb == 0:
+			s.c.o.logger.Warn("a handled message did not count", "message", d.place, "attempt", d.attempt, "error", d.answer)
+		case d.answered, d.verb != 0, s.o.manual && err == nil:
+		case err == nil:
+			s.settleLocked(d, wire.VerbAck, 0)
+		default:
+			s.settleLocked(d, wire.VerbNack, nackDelay(err, int(d.attempt)))
+		}
+	}
+	s.workers--
+	s.kick()
+}
+
+func (s *consumer) call(ctx context.Context, d *Delivery) (err error) {
+	if d.message, err = wire.DecodeMessage(d.raw); err != nil {
+		s.c.o.logger.Error("message does not decode", "message", d.place, "error", err)
+		return err
+	}
+	d.raw = nil
+	defer func() {
+		if r := recover(); r != nil {
+			s.c.o.logger.Error("handler panicked", "message", d.place, "attempt", d.attempt, "panic", r, "stack", string(debug.Stack()))
+			err = errors.New("handler panicked")
+		}
+	}()
+	return s.handle(ctx, d)
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"onceq/cmd/onceq/internal/bench"
+	"onceq/cmd/onceq/internal/exit"
+)
+
+// A fourth node joins a running cluster, votes once it has caught up, is removed,
+// and the cluster goes on.
+func TestCluster_FourthNodeJoinsAndIsRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	ownDev(t, dir)
+	onceq(t, "a\nb\n", "pub", "hello", "-l").want(t, exit.OK)
+	base := aPort(t)
+	args := []string{"server", "--name", "n4", "--data-dir", filepath.Join(t.TempDir(), "n4"),
+		"--bind", fmt.Sprintf("127.0.0.1:%d", base), "--gossip-bind", fmt.Sprintf("127.0.0.1:%d", base+1), "--log-level", "warn"}
+	for _, n := range devNodes(t) {
+		args = append(args, "--join", n.Address)
+	}
+	p, err := start(needBinary(t), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { p.cmd.Process.Kill(); <-p.done }()
+	votes := func(node string) bool {
+		o := onceq(t, "", "cluster", "members", "-o", "jsonl")
+		for l := range strings.Lines(o.out) {
+			var m memberRow
+			if json.Unmarshal([]byte(l), &m) == nil && m.Node == node && m.Voter {
+				return true
+			}
+		}
+		return false
+	}
+	eventually(t, "n4 votes", func() bool { return votes("n4") })
+	eventually(t, "four are up", func() bool { return strings.Contains(onceq(t, "", "status").out, "4/4 up, can lose 1") })
+	onceq(t, "", "cluster", "add", "n4").want(t, exit.OK, "votes") // already: the same answer
+	onceq(t, "", "cluster", "remove", "n4", "--yes").want(t, exit.OK, "removed")
+	eventually(t, "n4 is no member", func() bool { return !votes("n4") })
+	if o := onceq(t, "", "sub", "hello", "--until-empty").want(t, exit.OK); o.out != "a\nb\n" {
+		t.Fatal(o)
+	}
+}
+
+func TestBench_Smoke(t *testing.T) {
+	needBinary(t)
+	for _, workload := range []string{"pub", "e2e"} {
+		o := onceq(t, "", "bench", workload, "--smoke", "-o", "json").want(t, exit.OK)
+		var rows []bench.Row
+		if err := json.Unmarshal([]byte(o.out), &rows); err != nil {
+			t.Fatal(err, o)
+		}
+		if len(rows) != 6 {
+			t.Fatalf("%d rows: %s", len(rows), o)
+		}
+		for _, r := range rows {
+			if r.Workload != workload || r.Messages == 0 || r.PerSecond <= 0 || r.P50 <= 0 || r.P50 > r.P99 || r.P99 > r.Max || !r.Clean() {
+				t.Errorf("%+v", r)
+			}
+		}
+	}
+}
+
+func TestBench_NamedCluster_LeavesNoQueueBehind(t *testing.T) {
+	needCluster(t)
+	onceq(t, "", "bench", "pub", "--smoke", "--size", "16", "--context", "dev").want(t, exit.OK, "full speed")
+	if o := onceq(t, "", "queue", "ls").want(t, exit.OK); strings.Contains(o.out, "bench-") {
+		t.Fatal(o)
+	}
+}
+
+// Interrupting a stream tells how far it came: what it says is confirmed is stored.
+func TestPubLines_Interrupted_TellsHowFarItCame(t *testing.T) {
+	needCluster(t)
+	const q = "endless"
+	onceq(t, "", "queue", "create", q).want(t, exit.OK)
+	p, in := startWithInput(t, "pub", q, "-l", "-o", "json")
+	stop := make(chan struct{})
+	wrote := make(chan struct{})
+	go func() {
+		defer close(wrote)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := fmt.Fprintf(in, "line %d\n", i); err != nil {
+				return
+			}
+		}
+	}()
+	eventually(t, "some lines are stored", func() bool { return queueShow(t, q).Stored > 1000 })
+	p.interrupt()
+	<-p.done
+	close(stop)
+	in.Close()
+	<-wrote
+	if code := p.cmd.ProcessState.ExitCode(); code != exit.Interrupted {
+		t.Fatalf("exit code %d: %s", code, p.text())
+	}
+	var s summary
+	if err := json.Unmarshal(p.out.Bytes(), &s); err != nil {
+		t.Fatal(err, p.out.String())
+	}
+	if row := queueShow(t, q); s.Published == 0 || s.Published != row.Stored || s.Failed+s.Unknown != 0 {
+		t.Fatalf("%+v, and %d are stored", s, row.Stored)
+	}
+}

@@ -1,0 +1,343 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"onceq/client"
+	"onceq/cluster/clustertest/volume"
+)
+
+var (
+	powerRounds = flag.Int("power.rounds", 3, "how often the power test cuts the power")
+	powerStore  = flag.String("power.store", "", "log store of the power test: wal or boltdb; empty for both")
+)
+
+const (
+	powerDiskBytes = 768 << 20 // sparse: what the log and its snapshots write
+	powerNodes     = 3
+	powerProducers = 4
+	powerInFlight  = 64
+	powerQueue     = "stored" // nobody consumes from it until the end
+	powerWork      = "work"   // consumed all the time
+)
+
+// powered is a cluster of processes, each on a disk of its own.
+type powered struct {
+	t     *testing.T
+	bin   string
+	store string
+	disks []*volume.Disk
+	port  int // aPort's: node i has the ports port+100*i and the next
+	nodes []*process
+}
+
+func (p *powered) start() {
+	p.t.Helper()
+	p.nodes = nil
+	for i := range powerNodes {
+		args := []string{"server", "--name", fmt.Sprintf("n%d", i+1), "--data-dir", p.disks[i].Dir,
+			"--bind", p.address(i), "--gossip-bind", fmt.Sprintf("127.0.0.1:%d", p.port+100*i+1), "--gossip-fast",
+			"--bootstrap-expect", fmt.Sprint(powerNodes), "--log-store", p.store, "--disk-reserve", "1MiB",
+			// Snapshots and truncations all the time, so that a cut finds some half done.
+			"--snapshot-threshold", "100", "--snapshot-interval", "500ms"}
+		for j := range powerNodes {
+			if j != i {
+				args = append(args, "--join", p.address(j))
+			}
+		}
+		node, err := start(p.bin, args...)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.nodes = append(p.nodes, node)
+	}
+	for i, n := range p.nodes {
+		if err := n.await("listening"); err != nil {
+			p.t.Fatalf("n%d: %v", i+1, err)
+		}
+	}
+}
+
+func (p *powered) address(i int) string { return fmt.Sprintf("127.0.0.1:%d", p.port+100*i) }
+
+func (p *powered) url() string {
+	var as []string
+	for i := range powerNodes {
+		as = append(as, p.address(i))
+	}
+	return strings.Join(as, ",")
+}
+
+// cut cuts the power of all disks at the same moment, and then ends the
+// processes, some of which have noticed and ended by themselves.
+func (p *powered) cut() {
+	p.t.Helper()
+	errs := make([]error, powerNodes)
+	var wg sync.WaitGroup
+	for i, d := range p.disks {
+		wg.Go(func() { errs[i] = d.CutPower() })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		p.t.Fatal(err)
+	}
+	p.kill()
+	for _, d := range p.disks {
+		d.Remount()
+	}
+}
+
+func (p *powered) kill() {
+	for _, n := range p.nodes {
+		n.cmd.Process.Kill()
+		<-n.done
+	}
+}
+
+// book is what the test knows of the ids that it published.
+type book struct {
+	mu        sync.Mutex // guards the fields below
+	tried     map[string]bool
+	confirmed map[string]bool
+	acked     map[string]bool // its ack was confirmed
+	again     []string        // delivered after its ack was confirmed
+}
+
+// publish publishes until stop, always so many in flight, and waits for all
+// answers: through power cuts, each message is sent again until it is known.
+func (b *book) publish(ctx context.Context, c *client.Client, queue, who string, stop <-chan struct{}) error {
+	p, err := c.NewProducer(queue, client.WithMaxInFlight(powerInFlight))
+	if err != nil {
+		return err
+	}
+	defer p.Close(ctx)
+	room := make(chan struct{}, powerInFlight)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	failed := make(chan error, 1)
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			wg.Wait()
+			select {
+			case err := <-failed:
+				return err
+			default:
+				return nil
+			}
+		case err := <-failed:
+			return err
+		case room <- struct{}{}:
+		}
+		id := fmt.Sprintf("%s-%d", who, i)
+		body := id + " " + strings.Repeat("x", rand.IntN(4096))
+		b.mu.Lock()
+		b.tried[id] = true
+		b.mu.Unlock()
+		f := p.PublishAsync(ctx, client.Message{Body: []byte(body)})
+		wg.Go(func() {
+			_, err := f.Wait(ctx)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if err == nil {
+				b.confirmed[id] = true
+			} else {
+				select {
+				case failed <- fmt.Errorf("publish %s: %w", id, err):
+				default:
+				}
+			}
+			<-room
+		})
+	}
+}
+
+// work consumes and acks until ctx ends.
+func (b *book) work(ctx context.Context, c *client.Client) error {
+	return c.Consume(ctx, powerWork, func(hctx context.Context, d *client.Delivery) error {
+		id, _, _ := strings.Cut(string(d.Body()), " ")
+		b.mu.Lock()
+		if b.acked[id] {
+			b.again = append(b.again, id)
+		}
+		b.mu.Unlock()
+		if err := d.Ack(hctx); err == nil {
+			b.mu.Lock()
+			b.acked[id] = true
+			b.mu.Unlock()
+		}
+		return nil
+	}, client.WithManualSettle(), client.WithConcurrency(16))
+}
+
+// TestPowerCut_OnAllNodesAtOnce_LosesNothingThatWasConfirmed cuts the power of
+// three disks under load, again and again. Every confirmed message is stored
+// once, and nothing comes again whose ack was confirmed.
+func TestPowerCut_OnAllNodesAtOnce_LosesNothingThatWasConfirmed(t *testing.T) {
+	for _, store := range []string{"wal", "boltdb"} {
+		if *powerStore == "" || *powerStore == store {
+			t.Run(store, func(t *testing.T) { cutPower(t, store) })
+		}
+	}
+}
+
+func cutPower(t *testing.T, store string) {
+	p := &powered{t: t, bin: needBinary(t), store: store, port: aPort(t)}
+	for range powerNodes {
+		p.disks = append(p.disks, volume.NewDisk(t, powerDiskBytes))
+	}
+	// Before the disks are unmounted, which is later in the same list.
+	t.Cleanup(p.kill)
+	p.start()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(*powerRounds+1)*bound)
+	defer cancel()
+	c, err := client.Dial(ctx, p.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, q := range []string{powerQueue, powerWork} {
+		if _, err := c.Admin().CreateQueue(ctx, q, client.QueueSettings{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := &book{tried: map[string]bool{}, confirmed: map[string]bool{}, acked: map[string]bool{}}
+	stop := make(chan struct{})
+	published := make(chan error, powerProducers)
+	for i := range powerProducers {
+		queue := []string{powerQueue, powerWork}[i%2]
+		go func() { published <- b.publish(ctx, c, queue, fmt.Sprintf("%s.%d", queue, i), stop) }()
+	}
+	working, endWork := context.WithCancel(ctx)
+	worked := make(chan error, 1)
+	go func() { worked <- b.work(working, c) }()
+	for round := range *powerRounds {
+		b.grow(t, ctx, c)
+		// Anywhere between two fsyncs: waits for nothing.
+		time.Sleep(time.Duration(rand.Int64N(int64(700 * time.Millisecond))))
+		p.cut()
+		confirmed, acked := b.counts()
+		t.Logf("round %d: power cut with %d confirmed, %d acked", round+1, confirmed, acked)
+		p.start()
+	}
+	b.grow(t, ctx, c)
+	close(stop)
+	for range powerProducers {
+		if err := <-published; err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.audit(t, ctx, c)
+	endWork()
+	if err := <-worked; err != nil {
+		t.Fatal(err)
+	}
+	if t.Failed() {
+		for i, n := range p.nodes {
+			t.Logf("n%d:\n%s", i+1, n.text())
+		}
+	}
+}
+
+func (b *book) counts() (confirmed, acked int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.confirmed), len(b.acked)
+}
+
+// grow waits until there is a load again: some hundred more were confirmed, and
+// acked.
+func (b *book) grow(t *testing.T, ctx context.Context, c *client.Client) {
+	t.Helper()
+	confirmed, acked := b.counts()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		nowConfirmed, nowAcked := b.counts()
+		if nowConfirmed >= confirmed+300 && nowAcked >= acked+100 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("no load again: %d confirmed (%d before), %d acked (%d before)", nowConfirmed, confirmed, nowAcked, acked)
+		}
+	}
+}
+
+// audit compares what is stored with what was confirmed.
+func (b *book) audit(t *testing.T, ctx context.Context, c *client.Client) {
+	t.Helper()
+	want := make(map[string]int)
+	b.mu.Lock()
+	for id := range b.confirmed {
+		if strings.HasPrefix(id, powerQueue) {
+			want[id] = 0
+		}
+	}
+	b.mu.Unlock()
+	info, err := c.Admin().Queue(ctx, powerQueue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Counts.Stored != uint64(len(want)) {
+		t.Errorf("%d messages are stored, %d were confirmed", info.Counts.Stored, len(want))
+	}
+	// What was stored arrives once: nobody has held it before.
+	var mu sync.Mutex
+	var wrong []string
+	got, all := 0, make(chan struct{})
+	draining, done := context.WithCancel(ctx)
+	defer done()
+	drained := make(chan error, 1)
+	go func() {
+		drained <- c.Consume(draining, powerQueue, func(_ context.Context, d *client.Delivery) error {
+			id, _, _ := strings.Cut(string(d.Body()), " ")
+			mu.Lock()
+			defer mu.Unlock()
+			n, known := want[id]
+			if !known || n > 0 {
+				wrong = append(wrong, id)
+			}
+			want[id] = n + 1
+			if got++; got == int(info.Counts.Stored) {
+				close(all)
+			}
+			return nil
+		})
+	}()
+	select {
+	case <-all:
+	case err := <-drained:
+		t.Fatalf("drain: %v", err)
+	case <-ctx.Done():
+		mu.Lock()
+		t.Errorf("%d of %d stored messages arrived", got, info.Counts.Stored)
+		mu.Unlock()
+	}
+	done()
+	<-drained
+	missing := 0
+	for _, n := range want {
+		if n == 0 {
+			missing++
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t.Logf("%d tried, %d confirmed, %d of them in %s; %d acked in %s", len(b.tried), len(b.confirmed), len(want), powerQueue, len(b.acked), powerWork)
+	if missing > 0 || len(wrong) > 0 || len(b.again) > 0 {
+		t.Errorf("%d confirmed messages are lost; %d came twice or were never confirmed: %v; %d came again after their ack: %v",
+			missing, len(wrong), head(wrong), len(b.again), head(b.again))
+	}
+}
+
+func head(ids []string) []string { return ids[:min(10, len(ids))] }

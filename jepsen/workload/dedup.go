@@ -1,0 +1,360 @@
+package workload
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"onceq/client"
+	"onceq/jepsen/history"
+	"onceq/transport/wire"
+)
+
+// dedup retransmits: the same inner-msg-id at once over several connections and
+// to several nodes, after a timeout, after the outcome is known, after the
+// message was acked and deleted, after the floor has passed it. It speaks raw
+// frames, since the client library would never do most of that.
+func dedup() Workload {
+	return Workload{
+		Name:   "dedup",
+		What:   "raw copies of one inner-msg-id over several connections and nodes, at once, late, after the ack, below the floor, with another body, after a seal",
+		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}, "small": {LeaseTime: queueLease, LengthMax: smallLength}},
+		Setup: func(s *history.Setup, seconds float64) {
+			s.Lease, s.Raw = int64(queueLease), true
+			least := int(seconds * 10)
+			s.Least = history.Least{Publishes: least, Deliveries: least / 2, Acks: least / 2, Duplicates: int(seconds), CalmOK: 30}
+		},
+		Start: func(ctx context.Context, w *World) *Traffic {
+			t := &Traffic{}
+			producing, stop := context.WithCancel(ctx)
+			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
+			t.producing, t.consuming = stop, end
+			const producers, consumers = 3, 2
+			for i := range producers {
+				t.producers.Go(func() { retransmit(producing, w, fmt.Sprintf("d%d", i+1), float64(w.Rate)/2/producers) })
+			}
+			for i := range consumers {
+				s := &consumer{w: w, queue: "jepsen", lease: queueLease, prefetch: 64, nacks: 1, stays: i == 0}
+				t.consumers.Go(func() { s.run(consuming, fmt.Sprintf("c%d", i+1)) })
+			}
+			// The small queue is often full: what is refused must not be remembered.
+			slow := &consumer{w: w, queue: "small", lease: queueLease, prefetch: smallLength / 2, slow: 100, stays: true}
+			t.consumers.Go(func() { slow.run(consuming, "s1") })
+			return t
+		},
+	}
+}
+
+const (
+	copyTimeout   = 2 * time.Second
+	openWait      = 500 * time.Millisecond
+	driveMost     = 10 * time.Second // then it is sealed
+	sealMost      = 30 * time.Second
+	lateMost      = 12 * time.Second
+	openCopiesMax = 2000 // entries of a producer that are being driven
+	smallLength   = 20
+	smallPercent  = 15
+	earlyPercent  = 3 // sealed although a copy may be on its way
+)
+
+// retransmitter is one producer of dedup: one session.
+type retransmitter struct {
+	w       *World
+	name    string
+	peers   *peers
+	session wire.SessionOpened
+	ctx     context.Context // of the traffic; it is stored since entries outlive calls
+
+	mu       sync.Mutex // guards what follows
+	r        *rand.Rand
+	next     uint64
+	released map[uint64]bool // sequences that the floor may pass
+	floor    uint64
+}
+
+// entry is one sequence.
+type entry struct {
+	id       string
+	queue    string
+	sequence uint64
+	floor    uint64 // when it was first sent, which late copies carry too
+	messages []wire.Message
+
+	mu     sync.Mutex // guards what follows
+	stored bool
+	sealed bool
+	copies int
+}
+
+func (e *entry) final() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.stored || e.sealed
+}
+
+func retransmit(ctx context.Context, w *World, name string, rate float64) {
+	d := &retransmitter{w: w, name: name, peers: newPeers(w, name), ctx: ctx, r: w.rng(name), next: 1, floor: 1, released: map[uint64]bool{}}
+	defer d.peers.close()
+	if !d.open() {
+		return
+	}
+	var driving sync.WaitGroup
+	defer driving.Wait()
+	slots := make(chan struct{}, openCopiesMax)
+	tick := time.NewTicker(time.Duration(float64(time.Second) / rate))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		e := d.take()
+		seed := d.chance(1 << 62)
+		driving.Go(func() {
+			defer func() { <-slots }()
+			d.drive(e, rand.New(rand.NewPCG(uint64(seed), 1)))
+		})
+	}
+}
+
+// open opens the session; a repeat has the same nonce and so the same answer.
+func (d *retransmitter) open() bool {
+	var nonce wire.Nonce
+	_, _ = crand.Read(nonce[:]) // never fails
+	for d.ctx.Err() == nil {
+		d.mu.Lock()
+		to := d.peers.toLeader(d.r)
+		d.mu.Unlock()
+		ctx, cancel := context.WithTimeout(d.ctx, copyTimeout)
+		if c := d.peers.get(ctx, to); c != nil {
+			payload, err := c.Call(ctx, wire.OpOpenSession, wire.OpenSession{
+				Incarnation: c.Welcome.Incarnation, Group: c.Welcome.Topology.Group, Nonce: nonce, Label: d.name,
+			})
+			if err == nil {
+				d.session, err = wire.DecodeSessionOpened(payload)
+				if err == nil && d.session.Status == wire.StatusOK {
+					cancel()
+					return true
+				}
+			}
+			d.peers.answer(err)
+		}
+		cancel()
+		pause(d.ctx, 100*time.Millisecond)
+	}
+	return false
+}
+
+func (d *retransmitter) chance(n int64) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.r.Int64N(n)
+}
+
+// take takes the next sequence.
+func (d *retransmitter) take() *entry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	id := d.w.id(d.name, int(d.next))
+	queue := "jepsen"
+	if d.r.IntN(100) < smallPercent {
+		queue = "small"
+	}
+	e := &entry{id: id, queue: queue, sequence: d.next, floor: d.floor, messages: []wire.Message{{Body: body(id), BizID: id}}}
+	d.next++
+	return e
+}
+
+// release lets the floor pass a sequence: its outcome is final.
+func (d *retransmitter) release(e *entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.released[e.sequence] = true
+	for d.released[d.floor] {
+		delete(d.released, d.floor)
+		d.floor++
+	}
+}
+
+// drive is the life of one sequence.
+func (d *retransmitter) drive(e *entry, r *rand.Rand) {
+	began := time.Now()
+	// At once: one copy, or several over different connections.
+	first := 1
+	switch n := r.IntN(100); {
+	case n < 15:
+		first = 3
+	case n < 40:
+		first = 2
+	}
+	var wg sync.WaitGroup
+	for i := range first {
+		to := d.peers.toLeader(r)
+		if i > 0 && r.IntN(2) == 0 {
+			to = d.peers.anywhere(r)
+		}
+		wg.Go(func() { d.send(e, to, e.messages, e.id) })
+	}
+	if r.IntN(100) < earlyPercent {
+		d.seal(e, d.peers.toLeader(r))
+	}
+	wg.Wait()
+	for !e.final() && time.Since(began) < driveMost {
+		time.Sleep(between(r, 20*time.Millisecond, 300*time.Millisecond))
+		d.send(e, d.peers.toLeader(r), e.messages, e.id)
+	}
+	for !e.final() && time.Since(began) < sealMost {
+		d.seal(e, d.peers.toLeader(r))
+		time.Sleep(between(r, 50*time.Millisecond, 300*time.Millisecond))
+	}
+	if !e.final() {
+		return // it stays open for ever, and so does the floor
+	}
+	late := r.IntN(4)
+	below := r.IntN(100) < 40 // some of the late copies come below the floor
+	if below {
+		d.release(e)
+	}
+	for range late {
+		pause(d.ctx, between(r, 0, lateMost/time.Duration(late)))
+		to := d.peers.toLeader(r)
+		if r.IntN(3) == 0 {
+			to = d.peers.anywhere(r)
+		}
+		if r.IntN(12) == 0 {
+			other := e.id + "x" // another body under the same inner-msg-id
+			d.send(e, to, []wire.Message{{Body: body(other), BizID: other}}, other)
+			continue
+		}
+		d.send(e, to, e.messages, e.id)
+	}
+	if !below {
+		d.release(e)
+	}
+}
+
+// send sends one copy and writes what became of it.
+func (d *retransmitter) send(e *entry, to line, messages []wire.Message, id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), copyTimeout)
+	defer cancel()
+	c := d.peers.get(ctx, to)
+	if c == nil {
+		return
+	}
+	floor := e.floor
+	e.mu.Lock()
+	e.copies++
+	n := e.copies
+	e.mu.Unlock()
+	if d.chance(2) == 0 { // an old copy has the floor of its time, a new one that of now
+		d.mu.Lock()
+		floor = min(d.floor, e.sequence)
+		d.mu.Unlock()
+	}
+	op := d.w.H.Invoke(history.Event{
+		Proc: d.name, Client: d.name, Node: c.Welcome.Node, F: history.Publish, Key: e.queue, ID: id, Copies: 1,
+		Inner: d.inner(e), Text: fmt.Sprintf("copy %d", n),
+	})
+	payload, err := c.Call(ctx, wire.OpPublish, wire.PublishFrame{
+		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,
+		Floor: floor, Queue: e.queue,
+		Publishes: []wire.Publish{{Sequence: e.sequence, Checksum: wire.PublishChecksum(e.queue, messages), Messages: messages}},
+	})
+	var res wire.PublishResult
+	if err == nil {
+		var reply wire.PublishReply
+		reply, err = wire.DecodePublishReply(payload)
+		if err == nil && len(reply.Results) != 1 {
+			err = errors.New("an answer without a result")
+		} else if err == nil {
+			res = reply.Results[0]
+		}
+	}
+	d.outcome(e, op, res, err, id == e.id)
+}
+
+func (d *retransmitter) inner(e *entry) string {
+	return wire.InnerMsgID{Session: d.session.Session, Sequence: e.sequence}.Short()
+}
+
+func (d *retransmitter) outcome(e *entry, op history.Event, res wire.PublishResult, err error, own bool) {
+	switch {
+	case err != nil && d.peers.answer(err):
+		op.Err = err.Error()
+		d.w.H.Complete(op, history.Fail)
+	case err != nil:
+		op.Err = err.Error()
+		d.w.Count.Unknown.Add(1)
+		d.w.H.Complete(op, history.Info)
+	case res.Status == wire.StatusOK:
+		op.Seq, op.Dup = res.Offset, res.Duplicate
+		if own {
+			e.mu.Lock()
+			e.stored = true
+			e.mu.Unlock()
+		}
+		d.w.Count.Published.Add(1)
+		d.w.H.Complete(op, history.OK)
+	default:
+		if res.Status == wire.StatusSealed && own {
+			e.mu.Lock()
+			e.sealed = true
+			e.mu.Unlock()
+		}
+		op.Err = res.Status.String()
+		d.w.Count.Refused.Add(1)
+		d.w.H.Complete(op, history.Fail)
+	}
+}
+
+// seal closes a sequence that got no answer.
+func (d *retransmitter) seal(e *entry, to line) {
+	ctx, cancel := context.WithTimeout(context.Background(), copyTimeout)
+	defer cancel()
+	c := d.peers.get(ctx, to)
+	if c == nil {
+		return
+	}
+	op := d.w.H.Invoke(history.Event{Proc: d.name, Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: e.queue, ID: e.id, Inner: d.inner(e)})
+	payload, err := c.Call(ctx, wire.OpSeal, wire.Seal{
+		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,
+		Sequences: []uint64{e.sequence},
+	})
+	var reply wire.SealReply
+	if err == nil {
+		reply, err = wire.DecodeSealReply(payload)
+	}
+	if err == nil && (reply.Status != wire.StatusOK || len(reply.Outcomes) != 1) {
+		err = fmt.Errorf("seal: %v, %d outcomes", reply.Status, len(reply.Outcomes))
+	}
+	if err != nil {
+		op.Err = err.Error()
+		if d.peers.answer(err) {
+			d.w.H.Complete(op, history.Fail)
+		} else {
+			d.w.H.Complete(op, history.Info)
+		}
+		return
+	}
+	e.mu.Lock()
+	switch o := reply.Outcomes[0]; o.Status {
+	case wire.StatusOK:
+		op.Text, op.Seq, e.stored = "stored", o.Offset, true
+	case wire.StatusSealed:
+		op.Text, e.sealed = "sealed", true
+	default:
+		op.Text = o.Status.String()
+	}
+	e.mu.Unlock()
+	d.w.H.Complete(op, history.OK)
+}

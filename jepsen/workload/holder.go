@@ -1,0 +1,478 @@
+package workload
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"onceq/jepsen/history"
+	"onceq/jepsen/raw"
+	"onceq/transport/wire"
+)
+
+const (
+	holderCredit   = 100
+	settleTimeout  = 3 * time.Second
+	attachTimeout  = 5 * time.Second
+	neverPercent   = 2
+	holderLifeMin  = 6 * time.Second
+	holderLifeMost = 20 * time.Second
+)
+
+// holder is one life of a raw consumer: one consumer id.
+type holder struct {
+	w     *World
+	queue string
+	proc  string
+	peers *peers // for settles over other connections
+	id    wire.ConsumerID
+	bad   context.Context // while it lasts the consumer misbehaves; afterwards it drains
+
+	mu       sync.Mutex // guards what follows
+	r        *rand.Rand
+	n        uint64
+	conn     *raw.Conn
+	attached bool
+	next     uint64 // the next number expected
+	open     map[uint64]*held
+	over     bool   // the cluster has given it up
+	told     uint64 // done, as sent last
+	tasks    sync.WaitGroup
+}
+
+// held is a delivery without a definite answer.
+type held struct {
+	number  uint64
+	id      string
+	seq     uint64
+	attempt int
+	gone    chan struct{} // closed when it is not held any more
+	once    sync.Once
+}
+
+func (h *held) end() { h.once.Do(func() { close(h.gone) }) }
+
+// misbehave consumes until ctx ends, and misbehaves while bad lasts.
+func misbehave(ctx, bad context.Context, w *World, queue, name string) {
+	r := w.rng(name)
+	for life := 1; ctx.Err() == nil; life++ {
+		s := &holder{
+			w: w, queue: queue, proc: name + "." + strconv.Itoa(life), bad: bad, r: rand.New(rand.NewPCG(r.Uint64(), 1)),
+			next: 1, open: map[uint64]*held{},
+		}
+		_, _ = crand.Read(s.id[:]) // never fails
+		s.peers = newPeers(w, s.proc)
+		s.live(ctx, r)
+		s.peers.close()
+		s.tasks.Wait()
+	}
+}
+
+// live is one life: it keeps attached until its time is over or the cluster has
+// given it up.
+func (s *holder) live(ctx context.Context, r *rand.Rand) {
+	living, cancel := context.WithTimeout(ctx, between(r, holderLifeMin, holderLifeMost))
+	defer cancel()
+	dies := r.IntN(100) < diePercent
+	if s.bad.Err() != nil {
+		living = ctx // no more coming and going while the queue is drained
+	}
+	for living.Err() == nil && !s.isOver() {
+		c := s.attach(living)
+		if c == nil {
+			pause(living, 100*time.Millisecond)
+			continue
+		}
+		s.attend(living, c)
+		if living.Err() == nil || dies && s.bad.Err() == nil {
+			s.detach(c, living.Err() != nil)
+			continue
+		}
+		s.leave(c)
+		s.detach(c, false)
+	}
+	s.mu.Lock()
+	s.over = true
+	for _, h := range s.open {
+		h.end()
+	}
+	clear(s.open)
+	s.mu.Unlock()
+}
+
+func (s *holder) isOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over
+}
+
+// detach ends a connection. When the consumer dies that is written first.
+func (s *holder) detach(c *raw.Conn, dies bool) {
+	s.mu.Lock()
+	s.attached, s.conn = false, nil
+	s.mu.Unlock()
+	if dies {
+		now := s.w.H.Now()
+		s.w.H.Add(history.Event{Proc: s.proc, Client: s.proc, F: history.Die, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue})
+	}
+	c.Close()
+}
+
+// attend keeps the cluster informed until the connection or the life ends.
+func (s *holder) attend(ctx context.Context, c *raw.Conn) {
+	t := time.NewTicker(200 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-c.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+		if s.isOver() {
+			return
+		}
+		s.mu.Lock()
+		done, told := s.done(), s.told
+		s.told = done
+		s.mu.Unlock()
+		if done != told { // without it the numbers run out when nothing is left to settle
+			asking, cancel := context.WithTimeout(ctx, settleTimeout)
+			_, _ = c.Call(asking, wire.OpSettle, s.request(done, nil)) // the next one will do
+			cancel()
+		}
+	}
+}
+
+// done is the lowest number without a definite answer. s.mu is held.
+func (s *holder) done() uint64 {
+	low := s.next
+	for n := range s.open {
+		low = min(low, n)
+	}
+	return low
+}
+
+func (s *holder) request(done uint64, items []wire.SettleItem) wire.Settle {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := wire.Settle{Consumer: s.id, Done: done, Items: items}
+	if s.conn != nil {
+		w.Incarnation, w.Group = s.conn.Welcome.Incarnation, s.conn.Welcome.Topology.Group
+	}
+	return w
+}
+
+// attach makes the consumer known at the leader, or resumes it.
+func (s *holder) attach(ctx context.Context) *raw.Conn {
+	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
+	defer cancel()
+	s.mu.Lock()
+	to := s.peers.toLeader(s.r)
+	s.mu.Unlock()
+	c, err := raw.Dial(ctx, s.w.Dial(s.proc), to.address, s.proc, s.push)
+	if err != nil {
+		s.peers.mu.Lock()
+		s.peers.leader = "" // look around
+		s.peers.mu.Unlock()
+		return nil
+	}
+	s.peers.learn(c.Welcome.Topology)
+	if s.attachOn(ctx, c) {
+		return c
+	}
+	c.Close()
+	return nil
+}
+
+func (s *holder) attachOn(ctx context.Context, c *raw.Conn) bool {
+	s.mu.Lock()
+	s.n++
+	s.conn = c
+	request := wire.Attach{
+		Incarnation: c.Welcome.Incarnation, Group: c.Welcome.Topology.Group, Consumer: s.id, N: s.n, Queue: s.queue,
+		Credit: holderCredit, Label: s.proc, Done: s.done(),
+	}
+	for n := request.Done; n < s.next; n++ {
+		if s.open[n] != nil {
+			request.Unsettled = append(request.Unsettled, wire.Range{From: n, To: n})
+		}
+	}
+	first := s.n == 1
+	s.mu.Unlock()
+	payload, err := c.Call(ctx, wire.OpAttach, request)
+	var reply wire.Attached
+	if err == nil {
+		reply, err = wire.DecodeAttached(payload)
+	}
+	if err != nil {
+		if s.peers.answer(err) && first {
+			s.mu.Lock()
+			s.n-- // nothing was appended: the first attach of a consumer is number 1
+			s.mu.Unlock()
+		}
+		return false
+	}
+	switch reply.Status {
+	case wire.StatusOK:
+	case wire.StatusConsumerGone, wire.StatusWrongIncarnation:
+		s.mu.Lock()
+		s.over = true
+		s.mu.Unlock()
+		return false
+	default:
+		return false
+	}
+	s.mu.Lock()
+	s.attached = true
+	s.mu.Unlock()
+	s.states(reply.States)
+	return true
+}
+
+// states takes what the cluster says of deliveries. What is not held any more is
+// still open: who treats it settles it all the same, to hear the truth.
+func (s *holder) states(states []wire.DeliveryState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range states {
+		if st.State == wire.LeaseHeld {
+			continue
+		}
+		for n := st.From; n <= st.To && n < s.next; n++ {
+			if h := s.open[n]; h != nil {
+				h.end()
+			}
+		}
+	}
+}
+
+// push runs on the reader of a connection.
+func (s *holder) push(op wire.Op, payload []byte, gap time.Duration) {
+	switch op {
+	case wire.OpTopology:
+		s.peers.push(op, payload, gap)
+	case wire.OpDeliver:
+		if d, err := wire.DecodeDeliver(payload); err == nil && d.Consumer == s.id {
+			for _, x := range d.Deliveries {
+				s.deliver(d.N, x, gap)
+			}
+		}
+	case wire.OpLost:
+		if l, err := wire.DecodeLost(payload); err == nil && l.Consumer == s.id {
+			if l.Gone {
+				s.mu.Lock()
+				s.over = true
+				s.mu.Unlock()
+			}
+			s.states(l.Lost)
+		}
+	}
+}
+
+func (s *holder) deliver(n uint64, x wire.Delivery, gap time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n < s.n || s.over || x.Number < s.next {
+		return // of an older attachment, or known
+	}
+	m, err := wire.DecodeMessage(x.Message)
+	id := fmt.Sprintf("?/%d", x.Offset)
+	if err == nil {
+		id, err = idOf(m.Body, m.BizID)
+	}
+	s.next = x.Number + 1
+	now := s.w.H.Now()
+	e := history.Event{
+		Proc: s.proc, Client: s.proc, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue, ID: id,
+		Seq: x.Offset, Lease: fmt.Sprintf("%s:%d", s.proc, x.Number), Attempt: int(x.Attempt),
+		// What remained when it was sent, which may have been a while ago.
+		Hold: max(1, int64(x.Remaining-gap)),
+	}
+	if err != nil {
+		e.Err = err.Error()
+	}
+	s.w.H.Add(e)
+	s.w.Count.Delivered.Add(1)
+	h := &held{number: x.Number, id: id, seq: x.Offset, attempt: int(x.Attempt), gone: make(chan struct{})}
+	s.open[x.Number] = h
+	seed := s.r.Uint64()
+	s.tasks.Go(func() { s.treat(h, rand.New(rand.NewPCG(seed, 1))) })
+}
+
+// treat does to a delivery what a well-behaved consumer would not.
+func (s *holder) treat(h *held, r *rand.Rand) {
+	kind := r.IntN(100)
+	if s.bad.Err() != nil {
+		kind = 99
+	}
+	// wait is false when the delivery has its answer: then a late settle follows all
+	// the same, now and then.
+	wait := func(d time.Duration) bool {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			return true
+		case <-h.gone:
+			return false
+		}
+	}
+	switch {
+	case kind < 6: // late, maybe past the lease
+		wait(between(r, leaseLease/2, leaseLease*2))
+		s.settle(h, wire.VerbAck, 0, false, true)
+	case kind < 12: // twice, one after the other
+		s.settle(h, wire.VerbAck, 0, false, false)
+		s.settle(h, wire.VerbAck, 0, false, true)
+	case kind < 18: // twice at once, over two connections
+		var wg sync.WaitGroup
+		wg.Go(func() { s.settle(h, wire.VerbAck, 0, true, false) })
+		s.settle(h, wire.VerbAck, 0, false, false)
+		wg.Wait()
+		s.settle(h, wire.VerbAck, 0, false, true)
+	case kind < 24: // from elsewhere
+		s.settle(h, wire.VerbAck, 0, true, true)
+	case kind < 30:
+		s.settle(h, wire.VerbNack, between(r, 0, time.Second), false, true)
+	case kind < 33: // it thinks better of it
+		s.settle(h, wire.VerbNack, 0, false, false)
+		s.settle(h, wire.VerbAck, 0, false, true)
+	case kind < 39: // long work
+		for range 1 + r.IntN(3) {
+			if !wait(leaseLease / 2) {
+				break
+			}
+			s.settle(h, wire.VerbExtend, 0, false, false)
+		}
+		s.settle(h, wire.VerbAck, 0, false, true)
+	case kind < 39+neverPercent: // forgotten until the lease is over
+		wait(leaseLease * 4)
+		s.settle(h, wire.VerbAck, 0, false, true)
+	default:
+		wait(between(r, 0, 30*time.Millisecond))
+		s.settle(h, wire.VerbAck, 0, false, true)
+	}
+}
+
+// settle settles until there is an answer, and writes each try. With last, the
+// answer is taken for definite.
+func (s *holder) settle(h *held, verb wire.SettleVerb, delay time.Duration, elsewhere, last bool) {
+	f := map[wire.SettleVerb]string{wire.VerbAck: history.Ack, wire.VerbNack: history.Nack, wire.VerbExtend: history.Extend}[verb]
+	for tries := 0; ; tries++ {
+		s.mu.Lock()
+		c, done, over := s.conn, s.done(), s.over
+		to := s.peers.toLeader(s.r)
+		s.mu.Unlock()
+		if over {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+		if elsewhere || c == nil {
+			c = s.peers.get(ctx, to)
+		}
+		if c == nil {
+			cancel()
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		op := s.w.H.Invoke(history.Event{
+			Proc: s.proc, Client: s.proc, Node: c.Welcome.Node, F: f, Key: s.queue, ID: h.id, Seq: h.seq,
+			Lease: fmt.Sprintf("%s:%d", s.proc, h.number), Attempt: h.attempt,
+		})
+		payload, err := c.Call(ctx, wire.OpSettle, wire.Settle{
+			Incarnation: c.Welcome.Incarnation, Group: c.Welcome.Topology.Group, Consumer: s.id, Done: done,
+			Items: []wire.SettleItem{{From: h.number, To: h.number, Verb: verb, Time: delay}},
+		})
+		cancel()
+		if s.settled(h, op, verb, payload, err) {
+			if last {
+				s.mu.Lock()
+				h.end()
+				delete(s.open, h.number)
+				s.mu.Unlock()
+			}
+			return
+		}
+		if verb == wire.VerbExtend {
+			return
+		}
+		time.Sleep(time.Duration(min(tries+1, 10)) * 20 * time.Millisecond)
+	}
+}
+
+// settled writes the answer to a settle. It is false when there was none.
+func (s *holder) settled(h *held, op history.Event, verb wire.SettleVerb, payload []byte, err error) bool {
+	var reply wire.SettleReply
+	if err == nil {
+		reply, err = wire.DecodeSettleReply(payload)
+	}
+	switch {
+	case err != nil:
+		op.Err = err.Error()
+		if s.peers.answer(err) {
+			// Nothing was settled by this try: it is not an answer about the lease.
+			op.F, op.Text = history.Nothing, op.F
+			s.w.H.Complete(op, history.Fail)
+		} else {
+			s.w.H.Complete(op, history.Info)
+		}
+		return false
+	case reply.Status == wire.StatusConsumerGone:
+		op.Err = "consumer gone"
+		s.w.H.Complete(op, history.Info)
+		s.mu.Lock()
+		s.over = true
+		s.mu.Unlock()
+		return true
+	case reply.Status != wire.StatusOK || len(reply.Results) != 1:
+		op.Err = errors.New("unexpected: " + reply.Status.String()).Error()
+		s.w.H.Complete(op, history.Info)
+		return false
+	}
+	state := reply.Results[0].State
+	op.Err = state.String()
+	switch {
+	case verb == wire.VerbAck && state == wire.LeaseAcked, verb == wire.VerbNack && state == wire.LeaseNacked,
+		verb == wire.VerbExtend && state == wire.LeaseHeld:
+		op.Err = ""
+		if verb == wire.VerbAck {
+			s.w.Count.Acked.Add(1)
+		}
+		if verb == wire.VerbExtend {
+			op.Hold = int64(leaseLease)
+		}
+		s.w.H.Complete(op, history.OK)
+	case state == wire.LeaseUnknown:
+		s.w.H.Complete(op, history.Info) // below done: the answer was taken for definite before
+	default:
+		s.w.Count.Lost.Add(1)
+		s.w.H.Complete(op, history.Fail)
+	}
+	return true
+}
+
+// leave ends the consumer in order. What it still holds goes back.
+func (s *holder) leave(c *raw.Conn) {
+	op := s.w.H.Invoke(history.Event{Proc: s.proc, Client: s.proc, F: history.Leave, Key: s.queue})
+	s.mu.Lock()
+	s.over = true
+	request := wire.Leave{
+		Incarnation: c.Welcome.Incarnation, Group: c.Welcome.Topology.Group, Consumer: s.id, N: s.n, Done: s.done(),
+	}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	if _, err := c.Call(ctx, wire.OpLeave, request); err != nil {
+		op.Err = err.Error()
+		s.w.H.Complete(op, history.Info)
+		return
+	}
+	s.w.H.Complete(op, history.OK)
+}
