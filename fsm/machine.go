@@ -33,6 +33,7 @@ type Machine struct {
 	graceHolds uint8
 
 	nextSession, nextQueue, nextConsumer uint64
+	lastEpoch                            uint64 // of named sessions
 
 	sessions           map[uint64]*session
 	sessionsByKey      map[sessionKey]*session

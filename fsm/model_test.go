@@ -171,7 +171,7 @@ func (r *replicas) command() fsmtest.Command {
 	case k < 5:
 		o := wire.OpenSession{Incarnation: inc, Group: grp, Nonce: r.nonce()}
 		if rapid.Bool().Draw(t, "named") {
-			o.Named, o.Name, o.ExpectedEpoch = true, "svc", r.small("epoch", 3)-1
+			o.Named, o.Name, o.ExpectedEpoch = true, "svc", r.small("epoch", 5)-1
 		}
 		return fsmtest.New(o)
 	case k == 5:

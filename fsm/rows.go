@@ -14,7 +14,7 @@ import (
 // (heaps, sums, indexes) is not in them and is rebuilt by Restore.
 
 const (
-	scalarFields   = 11
+	scalarFields   = 12
 	sessionFields  = 11
 	outcomeFields  = 8
 	queueFields    = 11
@@ -39,6 +39,7 @@ func (m *Machine) appendScalars(w *pack.Writer) {
 	w.Uint(m.nextSession)
 	w.Uint(m.nextQueue)
 	w.Uint(m.nextConsumer)
+	w.Uint(m.lastEpoch)
 	w.Uint(m.duplicates)
 	w.Uint(m.assignFrom)
 }
@@ -50,7 +51,7 @@ func (m *Machine) readScalars(r *pack.Reader) {
 	m.leader = r.Str(TermNodeBytesMax)
 	r.BinExact(m.leaderNonce[:])
 	m.graceFloor, m.graceHolds = Time(r.Int()), r.Uint8()
-	m.nextSession, m.nextQueue, m.nextConsumer = r.Uint(), r.Uint(), r.Uint()
+	m.nextSession, m.nextQueue, m.nextConsumer, m.lastEpoch = r.Uint(), r.Uint(), r.Uint(), r.Uint()
 	m.duplicates, m.assignFrom = r.Uint(), r.Uint()
 }
 

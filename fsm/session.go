@@ -84,7 +84,7 @@ func (m *Machine) openSession(c openSession) (Status, SessionResult) {
 		m.nextSession++
 		s = &session{
 			number: m.nextSession, named: c.named, name: key.name, label: c.label,
-			epoch: 1, nonce: c.nonce, floor: 1, outcomes: map[uint64]outcome{},
+			epoch: m.takeEpoch(c.named), nonce: c.nonce, floor: 1, outcomes: map[uint64]outcome{},
 		}
 		m.addSession(s)
 		s.timer = timer{kind: timerSession, id: s.number, pos: -1}
@@ -95,13 +95,25 @@ func (m *Machine) openSession(c openSession) (Status, SessionResult) {
 	case s.epoch != c.expected:
 		return StatusEpochMismatch, SessionResult{Number: s.number, Epoch: s.epoch}
 	default:
-		s.epoch++
+		s.epoch = m.takeEpoch(true)
 		s.nonce = c.nonce
 		s.label = c.label
 	}
 	s.lastActive = m.now
 	m.dirty(s)
 	return StatusOK, s.result()
+}
+
+// takeEpoch returns an epoch that no named session has had: a name that was
+// closed and opened again must not meet the epochs of its former life, or a late
+// copy of an open from then would take the session from its owner. The name of
+// an unnamed session is used once.
+func (m *Machine) takeEpoch(named bool) uint64 {
+	if !named {
+		return 1
+	}
+	m.lastEpoch++
+	return m.lastEpoch
 }
 
 func (m *Machine) addSession(s *session) {

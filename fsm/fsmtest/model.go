@@ -23,6 +23,7 @@ type Model struct {
 	queues   []*modelQueue // deleted ones stay, so that leases on them are found
 	graceMin time.Duration
 	holds    int
+	epochs   uint64 // of named sessions
 	leaders  int
 }
 
@@ -253,13 +254,18 @@ func (e *modelEntry) open(r wire.OpenSession) string {
 		return "epoch mismatch 0"
 	case s == nil:
 		s = &modelSession{named: r.Named, name: name, nonce: r.Nonce, epoch: 1, floor: 1, outcomes: map[uint64]modelOutcome{}}
+		if r.Named {
+			e.epochs++
+			s.epoch = e.epochs
+		}
 		e.sessions = append(e.sessions, s)
 		number = len(e.sessions)
 	case s.nonce == r.Nonce:
 	case s.epoch != r.ExpectedEpoch:
 		return fmt.Sprintf("epoch mismatch %d", s.epoch)
 	default:
-		s.epoch, s.nonce = s.epoch+1, r.Nonce
+		e.epochs++
+		s.epoch, s.nonce = e.epochs, r.Nonce
 	}
 	s.active = e.Now
 	return fmt.Sprintf("ok s%d epoch %d floor %d next %d", number, s.epoch, s.floor, max(s.floor, s.highest+1))
