@@ -69,7 +69,7 @@ func (l *link) run(ctx context.Context, first *conn) {
 		l.set(cn, nil)
 		var why error
 		var moved bool
-		why, hint, moved = l.watch(ctx, cn)
+		hint, moved, why = l.watch(ctx, cn)
 		cn.close()
 		l.set(nil, why)
 		if ctx.Err() != nil {
@@ -86,27 +86,27 @@ func (l *link) run(ctx context.Context, first *conn) {
 
 // watch waits until cn is not the right connection any more. moved says that
 // there is somewhere else to go; hint is where.
-func (l *link) watch(ctx context.Context, cn *conn) (why error, hint string, moved bool) {
+func (l *link) watch(ctx context.Context, cn *conn) (hint string, moved bool, why error) {
 	for {
 		changed := l.c.topo.news()
 		switch leads, term := l.c.topo.leads(cn.welcome.Node); {
 		case !leads:
-			return newError(wire.CodeNotLeader, "node %s does not lead any more", cn.welcome.Node), "", true
+			return "", true, newError(wire.CodeNotLeader, "node %s does not lead any more", cn.welcome.Node)
 		case term != cn.term:
 			// It lost the lead and has it again. In between it gave up what it knew of
 			// its clients, and every consumer is detached.
-			return newError(wire.CodeNotLeader, "node %s leads anew", cn.welcome.Node), "", true
+			return "", true, newError(wire.CodeNotLeader, "node %s leads anew", cn.welcome.Node)
 		}
 		select {
 		case <-changed:
 		case <-cn.ended:
-			return cn.reason(), "", false
+			return "", false, cn.reason()
 		case m := <-l.misdirects:
 			if m.conn == cn {
-				return newError(wire.CodeNotLeader, "node %s says that it does not lead", cn.welcome.Node), m.hint, m.hint != ""
+				return m.hint, m.hint != "", newError(wire.CodeNotLeader, "node %s says that it does not lead", cn.welcome.Node)
 			}
 		case <-ctx.Done():
-			return ErrClosed, "", false
+			return "", false, ErrClosed
 		}
 	}
 }

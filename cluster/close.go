@@ -30,6 +30,7 @@ func (n *Node) run(g *group) {
 		g.raft.DeregisterObserver(observer)
 	})
 	n.wg.Go(func() { g.cureInstalls(n.end) })
+	n.wg.Go(func() { g.snaps.run(g, n.end) })
 	if g.disk != nil {
 		n.wg.Go(func() { g.disk.run(n.end, n.fatal) })
 		n.wg.Go(func() { g.scrub(n.ctx, n.store) })
@@ -134,6 +135,9 @@ func (n *Node) leave(g *group) {
 func (n *Node) teardown() error {
 	var errs []error
 	g := n.opened
+	if n.mux == nil && n.cfg.Listener != nil {
+		errs = append(errs, n.cfg.Listener.Close()) // it was handed over, and nothing has taken it
+	}
 	if g != nil {
 		g.stopped.Store(true)
 	}

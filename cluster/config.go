@@ -82,6 +82,11 @@ type Config struct {
 	SnapshotInterval  time.Duration
 	TrailingLogs      uint64
 
+	// SnapshotBytes is how much the log may grow, in bytes, before a snapshot is
+	// taken, or as much as the newest snapshot is large. It bounds the log's size
+	// on disk and what a start replays. Default 256 MiB.
+	SnapshotBytes uint64
+
 	// DiskReserve is the free space, in bytes, below which publishes are
 	// refused; below half of it everything is but what makes room. Four segments
 	// of the log and twice the newest snapshot are reserved in any case. Default:
@@ -129,6 +134,9 @@ func (c Config) withDefaults() Config {
 	fill(&c.ScrubEvery, 6*time.Hour)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 16_384
+	}
+	if c.SnapshotBytes == 0 {
+		c.SnapshotBytes = 256 << 20
 	}
 	if c.TrailingLogs == 0 {
 		c.TrailingLogs = 4_096

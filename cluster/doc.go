@@ -56,6 +56,7 @@
 //	topology.run          tells clients who leads and where the nodes are; reads
 //	                      raft's observations and is woken by gossip
 //	cureInstalls          a newer snapshot when a follower was sent one twice
+//	snapshotter.run       takes a snapshot when the log has grown by enough bytes
 //	disk.run              looks at the free space each second, tells the others
 //	scrub                 reads the log in the background, a few MiB a second
 //	mux.Serve, server.Serve   accept; each connection has a reader, which calls the

@@ -41,6 +41,7 @@ type group struct {
 	lead     *leadership
 	steward  *steward
 	topology *topology
+	snaps    *snapshotter
 	disk     *disk // nil when everything is in memory
 
 	scrubEvery time.Duration
@@ -73,6 +74,7 @@ func (g *group) Apply(l *raft.Log) any {
 		return nil
 	}
 	g.dispatch(l.Index, eff)
+	g.snaps.applied(len(l.Data))
 	return nil
 }
 
@@ -134,7 +136,8 @@ func (g *group) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &snapshot{s}, nil
+	g.snaps.frozen()
+	return &snapshot{s, g.snaps}, nil
 }
 
 // Restore implements raft.FSM. It replaces everything: the library may install
@@ -154,19 +157,28 @@ func (g *group) Restore(r io.ReadCloser) error {
 		}
 		return err
 	}
+	g.snaps.frozen()
 	g.progress.advance(index)
 	return nil
 }
 
 // snapshot is a frozen machine on its way to disk.
-type snapshot struct{ s *fsm.Snapshot }
+type snapshot struct {
+	s     *fsm.Snapshot
+	snaps *snapshotter
+}
 
 // Persist implements raft.FSMSnapshot; it runs beside Apply.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := s.s.WriteTo(sink); err != nil {
+	size, err := s.s.WriteTo(sink)
+	if err != nil {
 		return errors.Join(fmt.Errorf("write snapshot: %w", err), sink.Cancel())
 	}
-	return sink.Close()
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	s.snaps.persisted(size)
+	return nil
 }
 
 // Release implements raft.FSMSnapshot.

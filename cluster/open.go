@@ -53,6 +53,7 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	}
 	g.starting.Store(false)
 	g.raft, n.raft = r, r
+	g.snaps.start(r)
 	running.Store(r)
 	book.SetFallback(g.configuredAddress)
 	n.streams.SetOnJoin(func(ctx context.Context, req member.JoinRequest) (member.JoinAnswer, error) {
@@ -87,6 +88,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.lead = newLeadership(g)
 	g.ticker = newTicker(g)
 	g.reads = newReader(g)
+	g.snaps = newSnapshotter(n.cfg.SnapshotBytes)
 	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
 	if n.cfg.MemoryStores == nil {
 		g.disk = newDisk(n, g)
@@ -235,7 +237,7 @@ func (g *group) noteRepeatedInstall(i raftlog.RepeatedInstall) {
 }
 
 // cureInstalls takes a newer snapshot when a follower was sent one twice. The
-// barrier is an entry, so the snapshot is newer even if nobody writes.
+// entry before it makes it newer even if nobody writes.
 func (g *group) cureInstalls(end <-chan struct{}) {
 	for {
 		select {
@@ -243,14 +245,11 @@ func (g *group) cureInstalls(end <-chan struct{}) {
 		case <-end:
 			return
 		}
-		f := bound(g.raft.Barrier(proposeTimeout), g.ended)
-		if err := f.Error(); err != nil {
-			g.log.Warn("barrier before a snapshot", "error", err)
+		w := fsm.NewEntry(g.proposer.nextNumber())
+		f := g.raft.Apply(w.Finish(0, time.Now().UnixNano()), proposeTimeout)
+		if err := bound(f, g.ended).Error(); err != nil {
+			g.log.Warn("entry before a snapshot", "error", err)
 			continue
-		}
-		if i, ok := f.(raft.IndexFuture); ok {
-			// Barriers are not handed to the machine, and a read may wait for one.
-			g.progress.advance(i.Index())
 		}
 		if err := bound(g.raft.Snapshot(), g.ended).Error(); err != nil {
 			g.log.Warn("snapshot for a follower", "error", err)

@@ -19,7 +19,6 @@ type fakeRaft struct {
 	mu      sync.Mutex
 	entries [][]byte
 	futures []*fakeFuture
-	got     chan struct{}
 }
 
 type fakeFuture struct {

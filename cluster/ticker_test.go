@@ -52,7 +52,7 @@ func (r *instantRaft) Apply(cmd []byte, _ time.Duration) raft.ApplyFuture {
 }
 
 // nullConn is a client that takes everything.
-type nullConn struct{ n int }
+type nullConn struct{ _ int } // not of size zero, so that two are different
 
 func (*nullConn) ID() uint64                                       { return 0 }
 func (*nullConn) Reply(uint32, wire.Op, []byte)                    {}

@@ -27,6 +27,9 @@ type Effects struct {
 	Now, NextTimer Time
 	// Digest is the machine's digest when the entry held a digest command.
 	Digest *DigestResult
+	// Verdict is set when the entry held a verdict. The node judges itself by it:
+	// see Verdict.Judge and Machine.DigestAt.
+	Verdict *Verdict
 }
 
 // TermResult names the leader that wrote the entry.

@@ -24,6 +24,7 @@ const (
 	KindDetach    Kind = 2 // the leader saw the consumer's connection end
 	KindHoldGrace Kind = 3 // attaches are waiting: nobody's grace ends yet
 	KindDigest    Kind = 4
+	KindVerdict   Kind = 5 // what the voters had at a digest entry
 
 	KindOpenSession  Kind = 16
 	KindCloseSession Kind = 17

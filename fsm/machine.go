@@ -57,7 +57,7 @@ type Machine struct {
 	sum            uint64 // of the rows' hashes
 	changed        []row
 	droppedChanged int
-	lastDigest     DigestResult
+	digests        digestRing
 
 	dec        decoder
 	scratch    pack.Writer
@@ -125,9 +125,14 @@ func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) 
 	case KindHoldGrace:
 		r.Status = m.holdGrace()
 	case KindDigest:
-		m.lastDigest = DigestResult{Index: m.index, Digest: m.Digest()}
-		d := m.lastDigest
+		d := DigestResult{Index: m.index, Digest: m.Digest()}
+		m.digests.keep(d)
 		eff.Digest, r.Status = &d, StatusOK
+	case KindVerdict:
+		var v Verdict
+		if v, err = m.dec.decodeVerdict(p); err == nil {
+			eff.Verdict, r.Status = &v, StatusOK
+		}
 	case KindOpenSession:
 		var c openSession
 		if c, err = m.dec.decodeOpenSession(p); err == nil {
@@ -290,9 +295,6 @@ func (m *Machine) Index() uint64 { return m.index }
 // Incarnation returns the cluster's life between restores; 0 before the first
 // term entry.
 func (m *Machine) Incarnation() uint64 { return m.incarnation }
-
-// DigestAt returns the digest of the newest digest entry; false before one.
-func (m *Machine) DigestAt() (DigestResult, bool) { return m.lastDigest, m.lastDigest.Index != 0 }
 
 // Counts are sums over the tables.
 type Counts struct {

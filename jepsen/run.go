@@ -45,6 +45,7 @@ type Result struct {
 	Dir     string
 	Elapsed time.Duration
 	Notes   []string // what did not fit into the history
+	nodes   []string
 }
 
 // ErrInterrupted says that a run was ended from outside before its time.
@@ -71,7 +72,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if rerr != nil {
 		return nil, errors.Join(err, rerr)
 	}
-	res := &Result{Config: cfg, Setup: r.setup, Events: events, Dir: cfg.Dir, Notes: r.notes}
+	res := &Result{Config: cfg, Setup: r.setup, Events: events, Dir: cfg.Dir, Notes: r.notes, nodes: r.names}
 	cfg.Progress(Progress{Phase: "check"})
 	res.Report = check.Run(events)
 	res.Elapsed = time.Since(began)

@@ -175,10 +175,12 @@ func (c *Conn) giveBack(out []byte) {
 }
 
 // writeAll writes b and keeps count. A server that takes nothing for
-// stallTimeout is a timeout.
+// stallTimeout is a timeout. A write that times out does not say when it last
+// moved, so it is looked at more often.
 func (c *Conn) writeAll(b []byte) error {
+	moved := time.Now()
 	for len(b) > 0 {
-		if err := c.nc.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+		if err := c.nc.SetWriteDeadline(time.Now().Add(stallLook)); err != nil {
 			return err
 		}
 		n, err := c.nc.Write(b)
@@ -186,7 +188,14 @@ func (c *Conn) writeAll(b []byte) error {
 		c.mu.Lock()
 		c.written += int64(n)
 		c.mu.Unlock()
-		if err != nil && !(isTimeout(err) && n > 0) {
+		if err == nil {
+			continue
+		}
+		now := time.Now()
+		if n > 0 {
+			moved = now
+		}
+		if !isTimeout(err) || now.Sub(moved) >= stallTimeout {
 			return err
 		}
 	}

@@ -39,6 +39,8 @@ const (
 	silenceFactor = 2
 	// stallTimeout is how long a peer may take nothing of what is written.
 	stallTimeout = 10 * time.Second
+	// stallLook is how often a write that does not end is looked at.
+	stallLook = time.Second
 	// helloTimeout bounds the handshake.
 	helloTimeout = 10 * time.Second
 	// firstByteTimeout bounds how long a Mux waits to learn who knocks.

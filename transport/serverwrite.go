@@ -124,13 +124,15 @@ func (c *ServerConn) encode(l lazyPush) error {
 }
 
 // writeAll writes b. A peer that takes nothing for stallTimeout, or not all by
-// closeBy, is a timeout; one that takes little is only slow.
+// closeBy, is a timeout; one that takes little is only slow. A write that times
+// out does not say when it last moved, so it is looked at more often.
 func (c *ServerConn) writeAll(b []byte) error {
+	moved := time.Now()
 	for len(b) > 0 {
 		c.mu.Lock()
 		closing, deadline := c.closing, c.closeBy
 		if !closing {
-			deadline = time.Now().Add(stallTimeout)
+			deadline = time.Now().Add(stallLook)
 		}
 		// Under the lock, so that it cannot undo the deadline of Close.
 		err := c.nc.SetWriteDeadline(deadline)
@@ -143,8 +145,12 @@ func (c *ServerConn) writeAll(b []byte) error {
 		if err == nil {
 			continue
 		}
-		late := closing && !time.Now().Before(deadline)
-		if !isTimeout(err) || n == 0 || late {
+		now := time.Now()
+		if n > 0 {
+			moved = now
+		}
+		late := closing && !now.Before(deadline)
+		if !isTimeout(err) || now.Sub(moved) >= stallTimeout || late {
 			return err
 		}
 	}

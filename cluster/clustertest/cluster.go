@@ -24,6 +24,7 @@ const Bound = 60 * time.Second
 // Cluster is a number of nodes on loopback, each with a directory of its own.
 type Cluster struct {
 	t     testing.TB
+	dir   string
 	nodes []*Node
 	links *links
 	logs  *logs
@@ -37,7 +38,6 @@ type Node struct {
 	Address string
 	Dir     string
 	config  cluster.Config
-	started bool
 }
 
 // Option changes the configuration of every node.
@@ -47,7 +47,8 @@ type Option func(c *cluster.Config)
 // A node that dies of itself fails the test.
 func New(t testing.TB, n int, opts ...Option) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, links: newLinks(), logs: &logs{}}
+	// The directory first: it is removed after the nodes have ended.
+	c := &Cluster{t: t, dir: t.TempDir(), links: newLinks(), logs: &logs{}}
 	t.Cleanup(c.close)
 	listeners := make([]net.Listener, n)
 	for i := range n {
@@ -73,7 +74,7 @@ func New(t testing.TB, n int, opts ...Option) *Cluster {
 
 func (c *Cluster) add(i int, l net.Listener, expect int, opts []Option) *Node {
 	name := fmt.Sprintf("n%d", i+1)
-	node := &Node{Index: i, NodeID: name, Address: l.Addr().String(), Dir: filepath.Join(c.t.TempDir(), name)}
+	node := &Node{Index: i, NodeID: name, Address: l.Addr().String(), Dir: filepath.Join(c.dir, name)}
 	handler := slog.NewTextHandler(c.logs, &slog.HandlerOptions{Level: slog.LevelDebug})
 	node.config = cluster.Config{
 		Name: name, DataDir: node.Dir, BootstrapExpect: expect, GossipFast: true,

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -18,71 +19,69 @@ import (
 
 	"onceq/jepsen"
 	"onceq/jepsen/check"
+	"onceq/jepsen/history"
+	"onceq/jepsen/mutants"
 	"onceq/jepsen/nemesis"
 	"onceq/jepsen/proc"
 	"onceq/jepsen/workload"
 )
 
-// The exit codes.
+// The exit codes are those of onceq. A verdict of unknown is a failure: the run
+// proved nothing.
 const (
 	exitOK          = 0
 	exitFailure     = 1
+	exitUsage       = 2
 	exitViolation   = 8
 	exitInterrupted = 130
 )
 
 type cli struct {
-	List     bool          `help:"List workloads, faults and checkers."`
+	List     bool          `help:"List workloads, faults, checkers and mutants."`
 	Workload []string      `help:"Workloads, one after the other; all for all." default:"queue" placeholder:"NAME"`
 	Faults   []string      `help:"Kinds of faults; all, or none." default:"all" placeholder:"NAME"`
 	Seed     uint64        `help:"Seed of the plan. Default: a random one, which is printed." placeholder:"N"`
 	Time     time.Duration `help:"Length of a run." default:"30s"`
 	Nodes    int           `help:"Nodes of the cluster." default:"3"`
 	Rate     int           `help:"Publishes a second." default:"600"`
-	Runs     int           `help:"How many runs, with the seeds that follow each other." default:"1"`
+	Runs     int           `help:"How many runs of each workload, with the seeds that follow each other." default:"1"`
 	Out      string        `help:"Directory for what runs leave behind. Default: a new one in the directory for temporary files." type:"path" placeholder:"DIR"`
 	Keep     bool          `help:"Keep the data directories of runs that were valid."`
 	Race     bool          `help:"Build onceq with the race detector."`
 	Binary   string        `help:"An onceq to test in place of building one." type:"path" placeholder:"FILE"`
-	JSON     bool          `help:"Print results as JSON lines."`
+	Server   []string      `help:"More arguments of onceq server." placeholder:"ARG" sep:"none"`
+	Mutant   []string      `help:"Test deliberately broken builds instead, which must be caught; all for all." placeholder:"NAME"`
+	Tries    int           `help:"Runs that a mutant may survive before it counts as not caught." default:"3"`
+	Check    string        `help:"Judge the history in a file again." type:"path" placeholder:"FILE"`
+	JSON     bool          `name:"json" help:"Print a result as a line of JSON for each run."`
 }
 
 func main() {
-	os.Exit(run())
-}
-
-func run() int {
 	var c cli
-	kong.Parse(&c, kong.Name("jepsen"), kong.Description("Fault-injection tests of onceq."))
+	kong.Parse(&c, kong.Name("jepsen"), kong.Description("Fault-injection tests of onceq. Exit code 8: a promise was seen broken; 1: a run proved nothing, or could not be made."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if c.List {
-		list()
-		return exitOK
-	}
 	code, err := c.run(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "jepsen:", err)
 	}
-	return code
-}
-
-func list() {
-	fmt.Println("workloads")
-	for _, w := range workload.All() {
-		fmt.Printf("  %-14s %s\n", w.Name, w.What)
-	}
-	fmt.Println("faults")
-	for _, f := range nemesis.All() {
-		fmt.Printf("  %-14s %s\n", f.Name, f.What)
-	}
-	fmt.Println("checkers")
-	for _, k := range check.Checkers() {
-		fmt.Printf("  %-14s %s\n", k.Name, k.What)
-	}
+	os.Exit(code)
 }
 
 func (c *cli) run(ctx context.Context) (int, error) {
+	switch {
+	case c.List:
+		list()
+		return exitOK, nil
+	case c.Check != "":
+		return judge(c.Check)
+	}
+	if len(c.Workload) == 1 && c.Workload[0] == "all" {
+		c.Workload = nil
+		for _, w := range workload.All() {
+			c.Workload = append(c.Workload, w.Name)
+		}
+	}
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64N(1_000_000) + 1
 	}
@@ -93,42 +92,113 @@ func (c *cli) run(ctx context.Context) (int, error) {
 		}
 		c.Out = dir
 	}
-	binary := c.Binary
-	if binary == "" {
-		binary = filepath.Join(c.Out, "onceq")
-		root, err := proc.Root(ctx)
-		if err == nil {
-			err = proc.Build{Out: binary, Race: c.Race}.Run(ctx, root)
-		}
-		if err != nil {
+	if len(c.Mutant) > 0 {
+		return c.mutants(ctx)
+	}
+	if c.Binary == "" {
+		c.Binary = filepath.Join(c.Out, "onceq")
+		if err := c.build(ctx, proc.Build{Out: c.Binary, Race: c.Race}); err != nil {
 			return exitFailure, err
 		}
 	}
 	worst := exitOK
 	for i := range c.Runs {
 		for _, w := range c.Workload {
-			seed := c.Seed + uint64(i)
-			cfg := jepsen.Config{
-				Workload: w, Faults: c.Faults, Seed: seed, Time: c.Time, Nodes: c.Nodes, Rate: c.Rate,
-				Binary: binary, Dir: filepath.Join(c.Out, fmt.Sprintf("%s-%d", w, seed)), KeepData: c.Keep,
-				Progress: func(p jepsen.Progress) {
-					fmt.Printf("%6.1fs %-6s %s pub %d unk %d ref %d del %d ack %d lost %d\n", p.At.Seconds(), p.Phase, p.Leader, p.Published, p.Unknown, p.Refused, p.Delivered, p.Acked, p.Lost)
-				},
-				Note: func(f string, a ...any) { fmt.Printf("  note: "+f+"\n", a...) },
+			code, err := c.one(ctx, w, c.Seed+uint64(i))
+			if err != nil || code == exitInterrupted {
+				return max(code, worst), err
 			}
-			res, err := jepsen.Run(ctx, cfg)
-			if err != nil {
-				return exitFailure, err
-			}
-			fmt.Println(res.Report.Verdict, res.Report.Counts, res.Report.Reasons)
-			fmt.Printf("%+v\n", res.Report.Stats)
-			for _, v := range res.Report.Violations {
-				fmt.Printf("%8.2fs %s %s %s %v\n", float64(v.At)/1e9, v.Checker, v.ID, strings.Split(v.Text, "\n")[0], v.Lines)
-			}
-			if res.Report.Verdict == check.Invalid {
-				worst = exitViolation
-			}
+			worst = max(worst, code)
 		}
 	}
 	return worst, nil
+}
+
+func (c *cli) build(ctx context.Context, b proc.Build) error {
+	root, err := proc.Root(ctx)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(b.Out), 0o755); err != nil {
+		return err
+	}
+	if !c.JSON {
+		fmt.Fprintln(os.Stderr, "building onceq")
+	}
+	return b.Run(ctx, root)
+}
+
+// one makes one run and shows it.
+func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
+	t := newTerminal(c.JSON)
+	t.title(name, c.Faults, seed, c.Time)
+	res, err := jepsen.Run(ctx, jepsen.Config{
+		Workload: name, Faults: c.Faults, Seed: seed, Time: c.Time, Nodes: c.Nodes, Rate: c.Rate,
+		Binary: c.Binary, Dir: filepath.Join(c.Out, fmt.Sprintf("%s-%d", name, seed)), KeepData: c.Keep, ServerArgs: c.Server,
+		Progress: t.progress, Note: t.note,
+	})
+	t.end()
+	interrupted := errors.Is(err, jepsen.ErrInterrupted)
+	if err != nil && !interrupted {
+		return exitFailure, err
+	}
+	if err := res.Write(c.again(name, seed)); err != nil {
+		return exitFailure, err
+	}
+	t.result(res)
+	switch {
+	case res.Report.Verdict == check.Invalid:
+		return exitViolation, nil
+	case interrupted:
+		return exitInterrupted, nil
+	case res.Report.Verdict == check.Unknown:
+		return exitFailure, nil
+	}
+	return exitOK, nil
+}
+
+// again is the command that repeats a run.
+func (c *cli) again(name string, seed uint64) string {
+	return fmt.Sprintf("go run ./cmd/jepsen --workload %s --faults %s --seed %d --time %v --nodes %d --rate %d",
+		name, strings.Join(c.Faults, ","), seed, c.Time, c.Nodes, c.Rate)
+}
+
+func judge(path string) (int, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return exitFailure, err
+	}
+	defer f.Close()
+	events, err := history.Read(f)
+	if err != nil {
+		return exitFailure, err
+	}
+	r := check.Run(events)
+	newTerminal(false).report(r)
+	switch r.Verdict {
+	case check.Invalid:
+		return exitViolation, nil
+	case check.Unknown:
+		return exitFailure, nil
+	}
+	return exitOK, nil
+}
+
+func list() {
+	fmt.Println("workloads")
+	for _, w := range workload.All() {
+		fmt.Printf("  %-22s %s\n", w.Name, w.What)
+	}
+	fmt.Println("faults")
+	for _, f := range nemesis.All() {
+		fmt.Printf("  %-22s %s\n", f.Name, f.What)
+	}
+	fmt.Println("checkers")
+	for _, k := range check.Checkers() {
+		fmt.Printf("  %-22s %s\n", k.Name, k.What)
+	}
+	fmt.Println("mutants: what each breaks")
+	for _, m := range mutants.All() {
+		fmt.Printf("  %-22s %s\n", m.Name, m.Breaks)
+	}
 }

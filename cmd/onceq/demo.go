@@ -11,16 +11,17 @@ import (
 
 type demoCmd struct {
 	outputFlag
-	Messages  uint64  `help:"Messages to publish." default:"60000" placeholder:"N"`
-	Rate      float64 `help:"Messages a second, 0 for as many as it takes." default:"3000" placeholder:"N"`
-	Producers int     `help:"Producers." default:"4" placeholder:"N"`
-	Consumers int     `help:"Consumers." default:"3" placeholder:"N"`
-	Nodes     int     `help:"Nodes; a majority must be left after a kill." default:"3" placeholder:"N"`
-	Kills     int     `help:"How often the leader is killed." default:"2" placeholder:"N"`
-	Body      int     `help:"Bytes of a message." default:"100" placeholder:"N"`
-	Seed      uint64  `help:"Seed of bodies and of what is given back. Default: random." placeholder:"N"`
-	Keep      bool    `help:"Keep data and logs. They are kept anyway when the books do not balance."`
-	LogLevel  string  `help:"What the nodes log to their files." enum:"debug,info,warn,error" default:"info"`
+	Messages  uint64   `help:"Messages to publish." default:"60000" placeholder:"N"`
+	Rate      float64  `help:"Messages a second, 0 for as many as it takes." default:"3000" placeholder:"N"`
+	Producers int      `help:"Producers." default:"4" placeholder:"N"`
+	Consumers int      `help:"Consumers." default:"3" placeholder:"N"`
+	Nodes     int      `help:"Nodes; a majority must be left after a kill." default:"3" placeholder:"N"`
+	Kills     int      `help:"How often the leader is killed." default:"2" placeholder:"N"`
+	Body      int      `help:"Bytes of a message." default:"100" placeholder:"N"`
+	Seed      uint64   `help:"Seed of bodies and of what is given back. Default: random." placeholder:"N"`
+	Keep      bool     `help:"Keep data and logs. They are kept anyway when the books do not balance."`
+	ServerArg []string `hidden:"" sep:"none" help:"Another argument for each node."`
+	LogLevel  string   `help:"What the nodes log to their files." enum:"debug,info,warn,error" default:"info"`
 }
 
 // Help says what it shows.
@@ -46,7 +47,7 @@ func (d *demoCmd) Run(ctx context.Context, a *app) error {
 	}
 	res, err := demo.Run(ctx, demo.Config{
 		Messages: d.Messages, Rate: d.Rate, Producers: d.Producers, Consumers: d.Consumers, Nodes: d.Nodes,
-		Kills: d.Kills, BodyBytes: d.Body, Seed: d.Seed, Keep: d.Keep, LogLevel: d.LogLevel,
+		Kills: d.Kills, BodyBytes: d.Body, Seed: d.Seed, Keep: d.Keep, LogLevel: d.LogLevel, ServerArgs: d.ServerArg,
 	}, a.Console)
 	if err != nil {
 		return err

@@ -21,7 +21,8 @@ var (
 )
 
 const (
-	powerDiskBytes = 768 << 20 // sparse: what the log and its snapshots write
+	powerDiskBytes = 2 << 30 // sparse: it takes what the log and its snapshots write
+	powerRoundsMax = 10      // on one cluster; more go to the next, since what is stored grows
 	powerNodes     = 3
 	powerProducers = 4
 	powerInFlight  = 64
@@ -138,7 +139,7 @@ func (b *book) publish(ctx context.Context, c *client.Client, queue, who string,
 		case room <- struct{}{}:
 		}
 		id := fmt.Sprintf("%s-%d", who, i)
-		body := id + " " + strings.Repeat("x", rand.IntN(4096))
+		body := id + " " + strings.Repeat("x", rand.IntN(2048))
 		b.mu.Lock()
 		b.tried[id] = true
 		b.mu.Unlock()
@@ -184,12 +185,14 @@ func (b *book) work(ctx context.Context, c *client.Client) error {
 func TestPowerCut_OnAllNodesAtOnce_LosesNothingThatWasConfirmed(t *testing.T) {
 	for _, store := range []string{"wal", "boltdb"} {
 		if *powerStore == "" || *powerStore == store {
-			t.Run(store, func(t *testing.T) { cutPower(t, store) })
+			for rest := *powerRounds; rest > 0; rest -= powerRoundsMax {
+				t.Run(store, func(t *testing.T) { cutPower(t, store, min(rest, powerRoundsMax)) })
+			}
 		}
 	}
 }
 
-func cutPower(t *testing.T, store string) {
+func cutPower(t *testing.T, store string, rounds int) {
 	p := &powered{t: t, bin: needBinary(t), store: store, port: aPort(t)}
 	for range powerNodes {
 		p.disks = append(p.disks, volume.NewDisk(t, powerDiskBytes))
@@ -197,7 +200,7 @@ func cutPower(t *testing.T, store string) {
 	// Before the disks are unmounted, which is later in the same list.
 	t.Cleanup(p.kill)
 	p.start()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(*powerRounds+1)*bound)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds+1)*bound)
 	defer cancel()
 	c, err := client.Dial(ctx, p.url())
 	if err != nil {
@@ -219,8 +222,8 @@ func cutPower(t *testing.T, store string) {
 	working, endWork := context.WithCancel(ctx)
 	worked := make(chan error, 1)
 	go func() { worked <- b.work(working, c) }()
-	for round := range *powerRounds {
-		b.grow(t, ctx, c)
+	for round := range rounds {
+		b.grow(t, ctx, published)
 		// Anywhere between two fsyncs: waits for nothing.
 		time.Sleep(time.Duration(rand.Int64N(int64(700 * time.Millisecond))))
 		p.cut()
@@ -228,7 +231,7 @@ func cutPower(t *testing.T, store string) {
 		t.Logf("round %d: power cut with %d confirmed, %d acked", round+1, confirmed, acked)
 		p.start()
 	}
-	b.grow(t, ctx, c)
+	b.grow(t, ctx, published)
 	close(stop)
 	for range powerProducers {
 		if err := <-published; err != nil {
@@ -255,7 +258,7 @@ func (b *book) counts() (confirmed, acked int) {
 
 // grow waits until there is a load again: some hundred more were confirmed, and
 // acked.
-func (b *book) grow(t *testing.T, ctx context.Context, c *client.Client) {
+func (b *book) grow(t *testing.T, ctx context.Context, ended <-chan error) {
 	t.Helper()
 	confirmed, acked := b.counts()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -267,6 +270,8 @@ func (b *book) grow(t *testing.T, ctx context.Context, c *client.Client) {
 		}
 		select {
 		case <-tick.C:
+		case err := <-ended:
+			t.Fatalf("a producer has ended: %v", err)
 		case <-ctx.Done():
 			t.Fatalf("no load again: %d confirmed (%d before), %d acked (%d before)", nowConfirmed, confirmed, nowAcked, acked)
 		}

@@ -250,6 +250,27 @@ func TestSub_Interrupted_GivesBackWhatItHolds(t *testing.T) {
 	eventually(t, "the consumer is gone", func() bool { return queueShow(t, q).Consumers == 0 })
 }
 
+// With --empty-for an empty queue is no end as long as producers are at work.
+func TestSub_EmptyFor_WaitsForMore(t *testing.T) {
+	needCluster(t)
+	const q = "empty-for"
+	onceq(t, "", "queue", "create", q).want(t, exit.OK)
+	p, err := start(needBinary(t), "sub", q, "--until-empty", "--empty-for", "4s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { p.cmd.Process.Kill(); <-p.done }()
+	eventually(t, "the consumer is attached", func() bool { return queueShow(t, q).Consumers == 1 })
+	for _, m := range []string{"1", "2"} {
+		onceq(t, "", "pub", q, m).want(t, exit.OK)
+		eventually(t, "it is consumed", func() bool { return queueShow(t, q).Ready == 0 })
+	}
+	if code := p.exitCode(t); code != exit.OK || p.out.String() != "1\n2\n" {
+		t.Fatalf("exit code %d, %q: %s", code, p.out.String(), p.text())
+	}
+	onceq(t, "", "sub", q, "--empty-for", "1s").want(t, exit.Usage, "--until-empty")
+}
+
 func TestPub_TooLarge_SaysSo(t *testing.T) {
 	needCluster(t)
 	const q = "large"

@@ -14,13 +14,14 @@ import (
 )
 
 type subCmd struct {
-	Queue      string `arg:"" help:"Queue to consume."`
-	N          uint64 `short:"n" help:"End after that many messages." placeholder:"N"`
-	Format     string `short:"f" help:"How to write a message; see below." default:"%b\\n" placeholder:"FORMAT"`
-	Output     string `short:"o" help:"jsonl writes an object a line instead of --format." enum:"text,jsonl" default:"text"`
-	UntilEmpty bool   `help:"End when the queue holds no message any more: none ready, leased or delayed."`
-	Prefetch   int    `help:"How many messages to hold at most." default:"256" placeholder:"N"`
-	Label      string `help:"Text that listings show for this consumer." placeholder:"TEXT"`
+	Queue      string        `arg:"" help:"Queue to consume."`
+	N          uint64        `short:"n" help:"End after that many messages." placeholder:"N"`
+	Format     string        `short:"f" help:"How to write a message; see below." default:"%b\\n" placeholder:"FORMAT"`
+	Output     string        `short:"o" help:"jsonl writes an object a line instead of --format." enum:"text,jsonl" default:"text"`
+	UntilEmpty bool          `help:"End when the queue holds no message any more: none ready, leased or delayed."`
+	EmptyFor   time.Duration `help:"With --until-empty, how long the queue must have stayed empty: for producers that are still at work, longer than a leader change takes." placeholder:"TIME"`
+	Prefetch   int           `help:"How many messages to hold at most." default:"256" placeholder:"N"`
+	Label      string        `help:"Text that listings show for this consumer." placeholder:"TEXT"`
 }
 
 // Help shows the verbs of a format and examples.
@@ -30,6 +31,10 @@ and the cluster keeps it. A leader change does not repeat anything. If this
 process dies between writing and acking, the message comes again, with a higher
 attempt number.
 
+--until-empty takes the leader's word, verified with a majority, that no message
+is ready, delayed, or leased to anybody. Beside a producer that is still at work,
+say with --empty-for how long that must have lasted.
+
 Format: ` + format.Verbs + `
 
 Examples:
@@ -37,6 +42,7 @@ Examples:
   onceq sub orders -n 1 -f '%i %a %b\n'
   onceq sub orders.dead -f '%i %r %b\n'
   onceq sub orders --until-empty > rows.jsonl
+  onceq sub orders --until-empty --empty-for 15s > rows.jsonl
   onceq sub orders -o jsonl | jq .biz_id`
 }
 
@@ -67,7 +73,10 @@ func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
 		return exit.Errorf(exit.Usage, "--prefetch %d: from 1 to %d", s.Prefetch, prefetchMax)
 	}
 	if s.N > 0 && s.N < uint64(s.Prefetch) {
-		s.Prefetch = int(s.N) // what is not wanted should not count an attempt
+		s.Prefetch = int(s.N) // what is held and not wanted goes back, but has counted an attempt
+	}
+	if s.EmptyFor != 0 && !s.UntilEmpty {
+		return exit.Errorf(exit.Usage, "--empty-for belongs to --until-empty")
 	}
 	dialing, cancel := context.WithTimeout(ctx, g.Timeout)
 	defer cancel()
@@ -176,6 +185,8 @@ const (
 func (s *subscription) watchEmpty(ctx context.Context, c *client.Client) {
 	tick := time.NewTicker(emptyPoll)
 	defer tick.Stop()
+	var since time.Time // empty since then, with as many stored as now; zero: not empty
+	var stored uint64
 	for {
 		select {
 		case <-tick.C:
@@ -198,7 +209,16 @@ func (s *subscription) watchEmpty(ctx context.Context, c *client.Client) {
 		if err != nil {
 			continue
 		}
+		if q.Counts.Ready+q.Counts.Leased+q.Counts.Delayed > 0 || q.Counts.Stored != stored {
+			since, stored = time.Time{}, q.Counts.Stored
+		}
 		if q.Counts.Ready+q.Counts.Leased+q.Counts.Delayed == 0 {
+			if since.IsZero() {
+				since = time.Now()
+			}
+			if time.Since(since) < s.cmd.EmptyFor {
+				continue
+			}
 			if q.Counts.Parked > 0 {
 				s.a.Note("%s parked and not delivered", plural(q.Counts.Parked, "message is"))
 			}

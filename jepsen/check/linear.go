@@ -79,11 +79,33 @@ func (m *message) operations(raw bool) []porcupine.Operation {
 	add := func(o op, call int64) {
 		ops = append(ops, porcupine.Operation{Input: known{o, places, raw}, Call: call, Return: o.end()})
 	}
-	for _, o := range m.publishes {
+	// Operations that can be left out without changing the answer are, since the
+	// search is exponential in what overlaps: a refusal that is right in every state,
+	// and of those without an answer that would do the same all but the first.
+	type effect struct {
+		f       string
+		attempt int
+	}
+	open := map[effect]bool{}
+	ask := func(o op) {
+		if o.Type == history.Info || o.Type == history.Invoke {
+			e := effect{o.F, o.Attempt}
+			if open[e] {
+				return
+			}
+			open[e] = true
+		}
 		add(o, o.T0)
 	}
+	for _, o := range m.publishes {
+		if o.Type != history.Fail || o.Err == "sealed" {
+			ask(o)
+		}
+	}
 	for _, o := range m.seals {
-		add(o, o.T0)
+		if o.Type != history.Fail {
+			ask(o)
+		}
 	}
 	first := m.started()
 	for _, o := range m.grants {
@@ -91,7 +113,7 @@ func (m *message) operations(raw bool) []porcupine.Operation {
 	}
 	for _, o := range m.settles {
 		if o.F != history.Extend {
-			add(o, o.T0)
+			ask(o)
 		}
 	}
 	return ops

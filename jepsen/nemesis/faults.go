@@ -28,6 +28,7 @@ func All() []Fault {
 		{"restart-all", "kill -9 of all nodes at once, and restart in any order", restartAll},
 		{"stop", "a node ends in order (SIGTERM), and restart", stop},
 		{"pause", "a node, mostly the leader, stands still (SIGSTOP) and goes on", pause},
+		{"pause-long", "the leader stands still for longer than anybody waits, and goes on", pauseLong},
 		{"pause-all", "all nodes stand still and go on", pauseAll},
 		{"pause-kill", "all followers stand still, the leader is killed with what only it has, the followers go on", pauseKill},
 		{"transfer", "leadership is handed over", transfer},
@@ -110,31 +111,44 @@ func stop(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 }
 
 func pause(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	node := t.one(r)
+	return t.pauseFor(ctx, t.one(r), between(r, 0, 6*time.Second))
+}
+
+// pauseLong is longer than anybody waits for a node that says nothing.
+func pauseLong(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.Leader()
+	if node == "" {
+		return "", false, "nobody leads"
+	}
+	return t.pauseFor(ctx, node, between(r, 11*time.Second, 15*time.Second))
+}
+
+func (t *Target) pauseFor(ctx context.Context, node string, d time.Duration) (string, bool, string) {
 	if err := t.Cluster.Pause(node); err != nil {
 		return node, false, err.Error()
 	}
+	wait(ctx, settle) // what it was about to answer
 	silent := !t.Answers(ctx, node)
-	d := between(r, 0, 6*time.Second)
-	if r.IntN(4) == 0 {
-		d += 8 * time.Second // longer than a client waits for a silent node
-	}
 	wait(ctx, d)
 	if s, _ := t.Cluster.State(node); s == proc.Paused {
 		t.try(t.Cluster.Resume(node))
 	}
-	return node, silent, "it did not answer"
+	return node, silent, map[bool]string{true: "it did not answer", false: "it answered"}[silent]
 }
+
+// settle is how long a signal may take to have its effect.
+const settle = 50 * time.Millisecond
 
 func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	names := t.Cluster.Names()
-	silent := true
+	var paused []string
 	for _, n := range names {
-		if err := t.Cluster.Pause(n); err != nil {
-			silent = false
+		if t.Cluster.Pause(n) == nil {
+			paused = append(paused, n)
 		}
 	}
-	silent = silent && !t.Answers(ctx, names[r.IntN(len(names))])
+	wait(ctx, settle)
+	silent := len(paused) > 0 && !t.Answers(ctx, paused[r.IntN(len(paused))])
 	wait(ctx, between(r, time.Second, 6*time.Second))
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for _, n := range names {
@@ -143,7 +157,7 @@ func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 		}
 		wait(ctx, between(r, 0, 50*time.Millisecond))
 	}
-	return strings.Join(names, ","), silent, "none did answer"
+	return strings.Join(paused, ","), silent, fmt.Sprintf("%d stood still and did not answer", len(paused))
 }
 
 // pauseKill is the moment of truth for "confirmed means that a majority has it":
@@ -234,14 +248,20 @@ func cut(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 }
 
 func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	node := t.one(r)
+	node := t.linked(r)
 	ways := [][]proxyDirection{{toServer}, {toClient}, {toServer, toClient}}[r.IntN(3)]
 	for _, d := range ways {
 		t.Net.Hold(node, d, true)
 	}
-	wait(ctx, between(r, 500*time.Millisecond, 5*time.Second))
+	d := between(r, 500*time.Millisecond, 5*time.Second)
+	late := r.IntN(3) == 0
+	if late {
+		// Until clients have given up and gone elsewhere: then what they sent arrives.
+		d += 9 * time.Second
+	}
+	wait(ctx, d)
 	n := 0
-	if r.IntN(2) == 0 {
+	if !late && r.IntN(2) == 0 {
 		n = t.Net.Cut(node, "") // what was held is lost
 	}
 	for _, d := range ways {
@@ -255,7 +275,7 @@ func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 const DelayMost = 225 * time.Millisecond
 
 func delay(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	node := t.one(r)
+	node := t.linked(r)
 	d := between(r, 5*time.Millisecond, DelayMost*2/3)
 	t.Net.Delay(node, d, d/2)
 	wait(ctx, between(r, time.Second, 5*time.Second))

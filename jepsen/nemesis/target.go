@@ -24,6 +24,8 @@ type Target struct {
 	// Transfer hands leadership to a node.
 	Transfer func(ctx context.Context, node string) error
 	Report   func(format string, args ...any)
+
+	heal func() // in place of Heal, for tests
 }
 
 // one draws a node: more often the leader, whose loss costs most.
@@ -35,10 +37,26 @@ func (t *Target) one(r *rand.Rand) string {
 	return names[r.IntN(len(names))]
 }
 
+// linked draws a node that clients are connected to, if there is one.
+func (t *Target) linked(r *rand.Rand) string {
+	names := t.Cluster.Names()
+	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, n := range names {
+		if t.Net.Links(n) > 0 {
+			return n
+		}
+	}
+	return names[0]
+}
+
 const leaderPercent = 60
 
 // Heal puts everything back that faults may have left.
 func (t *Target) Heal() {
+	if t.heal != nil {
+		t.heal()
+		return
+	}
 	t.Net.Heal()
 	for _, n := range t.Cluster.Names() {
 		switch s, _ := t.Cluster.State(n); s {

@@ -6,14 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"strings"
 )
 
 // Build says how to build the binary.
 type Build struct {
-	Out     string // path of the binary
-	Overlay string // file for go build -overlay; may be empty
+	Out     string   // path of the binary
+	Package string   // default ./cmd/onceq
+	Flags   []string // more flags of go build
 	Race    bool
 }
 
@@ -30,19 +30,19 @@ func Root(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-// Run builds ./cmd/onceq of the module at root.
+// Run builds a package of the module at root.
 func (b Build) Run(ctx context.Context, root string) error {
-	args := []string{"build", "-o", b.Out}
-	if b.Overlay != "" {
-		args = append(args, "-overlay", b.Overlay)
+	if b.Package == "" {
+		b.Package = "./cmd/onceq"
 	}
+	args := append([]string{"build", "-o", b.Out}, b.Flags...)
 	if b.Race {
 		args = append(args, "-race")
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./"+filepath.Join("cmd", "onceq"))...)
+	cmd := exec.CommandContext(ctx, "go", append(args, b.Package)...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build onceq: %w\n%s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("build %s: %w\n%s", b.Package, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

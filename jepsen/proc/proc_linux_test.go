@@ -115,7 +115,7 @@ func TestBuild_MakesTheBinaryAndSaysWhyItCannot(t *testing.T) {
 	if err := os.WriteFile(overlay, []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b := Build{Out: filepath.Join(t.TempDir(), "onceq"), Overlay: overlay}
+	b := Build{Out: filepath.Join(t.TempDir(), "onceq"), Flags: []string{"-overlay", overlay}}
 	if err := b.Run(context.Background(), root); err == nil || !strings.Contains(err.Error(), "overlay") {
 		t.Errorf("a broken overlay gives %v", err)
 	}

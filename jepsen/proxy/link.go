@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"onceq/transport/wire"
@@ -26,6 +27,8 @@ type link struct {
 	ended chan struct{}
 	once  sync.Once
 	parts sync.WaitGroup // the four goroutines
+
+	clientGone atomic.Bool
 
 	mu       sync.Mutex // guards what follows
 	requests map[uint32]wire.Op
@@ -138,9 +141,18 @@ func (l *link) passes(d Direction, f wire.Frame) bool {
 }
 
 // write passes frames on when they are due and nothing holds them.
+//
+// When the client is gone, what it sent before is still on its way and reaches
+// the node, late if it is held: a copy that nobody waits for any more is what
+// dedup is about. So a failed write to the client does not end the link; the
+// other direction does when it has passed on all there is.
 func (l *link) write(d Direction, queue <-chan parcel) {
 	defer l.parts.Done()
-	defer l.end(false)
+	defer func() {
+		if d == ToServer || !l.clientGone.Load() {
+			l.end(false)
+		}
+	}()
 	to := l.sides[d]
 	if d == ToServer {
 		if _, err := to.Write([]byte(wire.Magic)); err != nil {
@@ -157,6 +169,12 @@ func (l *link) write(d Direction, queue <-chan parcel) {
 		}
 		out = wire.AppendFrame(out[:0], p.frame.Op, p.frame.Reply, p.frame.Corr, p.frame.Payload)
 		if _, err := to.Write(out); err != nil {
+			if d == ToServer {
+				return
+			}
+			l.clientGone.Store(true)
+			for range queue { // nobody hears it
+			}
 			return
 		}
 	}

@@ -169,6 +169,34 @@ func TestNet_HeldFramesPassWhenReleased(t *testing.T) {
 	c.want(t, 3, "b")
 }
 
+func TestNet_WhatAClientSentBeforeItWasGoneArrivesLate(t *testing.T) {
+	t.Parallel()
+	n, s := network(t, nil)
+	c := dial(t, n, s)
+	c.ask(t, wire.OpPing, 1, "")
+	c.want(t, 1, "")
+	n.Hold("n1", ToServer, true)
+	c.ask(t, wire.OpPublish, 2, "late")
+	_ = c.Close()
+	other := dial(t, n, s)
+	n.Hold("n1", ToServer, false)
+	other.ask(t, wire.OpPing, 1, "")
+	other.want(t, 1, "")
+	deadline := time.Now().Add(waitMax)
+	for s.count() != 3 {
+		if time.Now().After(deadline) {
+			t.Fatalf("the server got %d requests, want 3", s.count())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	for n.Links("n1") != 1 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d links live, want 1", n.Links("n1"))
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func TestNet_CutResetsAndRefuseRefuses(t *testing.T) {
 	t.Parallel()
 	closed := make(chan Link, 10)

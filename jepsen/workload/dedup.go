@@ -26,7 +26,7 @@ func dedup() Workload {
 		Setup: func(s *history.Setup, seconds float64) {
 			s.Lease, s.Raw = int64(queueLease), true
 			least := int(seconds * 10)
-			s.Least = history.Least{Publishes: least, Deliveries: least / 2, Acks: least / 2, Duplicates: int(seconds), CalmOK: 30}
+			s.Least = history.Least{Publishes: least, Deliveries: least / 2, Acks: least / 2, Duplicates: int(seconds)}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
 			t := &Traffic{}
@@ -57,7 +57,7 @@ const (
 	lateMost      = 12 * time.Second
 	openCopiesMax = 2000 // entries of a producer that are being driven
 	smallLength   = 20
-	smallPercent  = 15
+	smallPercent  = 8
 	earlyPercent  = 3 // sealed although a copy may be on its way
 )
 
@@ -312,6 +312,9 @@ func (d *retransmitter) outcome(e *entry, op history.Event, res wire.PublishResu
 			e.mu.Unlock()
 		}
 		op.Err = res.Status.String()
+		if !own {
+			op.Err = "another body: " + op.Err
+		}
 		d.w.Count.Refused.Add(1)
 		d.w.H.Complete(op, history.Fail)
 	}

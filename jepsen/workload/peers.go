@@ -24,10 +24,14 @@ type peers struct {
 
 	mu     sync.Mutex // guards what follows
 	conns  map[line]*raw.Conn
-	leader string // address, as heard last
+	calls  map[line]time.Time // when a line is or was dialled last
+	leader string             // address, as heard last
 	term   uint64
 	closed bool
 }
+
+// redialEvery bounds how often a line is dialled.
+const redialEvery = 300 * time.Millisecond
 
 type line struct {
 	address string
@@ -35,7 +39,7 @@ type line struct {
 }
 
 func newPeers(w *World, client string) *peers {
-	return &peers{w: w, client: client, conns: map[line]*raw.Conn{}}
+	return &peers{w: w, client: client, conns: map[line]*raw.Conn{}, calls: map[line]time.Time{}}
 }
 
 // get returns a connection to a node, nil when there is none to be had.
@@ -48,6 +52,16 @@ func (p *peers) get(ctx context.Context, l line) *raw.Conn {
 	}
 	if c != nil && alive(c) {
 		return c
+	}
+	// One dial at a time: a node that does not answer must not gather thousands.
+	p.mu.Lock()
+	busy := time.Since(p.calls[l]) < redialEvery
+	if !busy {
+		p.calls[l] = time.Now()
+	}
+	p.mu.Unlock()
+	if busy {
+		return nil
 	}
 	fresh, err := raw.Dial(ctx, p.w.Dial(p.client), l.address, p.client, p.push)
 	if err != nil {

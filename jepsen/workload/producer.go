@@ -21,8 +21,13 @@ type producer struct {
 	rate      float64
 	pipelined bool
 	session   string // name of the session, "" for none
-	lifetime  [2]time.Duration
+
+	mu   sync.Mutex      // guards what follows
+	left []history.Event // publishes of lives that have crashed, without an outcome
 }
+
+// leftMax bounds what one life resolves of those before.
+const leftMax = 200
 
 const (
 	inFlightMax      = 512
@@ -63,6 +68,15 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 	}
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
+	p.mu.Lock()
+	left := p.left
+	p.left = nil
+	p.mu.Unlock()
+	waiting.Go(func() {
+		for _, op := range left {
+			p.seal(c, proc, op)
+		}
+	})
 	living, cancel := context.WithTimeout(ctx, between(r, producerLifeMin, producerLifeMost))
 	defer cancel()
 	tick := time.NewTicker(time.Duration(float64(time.Second) / p.rate))
@@ -106,16 +120,35 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 }
 
 // resolve asks, for some of the publishes that ended as unknown, what became of
-// them.
+// them. When the client was closed, the next life asks.
 func (p *producer) resolve(c *client.Client, proc string, op history.Event, err error, r *rand.Rand) {
 	unknown := (*client.OutcomeUnknownError)(nil)
 	if !errors.As(err, &unknown) || r.IntN(100) >= resolvePercent {
 		return
 	}
+	op.Inner = unknown.ID.String()
+	if !errors.Is(err, client.ErrClosed) {
+		p.seal(c, proc, op)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.left) < leftMax {
+		p.left = append(p.left, op)
+	}
+}
+
+// seal closes a publish for good and writes what became of it.
+func (p *producer) seal(c *client.Client, proc string, op history.Event) {
 	ctx, cancel := context.WithTimeout(context.Background(), outcomePatience)
 	defer cancel()
-	seal := p.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Seal, Key: p.queue, ID: op.ID, Inner: unknown.ID.Short()})
-	o, err := c.Seal(ctx, unknown.ID)
+	id, err := client.ParseInnerMsgID(op.Inner)
+	if err != nil {
+		p.w.Report("%s: %v", proc, err)
+		return
+	}
+	seal := p.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Seal, Key: p.queue, ID: op.ID, Inner: id.Short()})
+	o, err := c.Seal(ctx, id)
 	switch {
 	case err != nil:
 		seal.Err = err.Error()

@@ -18,7 +18,7 @@ func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
 
 // Append writes the payload.
 func (m NodeStatus) Append(w *pack.Writer) {
-	w.Array(22)
+	w.Array(24)
 	w.Str(m.Node)
 	w.Str(m.ServerID)
 	w.Str(m.Cluster)
@@ -41,10 +41,12 @@ func (m NodeStatus) Append(w *pack.Writer) {
 	w.Str(m.Disk)
 	w.Uint(m.DiskFree)
 	w.Uint(m.DiskTotal)
+	w.Uint(uint64(m.MachineVersion))
+	appendList(w, m.Digests)
 }
 
 func (m *NodeStatus) read(r *pack.Reader) {
-	r.ArrayExact(22)
+	r.ArrayExact(24)
 	m.Node = r.Str(NodeNameBytesMax)
 	m.ServerID = r.Str(NodeNameBytesMax)
 	m.Cluster = r.Str(ClusterBytesMax)
@@ -67,6 +69,8 @@ func (m *NodeStatus) read(r *pack.Reader) {
 	m.Disk = r.Str(LabelBytesMax)
 	m.DiskFree = r.Uint()
 	m.DiskTotal = r.Uint()
+	m.MachineVersion = r.Uint32()
+	m.Digests = readList[DigestReply](r, DigestsMax, digestLeast)
 }
 
 // DecodeNodeStatus reads what NodeStatus.Append writes.
@@ -96,6 +100,9 @@ func (m *DigestReply) read(r *pack.Reader) {
 	m.Index = r.Uint()
 	m.Digest = r.Uint()
 }
+
+// digestLeast is the size of the shortest encoding of a DigestReply.
+const digestLeast = 3
 
 // DecodeDigestReply reads what DigestReply.Append writes.
 func DecodeDigestReply(b []byte) (DigestReply, error) { return decode[DigestReply](b) }

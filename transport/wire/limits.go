@@ -70,4 +70,5 @@ const (
 	EditPlacesMax       = 4_096   // in an edit
 	AckPublishQueuesMax = 64      // outputs of an ack-and-publish
 	PeekMax             = 1_000   // in what answers a peek, and lists of consumers and sessions
+	DigestsMax          = 64      // in NodeStatus
 )

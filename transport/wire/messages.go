@@ -458,13 +458,30 @@ type NodeStatus struct {
 	Disk          string // ok, low (publishes are refused), full (all but what makes room); empty: not on a disk
 	DiskFree      uint64 // bytes
 	DiskTotal     uint64
+
+	// MachineVersion is that of the queue machine; digests of different versions
+	// do not compare. Digests are the newest noted by this node since it was
+	// started or restored from a snapshot, oldest first.
+	MachineVersion uint32
+	Digests        []DigestReply
+}
+
+// DigestAt returns the node's value at an index, false when it has none.
+func (s NodeStatus) DigestAt(index uint64) (digest uint64, ok bool) {
+	for _, d := range s.Digests {
+		if d.Index == index {
+			return d.Digest, true
+		}
+	}
+	return 0, false
 }
 
 // DigestRequest makes the leader put a digest entry into the log. The answer
 // is DigestReply with the leader's own value at that index.
 type DigestRequest struct{}
 
-// DigestReply is the leader's value at Index.
+// DigestReply is a value at Index: of the leader in an answer, of the node itself
+// in its status.
 type DigestReply struct {
 	Index  uint64
 	Digest uint64

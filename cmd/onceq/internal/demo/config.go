@@ -20,6 +20,8 @@ type Config struct {
 	BodyBytes int
 	Keep      bool // keep the data directory
 	LogLevel  string
+	// ServerArgs are given to each node beside its own.
+	ServerArgs []string
 }
 
 // Bounds of a run: what a history may hold in memory.

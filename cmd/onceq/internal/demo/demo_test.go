@@ -39,10 +39,11 @@ func TestNacks_AFewAndTheSameForASeed(t *testing.T) {
 	n := 0
 	for i := range uint64(50_000) {
 		id := ledger.ID{Producer: 1, Number: i}
-		if cfg.nacks(id) {
+		first := cfg.nacks(id)
+		if first {
 			n++
 		}
-		if cfg.nacks(id) != cfg.nacks(id) {
+		if again := cfg.nacks(id); again != first {
 			t.Fatal("not the same twice")
 		}
 	}
@@ -55,8 +56,10 @@ func TestGate_HoldsUntilOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(2)
 		ctx := t.Context()
-		if g.wait(ctx) || g.wait(ctx) {
-			t.Fatal("an open gate makes wait")
+		for range 2 {
+			if g.wait(ctx) {
+				t.Fatal("an open gate makes wait")
+			}
 		}
 		waited := make(chan bool, 1)
 		go func() { waited <- g.wait(ctx) }()

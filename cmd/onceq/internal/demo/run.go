@@ -51,7 +51,7 @@ func Run(ctx context.Context, cfg Config, con *console.Console) (*Result, error)
 	con.Note("onceq demo: %s", cfg)
 	c, end, err := devcluster.Temporary(ctx, devcluster.Config{
 		Binary: cfg.Binary, Nodes: cfg.Nodes,
-		ServerArgs: []string{"--log-level", cfg.LogLevel},
+		ServerArgs: append([]string{"--log-level", cfg.LogLevel}, cfg.ServerArgs...),
 		OnEnd: func(n devcluster.Info, log string) {
 			r.event("%s ended by itself: %s\n  %s", n.Name, n.Detail, strings.ReplaceAll(log, "\n", "\n  "))
 		},

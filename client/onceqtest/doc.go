@@ -1,0 +1,23 @@
+// Package onceqtest runs clusters inside the tests of programs that use onceq:
+// real nodes in this process, on free ports of loopback, with their data in the
+// test's temporary directory. Nothing is left when the test ends.
+//
+//	func TestOrders(t *testing.T) {
+//		cluster := onceqtest.Start(t, 3)
+//		c := cluster.Client()
+//		...
+//		cluster.KillLeader() // as kill -9 would
+//		...
+//	}
+//
+// A cluster of one starts fastest and will do for most tests. One of three goes on
+// without any one node, so it can show what a program does while the leader
+// changes; that takes a second or two.
+//
+// The verbs return when their act is done, not when the cluster has dealt with it:
+// after KillLeader there is no leader for a moment, which is what the test is
+// about. WaitLeader waits for the next. What must happen and does not within a minute
+// fails the test.
+//
+// Nodes keep real time: leases, delays and elections pass as they do in production.
+package onceqtest

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"onceq/jepsen"
+	"onceq/jepsen/check"
+)
+
+// terminal shows runs to a person, or results to a program.
+type terminal struct {
+	json bool
+	live bool // the progress line is written over
+
+	mu    sync.Mutex // guards what follows, and the order of output
+	shown time.Time
+	open  bool // a progress line is on the screen
+}
+
+// progressEvery is how often progress is a line when it is not written over.
+const progressEvery = 10 * time.Second
+
+func newTerminal(asJSON bool) *terminal {
+	return &terminal{json: asJSON, live: !asJSON && term.IsTerminal(int(os.Stderr.Fd()))}
+}
+
+func (t *terminal) title(workload string, faults []string, seed uint64, d time.Duration) {
+	if !t.json {
+		fmt.Fprintf(os.Stderr, "%s for %v, faults %s, seed %d\n", workload, d, strings.Join(faults, ","), seed)
+	}
+}
+
+func (t *terminal) progress(p jepsen.Progress) {
+	if t.json {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.live && time.Since(t.shown) < progressEvery {
+		return
+	}
+	t.shown = time.Now()
+	leader := p.Leader
+	if leader == "" {
+		leader = "-"
+	}
+	line := fmt.Sprintf("  %6.1f s %-6s leader %-3s published %d (%d unknown, %d refused)  delivered %d  acked %d (%d lost)",
+		p.At.Seconds(), p.Phase, leader, p.Published, p.Unknown, p.Refused, p.Delivered, p.Acked, p.Lost)
+	if t.live {
+		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", line)
+		t.open = true
+	} else {
+		fmt.Fprintln(os.Stderr, line)
+	}
+}
+
+func (t *terminal) note(format string, args ...any) {
+	if t.json {
+		return
+	}
+	t.end()
+	fmt.Fprintf(os.Stderr, "  note: "+format+"\n", args...)
+}
+
+// end ends the progress line.
+func (t *terminal) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open {
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+		t.open = false
+	}
+}
+
+func (t *terminal) result(res *jepsen.Result) {
+	if t.json {
+		b, err := json.Marshal(res.Summary())
+		if err != nil {
+			b = fmt.Appendf(nil, "%q", err)
+		}
+		fmt.Println(string(b))
+		return
+	}
+	t.report(res.Report)
+	fmt.Printf("  report   %s\n", filepath.Join(res.Dir, "report.html"))
+}
+
+func (t *terminal) report(r *check.Report) {
+	s := r.Stats
+	fmt.Printf("%s\n", strings.ToUpper(string(r.Verdict)))
+	for _, reason := range r.Reasons {
+		fmt.Printf("  because  %s\n", reason)
+	}
+	fmt.Printf("  messages %d   publishes %s   duplicates %d\n", s.Messages, counted(s.Publishes), s.Duplicates)
+	fmt.Printf("  deliveries %d   again %s   acks %s\n", s.Deliveries, counted(s.Again), counted(s.Acks))
+	fmt.Printf("  faults   %s   longest stall %.1f s\n", counted(s.Faults), s.LongestGap)
+	for _, name := range keys(r.Counts) {
+		fmt.Printf("  VIOLATED %s: %d times\n", name, r.Counts[name])
+	}
+	shown := map[string]int{}
+	for _, v := range r.Violations {
+		if shown[v.Checker]++; shown[v.Checker] > 5 {
+			continue
+		}
+		text, _, _ := strings.Cut(v.Text, "\n")
+		fmt.Printf("  %8.2f s %-12s %s %s (lines %v)\n", time.Duration(v.At).Seconds(), v.Checker, v.ID, text, v.Lines)
+	}
+}
+
+func keys(m map[string]int) []string {
+	var all []string
+	for k := range m {
+		all = append(all, k)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func counted(m map[string]int) string {
+	var parts []string
+	for _, k := range keys(m) {
+		name := k
+		if name == "" {
+			name = "without cause"
+		}
+		parts = append(parts, fmt.Sprintf("%s %d", name, m[k]))
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}

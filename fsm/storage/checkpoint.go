@@ -1,0 +1,381 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"onceq/fsm"
+)
+
+// view is what Freeze returns: all bodies of that moment. Newer ones may be in
+// what it writes; the replay that follows a restore writes them again.
+type view struct {
+	s          *Pebble
+	life       uint64
+	number     uint64 // of the newest body in it
+	checkpoint bool   // the bodies are in a checkpoint
+	released   bool
+}
+
+// Freeze returns a view of what is stored now. It costs nothing; until its
+// Release no body that is in it leaves the disk.
+func (s *Pebble) Freeze() fsm.FrozenBodies {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.frozen++
+	s.frozenAt = s.young.number
+	return &view{s: s, life: s.life, number: s.young.number}
+}
+
+// Release lets deletes go on, when no other view is left.
+func (v *view) Release() {
+	s := v.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v.released || v.life != s.life {
+		return
+	}
+	v.released = true
+	if s.frozen--; s.frozen > 0 {
+		return
+	}
+	for _, d := range s.held {
+		s.todo = appendDeletion(s.todo, d)
+	}
+	s.held, s.gone = nil, nil
+	s.signal()
+}
+
+// unwritten calls f with the bodies of the view that are in memory alone, a few
+// at a time and outside the lock.
+func (v *view) unwritten(f func([]*item) error) error {
+	s := v.s
+	c := &cursor{}
+	s.mu.Lock()
+	if err := v.valid(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	c.next = s.young.first
+	s.young.cursors[c] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.young.cursors, c)
+		s.mu.Unlock()
+	}()
+	for done := false; !done; {
+		s.mu.Lock()
+		if err := v.valid(); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+		var some []*item
+		bytes := int64(0)
+		for c.next != nil && c.next.number <= v.number && bytes < evictBytes {
+			if it := c.next; !it.written {
+				it.disk = true
+				some = append(some, it)
+				bytes += it.bytes()
+			}
+			c.next = c.next.next
+		}
+		if done = c.next == nil || c.next.number > v.number; done {
+			// What has left memory in the meantime, or before the walk came to it.
+			for _, it := range s.gone {
+				if it.number <= v.number && !it.written {
+					some = append(some, it)
+				}
+			}
+		}
+		s.mu.Unlock()
+		if err := f(some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// valid: mu is held.
+func (v *view) valid() error {
+	switch {
+	case v.life != v.s.life:
+		return ErrReplaced
+	case v.s.closed:
+		return ErrClosed
+	case v.released:
+		return errors.New("the view was released")
+	}
+	return nil
+}
+
+// Each visits all bodies, unless they are in a checkpoint. Some may come twice.
+func (v *view) Each(visit func(queue uint64, lane uint8, offset uint64, publishedAt int64, message []byte) error) error {
+	if v.checkpoint {
+		return nil
+	}
+	err := v.unwritten(func(items []*item) error {
+		for _, it := range items {
+			at, message, err := parseValue(it.value)
+			if err == nil {
+				err = visit(it.lane.queue, it.lane.lane, it.offset, at, message)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// What was not in memory is on disk by now, and stays.
+	return v.using(func(db *pebble.DB) error {
+		iter, err := db.NewIter(nil)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for ok := iter.First(); ok; ok = iter.Next() {
+			err := func() error {
+				if n++; n%256 == 0 { // a restore waits for this to end
+					v.s.mu.Lock()
+					err := v.valid()
+					v.s.mu.Unlock()
+					if err != nil {
+						return err
+					}
+				}
+				id, offset, err := parseKey(iter.Key())
+				if err != nil {
+					return err
+				}
+				value, err := iter.ValueAndErr()
+				if err != nil {
+					return err
+				}
+				at, message, err := parseValue(value)
+				if err != nil {
+					return err
+				}
+				return visit(id.queue, id.lane, offset, at, message)
+			}()
+			if err != nil {
+				return errors.Join(err, iter.Close())
+			}
+		}
+		return errors.Join(iter.Error(), iter.Close())
+	})
+}
+
+// using runs f while the database cannot be replaced.
+func (v *view) using(f func(*pebble.DB) error) error {
+	s := v.s
+	s.open.RLock()
+	defer s.open.RUnlock()
+	s.mu.Lock()
+	err := v.valid()
+	s.mu.Unlock()
+	if err == nil && s.db == nil {
+		err = ErrClosed
+	}
+	if err != nil {
+		return err
+	}
+	return f(s.db)
+}
+
+// Checkpointer is a view that can be written as a directory of files.
+type Checkpointer interface {
+	fsm.FrozenBodies
+	// Checkpoint makes dir, which must not exist, with all bodies of the view, and
+	// makes it durable except for its name. After it Each visits nothing.
+	Checkpoint(dir string) error
+}
+
+var _ Checkpointer = (*view)(nil)
+
+// Checkpoint writes what is in memory alone, has it flushed, and links the files.
+// Each step is needed: without a write-ahead log what was not flushed is in no
+// file, and Pebble's own checkpoint does not say so.
+func (v *view) Checkpoint(dir string) error {
+	err := v.unwritten(func(items []*item) error {
+		s := v.s
+		<-s.turn
+		defer func() { s.turn <- struct{}{} }()
+		return v.using(func(*pebble.DB) error {
+			s.mu.Lock()
+			deletes := s.todo
+			s.todo = nil
+			s.mu.Unlock()
+			if err := s.commit(deletes, items); err != nil {
+				return err
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, it := range items {
+				it.written = true
+			}
+			return nil
+		})
+	})
+	if err == nil {
+		err = v.using(func(db *pebble.DB) error {
+			flushed, err := db.AsyncFlush()
+			if err != nil {
+				return err
+			}
+			select {
+			case <-flushed:
+			case <-v.s.dead: // Pebble tries a failed flush again without end
+				return v.s.err()
+			case <-v.s.quit:
+				return ErrClosed
+			}
+			return db.Checkpoint(dir)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint bodies: %w", err)
+	}
+	v.checkpoint = true
+	return nil
+}
+
+// Reset forgets everything.
+func (s *Pebble) Reset() {
+	if err := s.replace(func(string) error { return nil }); err != nil {
+		s.fail(err)
+	}
+}
+
+// Load replaces everything by a checkpoint, by hard links: nothing is read or
+// written but a few small files. The checkpoint stays as it is.
+func (s *Pebble) Load(dir string) error {
+	return s.replace(func(live string) error { return linkFiles(s.o.FS, dir, live) })
+}
+
+// Receive replaces everything by a checkpoint that comes as a stream.
+func (s *Pebble) Receive(r io.Reader) error {
+	return s.replace(func(live string) error { return receiveFiles(s.o.FS, r, live) })
+}
+
+// replace empties the live directory, has it filled, and opens it.
+func (s *Pebble) replace(fill func(live string) error) error {
+	// Views end first, so that nobody who writes one has to be waited for long.
+	s.mu.Lock()
+	s.life++
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	s.open.Lock()
+	defer s.open.Unlock()
+	if s.db != nil {
+		err := s.db.Close()
+		s.db = nil
+		if err != nil {
+			return fmt.Errorf("close bodies: %w", err)
+		}
+	}
+	fs := s.o.FS
+	if err := fs.RemoveAll(s.o.Dir); err != nil {
+		return fmt.Errorf("empty %s: %w", s.o.Dir, err)
+	}
+	if err := fs.MkdirAll(s.o.Dir, 0o700); err != nil {
+		return err
+	}
+	if err := fill(s.o.Dir); err != nil {
+		return fmt.Errorf("restore bodies into %s: %w", s.o.Dir, err)
+	}
+	db, err := s.openDB()
+	if err != nil {
+		return fmt.Errorf("open bodies in %s: %w", s.o.Dir, err)
+	}
+	ends, err := laneEnds(db)
+	if err != nil {
+		return errors.Join(fmt.Errorf("read bodies in %s: %w", s.o.Dir, err), db.Close())
+	}
+	s.db = db
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget()
+	s.diskEnds = ends
+	return nil
+}
+
+// forget drops what is in memory; mu is held.
+func (s *Pebble) forget() {
+	s.young.reset()
+	s.todo, s.held, s.gone, s.frozen, s.diskEnds = nil, nil, nil, 0, nil
+	s.room.Broadcast()
+}
+
+func (s *Pebble) openDB() (*pebble.DB, error) {
+	o := &pebble.Options{
+		FS: s.o.FS, Cache: s.cache, DisableWAL: true, FormatMajorVersion: formatVersion,
+		MemTableSize: memTableBytes, L0CompactionThreshold: 4, L0StopWritesThreshold: 20,
+		EventListener: s.listener(), Logger: pebbleLog{s, s.o.Logger},
+	}
+	for i := range o.Levels {
+		o.Levels[i].BlockSize = blockBytes
+	}
+	return pebble.Open(s.o.Dir, o)
+}
+
+// laneEnds finds the last offset of each lane, by one seek for each.
+func laneEnds(db *pebble.DB) (map[laneID]uint64, error) {
+	iter, err := db.NewIter(nil)
+	if err != nil {
+		return nil, err
+	}
+	ends := make(map[laneID]uint64)
+	for ok := iter.First(); ok; {
+		id, _, err := parseKey(iter.Key())
+		if err != nil {
+			return nil, errors.Join(err, iter.Close())
+		}
+		behind := append(key(id, ^uint64(0)), 0)
+		if iter.SeekLT(behind) {
+			_, offset, err := parseKey(iter.Key())
+			if err != nil {
+				return nil, errors.Join(err, iter.Close())
+			}
+			ends[id] = offset + 1
+		}
+		ok = iter.SeekGE(behind)
+	}
+	return ends, errors.Join(iter.Error(), iter.Close())
+}
+
+// linkFiles fills to with the files of a checkpoint. Tables are never changed, so
+// they are linked; the others are, so they are copied.
+func linkFiles(fs vfs.FS, from, to string) error {
+	names, err := fs.List(from)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%s is empty", from)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		a, b := fs.PathJoin(from, n), fs.PathJoin(to, n)
+		if strings.HasSuffix(n, ".sst") {
+			err = vfs.LinkOrCopy(fs, a, b)
+		} else {
+			err = vfs.Copy(fs, a, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package mutants
+
+// All are all mutants.
+func All() []Mutant {
+	return []Mutant{
+		{
+			Name: "dedup-not-in-snapshot", Breaks: "the outcomes of publishes are part of the snapshot",
+			Workload: "dedup", Faults: []string{"restart-all", "kill"},
+			Edits: []Edit{{"fsm/rows.go",
+				"	w.Array(len(s.outcomes))\n	for _, seq := range s.sortedOutcomes() {\n",
+				"	w.Array(0)\n	for _, seq := range s.sortedOutcomes()[:0] {\n"}},
+		},
+		{
+			Name: "refusal-recorded", Breaks: "a refusal records nothing, so that a retry can succeed",
+			Workload: "dedup", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/session.go",
+				"	case q.full(uint64(p.count)):\n",
+				"	case q.full(uint64(p.count)):\n		m.recordOutcome(s, p.sequence, outcome{sealed: true})\n"}},
+		},
+		{
+			Name: "seal-ignored", Breaks: "a sealed sequence is never stored later",
+			Workload: "dedup", Faults: []string{"lost-reply", "cut"},
+			Edits: []Edit{{"fsm/session.go",
+				"			o = outcome{sealed: true}\n			m.recordOutcome(s, seq, o)\n",
+				"			o = outcome{sealed: true}\n"}},
+		},
+		{
+			Name: "ack-without-lease", Breaks: "an ack counts only for who holds the message",
+			Workload: "lease", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/lease.go",
+				"	if s == nil || s.state != LeaseHeld {\n		return\n	}\n	switch verb {\n",
+				"	if s != nil && verb == verbAck {\n		s.state = LeaseAcked\n	}\n	if s == nil || s.state != LeaseHeld {\n		return\n	}\n	switch verb {\n"}},
+		},
+		{
+			Name: "commit-alone", Breaks: "a result is answered when a majority has the entry, not when one node has it",
+			Workload: "queue", Faults: []string{"pause-kill"},
+			Edits: []Edit{{"github.com/hashicorp/raft@/commitment.go",
+				"	quorumMatchIndex := matched[(len(matched)-1)/2]\n",
+				"	quorumMatchIndex := matched[len(matched)-1]\n"}},
+		},
+		{
+			Name: "redeliver-on-failover", Breaks: "a new leader detaches consumers and takes nothing from them",
+			Workload: "queue", Faults: []string{"kill", "transfer"},
+			Edits: []Edit{{"fsm/machine.go",
+				"			m.detachConsumer(c)\n",
+				"			m.detachConsumer(c)\n			c.graceEnd = m.now\n			m.retime(c)\n"}},
+		},
+		{
+			Name: "dedup-before-propose", Breaks: "copies are judged in Apply, and only there",
+			Workload: "dedup", Faults: []string{"cut"},
+			Edits: []Edit{
+				{"fsm/session.go",
+					"	if o, ok := s.outcomes[p.sequence]; ok {\n		if !o.sealed &&",
+					"	if o, ok := s.outcomes[p.sequence]; ok && o.sealed {\n		if !o.sealed &&"},
+				{"cluster/handler.go",
+					"	default:\n		g.proposer.submit(kind, payload, done)\n",
+					`	case wire.OpPublish:
+		if f, err := wire.DecodePublishFrame(payload); err == nil && len(f.Publishes) == 1 {
+			g.reads.submit(read{
+				do: func() {
+					if r, _ := g.machine.Outcome(f.Incarnation, f.Session, f.Publishes[0].Sequence); r.Status == fsm.StatusOK {
+						r.Duplicate = true
+						c.Reply(corr, op, encoded(wire.PublishReply{Results: []wire.PublishResult{publishResult(r)}}))
+						return
+					}
+					g.proposer.submit(kind, payload, done)
+				},
+				refuse: func(e *wire.ErrorReply) { c.Error(corr, *e) },
+			})
+			return
+		}
+		g.proposer.submit(kind, payload, done)
+	default:
+		g.proposer.submit(kind, payload, done)
+`},
+			},
+		},
+		{
+			Name: "floor-ignored", Breaks: "what is below the floor is refused for good",
+			Workload: "dedup", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/session.go",
+				"	case p.sequence < s.floor:\n		return refuse(StatusBelowFloor)\n	case p.sequence-s.floor",
+				"	case p.sequence >= s.floor && p.sequence-s.floor"}},
+		},
+		{
+			Name: "unknown-is-refused", Breaks: "an entry whose fate is unknown is answered as unknown",
+			Workload: "dedup", Faults: []string{"pause", "transfer"},
+			Edits: []Edit{{"cluster/proposer.go",
+				"		if p.cfg.classify(err) == raftlog.OutcomeNothingAppended {\n",
+				"		if p.cfg.classify(err) == raftlog.OutcomeNothingAppended || true {\n"}},
+		},
+		{
+			Name: "no-grace", Breaks: "a consumer whose connection ended keeps its leases for the grace time",
+			Workload: "queue", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/consumer.go",
+				"	c.graceEnd = m.now + Time(GraceTime)\n",
+				"	c.graceEnd = m.now\n"}},
+		},
+		{
+			Name: "attempt-not-counted", Breaks: "the attempt number is committed before each delivery",
+			Workload: "lease", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/assign.go",
+				"attempt: r.attempts + 1,",
+				"attempt: max(r.attempts, 1),"}},
+		},
+		{
+			Name: "wall-clock-in-apply", Breaks: "the machine knows no time but that of the log",
+			Workload: "queue", Faults: []string{"cut"},
+			Edits: []Edit{
+				{"fsm/machine.go", "	m.now = max(m.now, er.stamp)\n", "	m.now = max(m.now, er.stamp, Time(time.Now().UnixNano()))\n"},
+				{"fsm/machine.go", "import (\n	\"fmt\"\n", "import (\n	\"fmt\"\n	\"time\"\n"},
+			},
+		},
+		{
+			Name: "leases-not-in-snapshot", Breaks: "what consumers hold is part of the snapshot",
+			Workload: "queue", Faults: []string{"restart-all", "kill"},
+			Edits: []Edit{{"fsm/rows.go",
+				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &c.slots[i]\n",
+				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &slot{state: LeaseAcked}\n		_ = i\n"}},
+		},
+		{
+			Name: "resume-without-list", Breaks: "a consumer that resumes is sent what it does not list, and nothing else",
+			Workload: "queue", Faults: []string{"cut", "kill"},
+			Edits: []Edit{{"fsm/consumer.go",
+				"s.state == LeaseHeld && !listed[number] {",
+				"s.state == LeaseHeld {"}},
+		},
+		{
+			Name: "lease-expiry-forgets", Breaks: "a message whose lease ran out goes back to its queue",
+			Workload: "lease", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/lease.go",
+				"			m.release(c, s, LeaseExpired, 0)\n",
+				"			s.state = LeaseExpired\n			c.held--\n			m.leases--\n			c.queue.counts.Leased--\n			c.queue.counts.Acked++\n"}},
+		},
+		{
+			Name: "client-lost-is-unsent", Breaks: "a copy that may have arrived is not called unsent",
+			Workload: "queue", Faults: []string{"lost-reply", "cut"},
+			Edits: []Edit{{"client/frame.go",
+				"	case errors.Is(err, errUnsent):\n",
+				"	case errors.Is(err, errUnsent), errors.Is(err, errLost):\n"}},
+		},
+		{
+			Name: "client-retries-anew", Breaks: "a retry keeps its sequence",
+			Workload: "queue", Faults: []string{"lost-reply", "cut"},
+			Edits: []Edit{{"client/frame.go",
+				"		f.inFlight, f.written, f.unknown = false, true, true\n",
+				"		f.inFlight, f.written, f.unknown = false, true, true\n		f.sequence = fr.p.next\n		fr.p.next++\n"}},
+		},
+		{
+			Name: "client-forgets-order", Breaks: "a publish names the one before it that has no outcome",
+			Workload: "queue", Faults: []string{"transfer", "kill", "stop"},
+			Edits: []Edit{{"client/frame.go",
+				"			after = f.prev.sequence\n",
+				"			after = 0 * f.prev.sequence\n"}},
+		},
+	}
+}

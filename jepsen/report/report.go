@@ -1,0 +1,212 @@
+// Package report shows a run to people: one HTML file that needs nothing else,
+// with the verdict, rates and latencies over time, who led when, and for each
+// violation the lines of the history around it.
+package report
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"onceq/jepsen/check"
+	"onceq/jepsen/history"
+)
+
+//go:embed report.html
+var page string
+
+// Run is what a report is made from.
+type Run struct {
+	Setup   history.Setup
+	Report  *check.Report
+	Events  []history.Event
+	Command string // that repeats it
+	Logs    []string
+	Notes   []string
+	Elapsed time.Duration
+}
+
+// linesMax bounds the lines that are shown around one violation.
+const linesMax = 60
+
+type violation struct {
+	check.Violation
+	At    string
+	Lines []line
+}
+
+type line struct {
+	Text string
+	Hot  bool
+}
+
+type row struct {
+	Name, Value string
+}
+
+type fault struct {
+	Kind, Node, From, For, Text string
+	Seen                        bool
+}
+
+type checker struct {
+	Name, What string
+	Count      int
+}
+
+// Write writes the page.
+func Write(w io.Writer, r Run) error {
+	t, err := template.New("report").Parse(page)
+	if err != nil {
+		return err
+	}
+	var checkers []checker
+	for _, c := range check.Checkers() {
+		checkers = append(checkers, checker{c.Name, c.What, r.Report.Counts[c.Name]})
+	}
+	s := scaleOf(r.Events)
+	return t.Execute(w, map[string]any{
+		"Run": r, "Verdict": string(r.Report.Verdict), "Reasons": r.Report.Reasons,
+		"Rows": rows(r), "Checkers": checkers, "Violations": violations(r), "Faults": faults(r.Events),
+		"Rates":     template.HTML(rates(s, r.Events)),     // made of numbers and of names that are escaped
+		"Latencies": template.HTML(latencies(s, r.Events)), // likewise
+		"Leaders":   template.HTML(leaders(s, r.Events)),   // likewise
+		"Logs":      r.Logs, "Notes": r.Notes, "Command": r.Command,
+	})
+}
+
+func rows(r Run) []row {
+	s := r.Report.Stats
+	return []row{
+		{"workload", r.Setup.Workload},
+		{"faults", strings.Join(r.Setup.Faults, ", ")},
+		{"seed", fmt.Sprint(r.Setup.Seed)},
+		{"nodes", fmt.Sprint(r.Setup.Nodes)},
+		{"messages", fmt.Sprint(s.Messages)},
+		{"publishes", counted(s.Publishes)},
+		{"answered as duplicates", fmt.Sprint(s.Duplicates)},
+		{"stored without a confirmation", fmt.Sprint(s.Recovered)},
+		{"deliveries", fmt.Sprint(s.Deliveries)},
+		{"handed out again, by cause", counted(s.Again)},
+		{"acks", counted(s.Acks)},
+		{"nacks", fmt.Sprint(s.Nacks)},
+		{"seals", counted(s.Seals)},
+		{"faults made", counted(s.Faults)},
+		{"longest time without a confirmed publish", fmt.Sprintf("%.2f s", s.LongestGap)},
+		{"took", r.Elapsed.Round(time.Second / 10).String()},
+	}
+}
+
+func counted(m map[string]int) string {
+	var parts []string
+	for k, n := range m {
+		if k == "" {
+			k = "none"
+		}
+		parts = append(parts, fmt.Sprintf("%s %d", k, n))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
+
+func faults(events []history.Event) []fault {
+	var all []fault
+	for _, e := range events {
+		if e.F == history.Fault && e.Type == history.OK {
+			all = append(all, fault{e.Key, e.Node, seconds(e.T0), seconds(e.T1 - e.T0), e.Text, e.Seen})
+		}
+	}
+	return all
+}
+
+func seconds(t int64) string { return fmt.Sprintf("%.2f s", time.Duration(t).Seconds()) }
+
+// violations adds to each violation what happened to its message, and what was
+// done to the cluster meanwhile.
+func violations(r Run) []violation {
+	byID := map[string][]history.Event{}
+	var around []history.Event
+	for _, e := range r.Events {
+		if e.ID != "" {
+			byID[e.ID] = append(byID[e.ID], e)
+		} else if e.F == history.Fault || e.F == history.Crash || e.F == history.Drain || e.F == history.Silent || e.F == history.Die || e.F == history.Leave {
+			around = append(around, e)
+		}
+	}
+	var all []violation
+	for _, v := range r.Report.Violations {
+		hot := map[int]bool{}
+		for _, n := range v.Lines {
+			hot[n] = true
+		}
+		shown := slices.Clone(byID[v.ID])
+		procs := map[string]bool{"nemesis": true, "monitor": true}
+		for _, e := range shown {
+			procs[e.Proc] = true
+		}
+		for _, n := range v.Lines {
+			if n < len(r.Events) && r.Events[n].ID != v.ID {
+				shown = append(shown, r.Events[n])
+			}
+		}
+		if len(shown) > 0 {
+			from, to := shown[0].T0, v.At
+			for _, e := range around {
+				if procs[e.Proc] && e.T0 <= to && max(e.T0, e.T1) >= from {
+					shown = append(shown, e)
+				}
+			}
+		}
+		slices.SortStableFunc(shown, func(a, b history.Event) int { return a.I - b.I })
+		shown = slices.CompactFunc(shown, func(a, b history.Event) bool { return a.I == b.I })
+		x := violation{Violation: v, At: seconds(v.At)}
+		for i, e := range shown {
+			if i == linesMax {
+				x.Lines = append(x.Lines, line{Text: fmt.Sprintf("... %d more", len(shown)-i)})
+				break
+			}
+			x.Lines = append(x.Lines, line{describe(e), hot[e.I]})
+		}
+		all = append(all, x)
+	}
+	return all
+}
+
+func describe(e history.Event) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%7d %9.3f", e.I, time.Duration(e.T0).Seconds())
+	if e.Type == history.Invoke {
+		fmt.Fprintf(&b, "           ")
+	} else {
+		fmt.Fprintf(&b, " %9.3f ", time.Duration(e.T1).Seconds())
+	}
+	fmt.Fprintf(&b, "%-8s %-8s %-6s", e.Proc, e.F, e.Type)
+	for _, x := range []row{{"id", e.ID}, {"key", e.Key}, {"node", e.Node}, {"inner", e.Inner}, {"lease", e.Lease}, {"text", e.Text}, {"err", e.Err}} {
+		if x.Value != "" {
+			fmt.Fprintf(&b, " %s=%s", x.Name, strings.ReplaceAll(x.Value, "\n", " / "))
+		}
+	}
+	if e.F == history.Deliver || e.F == history.Publish && e.Type == history.OK {
+		fmt.Fprintf(&b, " seq=%d", e.Seq)
+	}
+	if e.Attempt > 0 {
+		fmt.Fprintf(&b, " attempt=%d", e.Attempt)
+	}
+	if e.Copies > 0 {
+		fmt.Fprintf(&b, " copies=%d", e.Copies)
+	}
+	if e.Dup {
+		b.WriteString(" duplicate")
+	}
+	if e.State != nil {
+		fmt.Fprintf(&b, " %+v", *e.State)
+	}
+	if e.Queue != nil {
+		fmt.Fprintf(&b, " %+v", *e.Queue)
+	}
+	return b.String()
+}

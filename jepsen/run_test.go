@@ -1,0 +1,95 @@
+package jepsen
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"onceq/jepsen/check"
+	"onceq/jepsen/proc"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// build builds onceq once for all scenarios.
+func build(t *testing.T) string {
+	t.Helper()
+	root, err := proc.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(t.TempDir(), "onceq")
+	if err := (proc.Build{Out: binary}).Run(t.Context(), root); err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
+func TestRun_ShortScenarios(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts clusters of processes")
+	}
+	binary := build(t)
+	seed := rand.Uint64N(1_000_000)
+	for _, s := range []struct {
+		workload string
+		faults   []string
+		time     time.Duration
+	}{
+		{"queue", []string{"kill", "lost-reply", "cut"}, 9 * time.Second},
+		{"dedup", []string{"lost-reply", "transfer"}, 6 * time.Second},
+		{"lease", []string{"cut"}, 6 * time.Second},
+	} {
+		t.Run(s.workload, func(t *testing.T) {
+			dir := t.TempDir()
+			res, err := Run(t.Context(), Config{
+				Workload: s.workload, Faults: s.faults, Seed: seed, Time: s.time, Rate: 200, Binary: binary, Dir: dir, Note: t.Logf,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("seed %d: %s in %v, %+v", seed, res.Report.Verdict, res.Elapsed, res.Report.Stats)
+			for _, v := range res.Report.Violations {
+				t.Errorf("%s %s: %s (lines %v)", v.Checker, v.ID, v.Text, v.Lines)
+			}
+			// On a slow machine too little may happen for a verdict; but not nothing.
+			for _, reason := range res.Report.Reasons {
+				t.Logf("unknown: %s", reason)
+			}
+			if res.Report.Verdict == check.Valid && res.Report.Stats.Publishes["ok"] == 0 {
+				t.Error("valid, and nothing was published")
+			}
+			if err := res.Write("go test"); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range []string{"history.jsonl", "report.html", "results.json", "replay.txt", "n1.log"} {
+				if st, err := os.Stat(filepath.Join(dir, f)); err != nil || st.Size() == 0 {
+					t.Errorf("%s: %v", f, err)
+				}
+			}
+		})
+	}
+}
+
+func TestRun_RefusesNonsenseBeforeAnythingStarts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []Config{
+		{Workload: "nonsense"},
+		{Faults: []string{"kill", "nonsense"}},
+		{Nodes: 17},
+		{Rate: -1},
+	} {
+		c.Dir = filepath.Join(t.TempDir(), "run")
+		if _, err := Run(context.Background(), c); err == nil {
+			t.Errorf("%+v is accepted", c)
+		}
+		if _, err := os.Stat(c.Dir); err == nil {
+			t.Errorf("%+v has left something behind", c)
+		}
+	}
+}
