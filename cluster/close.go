@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"onceq/fsm"
 	"onceq/transport/wire"
 )
 
@@ -25,6 +26,7 @@ func (n *Node) run(g *group) {
 	n.wg.Go(func() { g.ticker.run(n.end) })
 	n.wg.Go(func() { g.reads.run(n.end) })
 	n.wg.Go(func() { g.steward.run(n.ctx) })
+	n.wg.Go(func() { g.auditor.run(n.ctx) })
 	n.wg.Go(func() {
 		g.topology.run(n.end)
 		g.raft.DeregisterObserver(observer)
@@ -189,12 +191,18 @@ func (n *Node) Status() wire.NodeStatus {
 	if g == nil {
 		return s
 	}
-	index, counts, digest := g.local()
+	// Before the machine is looked at, so that what this index brought is told.
+	applied := g.progress.at()
+	index, counts, digests := g.local()
 	s.ServerID, s.Incarnation = string(g.id), g.incarnation
 	s.Leader, _ = g.topology.leader()
 	s.Term, s.CommitIndex, s.LastLogIndex = g.raft.CurrentTerm(), g.raft.CommitIndex(), g.raft.LastIndex()
-	s.AppliedIndex, s.SnapshotIndex = max(index, g.progress.at()), g.snapshotIndex()
-	s.DigestIndex, s.Digest = digest.Index, digest.Digest
+	s.AppliedIndex, s.SnapshotIndex = max(index, applied), g.snapshotIndex()
+	s.MachineVersion = fsm.MachineVersion
+	for _, d := range digests {
+		s.DigestIndex, s.Digest = d.Index, d.Digest
+		s.Digests = append(s.Digests, wire.DigestReply(d))
+	}
 	s.Sessions, s.Consumers, s.Messages = counts.Sessions, counts.Consumers, counts.Messages
 	s.Serving = g.lead.serving()
 	s.Role = g.role()

@@ -92,6 +92,9 @@ type Config struct {
 	// of the log and twice the newest snapshot are reserved in any case. Default:
 	// 10 % of the file system.
 	DiskReserve uint64
+	// DigestInterval is how often the replicas compare their states, when
+	// something was applied since. Default 10 s.
+	DigestInterval time.Duration
 	// ScrubEvery is how long after one background reading of the log the next
 	// begins. Default 6 h.
 	ScrubEvery time.Duration
@@ -131,6 +134,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.LeaderLeaseTimeout, c.HeartbeatTimeout)
 	fill(&c.PeerTimeout, 10*time.Second)
 	fill(&c.SnapshotInterval, 30*time.Second)
+	fill(&c.DigestInterval, 10*time.Second)
 	fill(&c.ScrubEvery, 6*time.Hour)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 16_384
@@ -168,6 +172,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("bootstrap of %d nodes, at most %d", c.BootstrapExpect, membersMax)
 	case c.LogStore != "wal" && c.LogStore != "boltdb":
 		return fmt.Errorf("log store %q: there are wal and boltdb", c.LogStore)
+	case c.DigestInterval < 0:
+		return fmt.Errorf("digest interval %v: it must be positive", c.DigestInterval)
 	case c.Secret != nil && len(c.Secret) != 32:
 		return fmt.Errorf("cluster secret of %d bytes, it must have 32", len(c.Secret))
 	}

@@ -53,6 +53,7 @@
 //	                      for ticks, proposes detaches again
 //	reader.run            look-ups that wait for a confirmed leadership
 //	steward.run           promotes joined nodes, removes the old selves of wiped ones
+//	auditor.run           has the replicas compare their states, at an interval
 //	topology.run          tells clients who leads and where the nodes are; reads
 //	                      raft's observations and is woken by gossip
 //	cureInstalls          a newer snapshot when a follower was sent one twice

@@ -26,6 +26,7 @@ var errEnding = errors.New("the group is ending")
 // hands out its results. Everything about a queue is inside its group.
 type group struct {
 	node        string
+	dir         string // the data directory, for what operators are told to do
 	id          raft.ServerID
 	incarnation uint64
 	limits      fsm.Limits
@@ -40,12 +41,14 @@ type group struct {
 	reads    *reader
 	lead     *leadership
 	steward  *steward
+	auditor  *auditor
 	topology *topology
 	snaps    *snapshotter
 	disk     *disk // nil when everything is in memory
 
 	scrubEvery time.Duration
 	progress   progress
+	replayed   uint64        // entries up to here were in the log before this start
 	installs   chan struct{} // cap 1: a follower was sent the same snapshot again
 
 	raft  *raft.Raft    // set before the first client is served
@@ -59,8 +62,7 @@ type group struct {
 	bodies   *storage.Memory
 	mu       sync.RWMutex // guards machine: written by the library's FSM goroutine, read by reads
 	machine  *fsm.Machine
-	digest   fsm.DigestResult // newest digest entry applied here; guarded by mu
-	starting atomic.Bool      // a failed Restore is the library's to report
+	starting atomic.Bool // a failed Restore is the library's to report
 }
 
 // Apply implements raft.FSM.
@@ -86,8 +88,8 @@ func (g *group) apply(l *raft.Log) (*fsm.Effects, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	eff, err := g.machine.Apply(l.Index, l.Data)
-	if err == nil && eff.Digest != nil {
-		g.digest = *eff.Digest
+	if err == nil && eff.Verdict != nil {
+		err = g.judge(l.Index, eff.Verdict)
 	}
 	return eff, err
 }
@@ -190,10 +192,10 @@ func (g *group) propose(kind fsm.Kind, payload []byte, done func(outcome)) {
 }
 
 // counts is the machine's state for a node's status.
-func (g *group) local() (index uint64, counts fsm.Counts, digest fsm.DigestResult) {
+func (g *group) local() (index uint64, counts fsm.Counts, digests []fsm.DigestResult) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return g.machine.Index(), g.machine.Counts(), g.digest
+	return g.machine.Index(), g.machine.Counts(), g.machine.Digests()
 }
 
 // refusal answers a client at a node that does not lead: nothing was appended.

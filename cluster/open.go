@@ -46,6 +46,9 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 			return nil, errors.Join(err, closeTransport(trans))
 		}
 	}
+	if g.replayed, err = logs.LastIndex(); err != nil {
+		return nil, errors.Join(fmt.Errorf("last index of the log: %w", err), closeTransport(trans))
+	}
 	g.starting.Store(true)
 	r, err := newRaft(conf, g, logs, n.store, snapshots, trans)
 	if err != nil {
@@ -73,7 +76,7 @@ func closeTransport(t raft.Transport) error {
 
 func (n *Node) newGroup(id member.Identity) *group {
 	g := &group{
-		node: n.cfg.Name, id: id.ServerID, incarnation: id.Cluster.Incarnation, limits: n.limits,
+		node: n.cfg.Name, dir: n.cfg.DataDir, id: id.ServerID, incarnation: id.Cluster.Incarnation, limits: n.limits,
 		log: n.log, fatal: n.fatal, mono: n.clock.mono, clock: n.clock, hub: n.hub, ended: n.ended,
 		installs: make(chan struct{}, 1), scrubEvery: n.cfg.ScrubEvery,
 	}
@@ -90,6 +93,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.reads = newReader(g)
 	g.snaps = newSnapshotter(n.cfg.SnapshotBytes)
 	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
+	g.auditor = &auditor{g: g, every: n.cfg.DigestInterval}
 	if n.cfg.MemoryStores == nil {
 		g.disk = newDisk(n, g)
 	}

@@ -78,30 +78,33 @@ type NodeDigest struct {
 type Finding uint8
 
 const (
-	// FindingNone: nothing is said; of another version, or too few values.
+	// FindingNone: nothing is said; of another version, or too few values, or
+	// a split among others.
 	FindingNone Finding = iota
 	// FindingRight: its value is that of more than half of the voters.
 	FindingRight
 	// FindingWrong: more than half of the voters have another value.
 	FindingWrong
-	// FindingSplit: the values differ and none is that of more than half of the
-	// voters, so that nobody can know who is right.
+	// FindingSplit: its value was compared with different ones and none is that
+	// of more than half of the voters, so that nobody can know who is right.
 	FindingSplit
 )
 
 // Majority returns the value of more than half of the voters.
 func (v *Verdict) Majority() (digest uint64, ok bool) {
-	count := make(map[uint64]uint32, len(v.Values))
+	count := make(map[uint64]uint64, len(v.Values))
 	for _, x := range v.Values {
-		if count[x.Digest]++; 2*count[x.Digest] > v.Voters {
+		if count[x.Digest]++; 2*count[x.Digest] > uint64(v.Voters) {
 			return x.Digest, true
 		}
 	}
 	return 0, false
 }
 
-// Judge says what the verdict means for a replica whose own value is own.
-func (v *Verdict) Judge(own uint64) Finding {
+// Judge says what the verdict means for a node whose own value is own. A
+// majority's value is the truth for all, also for who comes to it later; a split
+// concerns only those whose present values were compared.
+func (v *Verdict) Judge(node string, own uint64) Finding {
 	if v.Version != MachineVersion {
 		return FindingNone
 	}
@@ -111,10 +114,10 @@ func (v *Verdict) Judge(own uint64) Finding {
 		return FindingRight
 	case ok:
 		return FindingWrong
-	case 2*uint32(len(v.Values)) <= v.Voters:
-		return FindingNone
+	case 2*uint64(len(v.Values)) > uint64(v.Voters) && slices.Contains(v.Values, NodeDigest{node, own}):
+		return FindingSplit // more than half gave a value, so they are not all the same
 	}
-	return FindingSplit // more than half gave a value, and not all the same
+	return FindingNone
 }
 
 // String lists whose values they are.

@@ -28,28 +28,31 @@ func TestVerdict_Judge(t *testing.T) {
 	other.Version++
 	for name, c := range map[string]struct {
 		v    fsm.Verdict
+		node string
 		own  uint64
 		want fsm.Finding
 	}{
-		"all agree":                      {verdictOf(3, 1, 1, 1), 1, fsm.FindingRight},
-		"the minority":                   {verdictOf(3, 1, 1, 2), 2, fsm.FindingWrong},
-		"the majority":                   {verdictOf(3, 1, 1, 2), 1, fsm.FindingRight},
-		"the first of the list is wrong": {verdictOf(3, 2, 1, 1), 2, fsm.FindingWrong},
-		"one gave no value and has the right one":  {verdictOf(3, 1, 1), 1, fsm.FindingRight},
-		"one gave no value and has another":        {verdictOf(3, 1, 1), 2, fsm.FindingWrong},
-		"all differ":                               {verdictOf(3, 1, 2, 3), 1, fsm.FindingSplit},
-		"two of three differ":                      {verdictOf(3, 1, 2), 2, fsm.FindingSplit},
-		"two of three differ, the third has one's": {verdictOf(3, 1, 2), 1, fsm.FindingSplit},
-		"half and half":                            {verdictOf(4, 1, 1, 2, 2), 1, fsm.FindingSplit},
-		"most values, not most voters":             {verdictOf(5, 1, 1, 2), 1, fsm.FindingSplit},
-		"half of the voters agree":                 {verdictOf(4, 1, 1), 2, fsm.FindingNone},
-		"the word of one":                          {verdictOf(3, 1), 2, fsm.FindingNone},
-		"no values":                                {verdictOf(3), 2, fsm.FindingNone},
-		"another version":                          {other, 2, fsm.FindingNone},
-		"one voter":                                {verdictOf(1, 1), 2, fsm.FindingWrong},
+		"all agree":                      {verdictOf(3, 1, 1, 1), "a", 1, fsm.FindingRight},
+		"the minority":                   {verdictOf(3, 1, 1, 2), "c", 2, fsm.FindingWrong},
+		"the majority":                   {verdictOf(3, 1, 1, 2), "a", 1, fsm.FindingRight},
+		"the first of the list is wrong": {verdictOf(3, 2, 1, 1), "a", 2, fsm.FindingWrong},
+		"one gave no value and has the right one": {verdictOf(3, 1, 1), "c", 1, fsm.FindingRight},
+		"one gave no value and has another":       {verdictOf(3, 1, 1), "c", 2, fsm.FindingWrong},
+		"who is no voter has another":             {verdictOf(3, 1, 1, 1), "x", 2, fsm.FindingWrong},
+		"all differ":                              {verdictOf(3, 1, 2, 3), "a", 1, fsm.FindingSplit},
+		"two of three differ":                     {verdictOf(3, 1, 2), "b", 2, fsm.FindingSplit},
+		"two of three differ, about the third":    {verdictOf(3, 1, 2), "c", 1, fsm.FindingNone},
+		"a split with what is gone by now":        {verdictOf(3, 1, 2), "b", 1, fsm.FindingNone},
+		"half and half":                           {verdictOf(4, 1, 1, 2, 2), "a", 1, fsm.FindingSplit},
+		"most values, not most voters":            {verdictOf(5, 1, 1, 2), "a", 1, fsm.FindingSplit},
+		"half of the voters agree":                {verdictOf(4, 1, 1), "c", 2, fsm.FindingNone},
+		"the word of one":                         {verdictOf(3, 1), "b", 2, fsm.FindingNone},
+		"no values":                               {verdictOf(3), "a", 2, fsm.FindingNone},
+		"another version":                         {other, "c", 2, fsm.FindingNone},
+		"more voters than there can be":           {verdictOf(1<<32-1, 1, 1), "a", 1, fsm.FindingNone},
 	} {
-		if got := c.v.Judge(c.own); got != c.want {
-			t.Errorf("%s: %v judges %d: %v, want %v", name, c.v.Values, c.own, got, c.want)
+		if got := c.v.Judge(c.node, c.own); got != c.want {
+			t.Errorf("%s: %v judges %s with %d: %v, want %v", name, c.v.Values, c.node, c.own, got, c.want)
 		}
 	}
 }

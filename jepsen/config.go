@@ -17,7 +17,7 @@ type Config struct {
 	Nodes    int
 	Rate     int    // publishes a second
 	Binary   string // onceq
-	Dir      string // for history, logs, data and report; made if absent
+	Dir      string // for history, logs, data and report; made if absent, else empty
 	KeepData bool   // keep the data directories of a run that was valid
 	// ServerArgs are more arguments of onceq server, after those of the harness.
 	ServerArgs []string

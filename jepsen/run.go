@@ -62,6 +62,10 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
+	// The nodes of an earlier run would bring its messages along.
+	if left, err := os.ReadDir(cfg.Dir); err != nil || len(left) > 0 {
+		return nil, errors.Join(err, fmt.Errorf("directory %s is not empty", cfg.Dir))
+	}
 	began := time.Now()
 	r := &run{cfg: cfg, workload: w, faults: faults}
 	err = r.everything(ctx)

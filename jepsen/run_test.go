@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,17 @@ func TestRun_ShortScenarios(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRun_RefusesADirectoryWithAnotherRunInIt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "n1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Run(t.Context(), Config{Dir: dir, Binary: "/nothing"}); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("the run gives %v", err)
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"testing"
 	"time"
-
-	"onceq/transport/wire"
 )
 
 // pollEvery is how often a condition is looked at that nothing announces.
@@ -102,24 +100,26 @@ func (c *Cluster) WaitCaughtUp() uint64 {
 // that runs at that index.
 func (c *Cluster) DigestsAgree() {
 	c.t.Helper()
-	// Asking again after a lost answer puts a second digest into the log, which
-	// takes the place of the first: then all begins anew.
+	// A node that is restored from a snapshot meanwhile has no value for an index
+	// before it: then all begins anew.
 	for again := true; again; {
 		again = false
 		reply := AtLeader(c, (*Raw).Digest)
 		for _, n := range c.Up() {
-			var s wire.NodeStatus
+			var digest uint64
+			var noted bool
 			Eventually(c.t, func() string {
-				if s = n.Status(); s.DigestIndex < reply.Index {
-					return fmt.Sprintf("%s: newest digest at %d, want %d", n.NodeID, s.DigestIndex, reply.Index)
+				s := n.Status()
+				if digest, noted = s.DigestAt(reply.Index); !noted && s.AppliedIndex <= reply.Index {
+					return fmt.Sprintf("%s: has applied %d, want the digest at %d", n.NodeID, s.AppliedIndex, reply.Index)
 				}
 				return ""
 			})
 			switch {
-			case s.DigestIndex != reply.Index:
+			case !noted:
 				again = true
-			case s.Digest != reply.Digest:
-				c.t.Errorf("%s has digest %016x at %d, the leader %016x", n.NodeID, s.Digest, s.DigestIndex, reply.Digest)
+			case digest != reply.Digest:
+				c.t.Errorf("%s has digest %016x at %d, the leader %016x", n.NodeID, digest, reply.Index, reply.Digest)
 			}
 		}
 	}

@@ -212,8 +212,8 @@ func (w *World) DigestsAgree(c *client.Client) {
 		for n.Status().DigestIndex < index {
 			time.Sleep(10 * time.Millisecond)
 		}
-		if s := n.Status(); s.DigestIndex != index || s.Digest != digest {
-			w.T.Errorf("%s has digest %016x at %d, the leader %016x at %d", n.Host, s.Digest, s.DigestIndex, digest, index)
+		if own, ok := n.Status().DigestAt(index); !ok || own != digest {
+			w.T.Errorf("%s has digest %016x (%v) at %d, the leader %016x", n.Host, own, ok, index, digest)
 		}
 	}
 }

@@ -134,7 +134,7 @@ func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
 	t.title(name, c.Faults, seed, c.Time)
 	res, err := jepsen.Run(ctx, jepsen.Config{
 		Workload: name, Faults: c.Faults, Seed: seed, Time: c.Time, Nodes: c.Nodes, Rate: c.Rate,
-		Binary: c.Binary, Dir: filepath.Join(c.Out, fmt.Sprintf("%s-%d", name, seed)), KeepData: c.Keep, ServerArgs: c.Server,
+		Binary: c.Binary, Dir: freeDir(c.Out, fmt.Sprintf("%s-%d", name, seed)), KeepData: c.Keep, ServerArgs: c.Server,
 		Progress: t.progress, Note: t.note,
 	})
 	t.end()
@@ -155,6 +155,17 @@ func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
 		return exitFailure, nil
 	}
 	return exitOK, nil
+}
+
+// freeDir is a directory that does not exist yet.
+func freeDir(out, name string) string {
+	dir := filepath.Join(out, name)
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(dir); err != nil {
+			return dir
+		}
+		dir = filepath.Join(out, fmt.Sprintf("%s-again%d", name, n))
+	}
 }
 
 // again is the command that repeats a run.

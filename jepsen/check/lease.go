@@ -34,23 +34,24 @@ func (v *view) cause(m *message, earlier, later op) string {
 			switch {
 			case e.how == "left" && e.T0 < later.T1 && e.end() > earlier.T0:
 				return "left"
-			case e.how == "died" && later.T1 >= e.T0+v.setup.Grace-eps:
+			case e.how == "died" && later.T1 >= e.T0+v.setup.Grace+v.stood(e.T0, later.T1)-eps:
 				return "died"
 			}
 		}
 		for _, s := range c.silent {
-			if s.T1 >= earlier.T0 && min(s.T1, later.T1)-s.T0 >= v.setup.Grace-eps {
+			until := min(s.T1, later.T1)
+			if s.T1 >= earlier.T0 && until-s.T0 >= v.setup.Grace+v.stood(s.T0, until)-eps {
 				return "silent"
 			}
 		}
 	}
-	if v.holdEnd(m, earlier)-eps <= later.T1 {
+	if v.holdEnd(m, earlier)+v.stood(earlier.T1, later.T1)-eps <= later.T1 {
 		return "expired"
 	}
 	return ""
 }
 
-// holdEnd is until when the lease of a grant lasts at least, if its consumer
+// holdEnd is, by a clock that never stands still, until when the lease of a grant lasts at least, if its consumer
 // lives and does not settle.
 func (v *view) holdEnd(m *message, g op) int64 {
 	end := g.T1 + v.setup.Lease
@@ -105,7 +106,7 @@ func twoHolders(v *view, r *Report) {
 // holds is until when a grant certainly held its message, looked at from later.
 func (v *view) holds(m *message, g op, later int64) int64 {
 	eps := v.epsilon(g.T0, later)
-	end := v.holdEnd(m, g) - eps
+	end := v.holdEnd(m, g) + v.stood(g.T1, later) - eps
 	for _, s := range m.settles {
 		if s.F != history.Extend && s.Attempt == g.Attempt && s.Proc == g.Proc {
 			end = min(end, s.T0)

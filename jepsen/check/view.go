@@ -77,6 +77,7 @@ type view struct {
 	consumers map[string]*consumer
 	faults    []op
 	stalls    []op
+	frozen    []op
 	calms     []op
 	states    []op
 	queues    []op
@@ -139,6 +140,10 @@ func (v *view) add(o op) {
 		v.faults = append(v.faults, o)
 	case history.Stall:
 		v.stalls = append(v.stalls, o)
+	case history.Frozen:
+		if o.Type == history.OK {
+			v.frozen = append(v.frozen, o)
+		}
 	case history.Calm:
 		v.calms = append(v.calms, o)
 	case history.Status:
@@ -191,6 +196,18 @@ func (v *view) epsilon(from, to int64) int64 {
 		}
 	}
 	return v.setup.Epsilon + e
+}
+
+// frozenMost is what a stretch in which every node stood still may cost.
+const frozenMost = int64(time.Second)
+
+// stood is by how much cluster time must have stayed behind between two moments.
+func (v *view) stood(from, to int64) int64 {
+	sum := int64(0)
+	for _, f := range v.frozen {
+		sum += max(0, min(f.T1, to)-max(f.T0, from)-frozenMost)
+	}
+	return sum
 }
 
 // Stats counts what a history holds.

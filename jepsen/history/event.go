@@ -21,6 +21,7 @@ const (
 	Extend  = "extend"
 	Nothing = "nothing" // completes a try that proved to have done nothing; Text is what it was
 	Seal    = "seal"    // ok: Text is stored, sealed or below floor
+	Attach  = "attach"  // a consumer asks to be attached; Text is the answer
 	Leave   = "leave"   // a consumer ends in order
 	Die     = "die"     // a consumer was ended without a word
 	// Silent is a stretch of time in which a consumer cannot have heard from the
@@ -32,7 +33,10 @@ const (
 	Fault  = "fault"  // Key is its kind, from T0 to T1; Seen says that its effect was observed
 	Stall  = "stall"  // the harness itself stood still from T0 to T1
 	Calm   = "calm"   // a stretch without faults, from T0 to T1
-	Crash  = "crash"  // a node ended by itself: Node, Err, Text (the end of its log)
+	// Frozen is a stretch in which every node stood still: cluster time moves by a
+	// second at most.
+	Frozen = "frozen"
+	Crash  = "crash" // a node ended by itself: Node, Err, Text (the end of its log)
 )
 
 // Event is one line.

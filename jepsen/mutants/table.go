@@ -119,11 +119,11 @@ func All() []Mutant {
 				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &slot{state: LeaseAcked}\n		_ = i\n"}},
 		},
 		{
-			Name: "resume-without-list", Breaks: "a consumer that resumes is sent what it does not list, and nothing else",
-			Workload: "queue", Faults: []string{"cut", "kill"},
-			Edits: []Edit{{"fsm/consumer.go",
-				"s.state == LeaseHeld && !listed[number] {",
-				"s.state == LeaseHeld {"}},
+			Name: "ack-always-ok", Breaks: "an ack is answered with what became of the delivery",
+			Workload: "lease", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/lease.go",
+				"			dst = appendState(dst, number, c.state(number))\n",
+				"			if it.verb == verbAck && c.slot(number) != nil {\n				dst = appendState(dst, number, LeaseAcked)\n				continue\n			}\n			dst = appendState(dst, number, c.state(number))\n"}},
 		},
 		{
 			Name: "lease-expiry-forgets", Breaks: "a message whose lease ran out goes back to its queue",
@@ -131,6 +131,28 @@ func All() []Mutant {
 			Edits: []Edit{{"fsm/lease.go",
 				"			m.release(c, s, LeaseExpired, 0)\n",
 				"			s.state = LeaseExpired\n			c.held--\n			m.leases--\n			c.queue.counts.Leased--\n			c.queue.counts.Acked++\n"}},
+		},
+		{
+			Name: "pause-costs-leases", Breaks: "a pause of all nodes costs nobody's lease more than a second",
+			Workload: "lease", Faults: []string{"pause-all"},
+			Edits: []Edit{{"cluster/clock.go",
+				"	if c.running && oldestWait <= clockStallMax && passed > 0 {\n		c.now += fsm.Time(min(passed, clockSampleMax))\n",
+				"	if c.running && passed > 0 {\n		c.now += fsm.Time(passed)\n"}},
+		},
+		{
+			Name: "delayed-not-in-snapshot", Breaks: "what was given back with a delay is part of the snapshot",
+			Workload: "lease", Faults: []string{"restart-all"},
+			Edits: []Edit{
+				{"fsm/rows.go", "	w.Array(len(q.delayed))\n", "	w.Array(0)\n"},
+				{"fsm/rows.go", "slices.SortedFunc(slices.Values(q.delayed), ", "slices.SortedFunc(slices.Values(q.delayed[:0]), "},
+			},
+		},
+		{
+			Name: "after-ignored", Breaks: "a copy waits for the one that was handed in before it",
+			Workload: "queue", Faults: []string{"transfer", "kill", "stop"},
+			Edits: []Edit{{"fsm/session.go",
+				"	if p.after != 0 && p.after >= s.floor {\n",
+				"	if p.after == ^uint64(0) && p.after >= s.floor {\n"}},
 		},
 		{
 			Name: "client-lost-is-unsent", Breaks: "a copy that may have arrived is not called unsent",

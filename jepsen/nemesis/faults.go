@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"onceq/jepsen/history"
 	"onceq/jepsen/proc"
 	"onceq/transport/wire"
 )
@@ -149,7 +150,13 @@ func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 	}
 	wait(ctx, settle)
 	silent := len(paused) > 0 && !t.Answers(ctx, paused[r.IntN(len(paused))])
+	frozen := t.H.Invoke(history.Event{Proc: "nemesis", F: history.Frozen})
+	before := t.frozen()
 	wait(ctx, between(r, time.Second, 6*time.Second))
+	// Another fault may have ended and started nodes meanwhile.
+	if after := t.frozen(); before != "" && before == after {
+		t.H.Complete(frozen, history.OK)
+	}
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for _, n := range names {
 		if s, _ := t.Cluster.State(n); s == proc.Paused {
@@ -184,6 +191,19 @@ func pauseKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, stri
 	wait(ctx, between(r, time.Second, 5*time.Second))
 	t.start(leader)
 	return leader, err == nil && len(paused) > 0, fmt.Sprintf("process %d is gone, %v stood still", pid, paused)
+}
+
+// frozen names the lives of all nodes if every one stands still, else it is "".
+func (t *Target) frozen() string {
+	lives := ""
+	for _, n := range t.Cluster.Names() {
+		s, life := t.Cluster.State(n)
+		if s != proc.Paused {
+			return ""
+		}
+		lives += fmt.Sprint(n, ":", life, " ")
+	}
+	return lives
 }
 
 func transfer(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {

@@ -23,6 +23,10 @@ type Dialer = func(ctx context.Context, network, address string) (net.Conn, erro
 // carried out.
 var ErrLost = errors.New("connection lost")
 
+// errNoCluster: the node has just started and does not know its cluster yet, so
+// nothing that names the cluster can be asked.
+var errNoCluster = errors.New("the node is not in a cluster yet")
+
 // handshakeTimeout bounds the handshake.
 const handshakeTimeout = 3 * time.Second
 
@@ -94,6 +98,9 @@ func (c *Conn) shake(client string) error {
 		return replyError(f.Payload)
 	}
 	c.Welcome, err = wire.DecodeWelcome(f.Payload)
+	if err == nil && c.Welcome.Cluster == "" {
+		return errNoCluster
+	}
 	return err
 }
 

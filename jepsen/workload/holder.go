@@ -40,8 +40,9 @@ type holder struct {
 	attached bool
 	next     uint64 // the next number expected
 	open     map[uint64]*held
-	over     bool   // the cluster has given it up
-	told     uint64 // done, as sent last
+	over     bool // the cluster has given it up
+	doneSent uint64
+	told     bool // its end is written
 	tasks    sync.WaitGroup
 }
 
@@ -97,6 +98,9 @@ func (s *holder) live(ctx context.Context, r *rand.Rand) {
 		s.detach(c, false)
 	}
 	s.mu.Lock()
+	if !s.over && !s.told {
+		s.die() // its time was over while it had no connection
+	}
 	s.over = true
 	for _, h := range s.open {
 		h.end()
@@ -115,12 +119,17 @@ func (s *holder) isOver() bool {
 func (s *holder) detach(c *raw.Conn, dies bool) {
 	s.mu.Lock()
 	s.attached, s.conn = false, nil
-	s.mu.Unlock()
 	if dies {
-		now := s.w.H.Now()
-		s.w.H.Add(history.Event{Proc: s.proc, Client: s.proc, F: history.Die, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue})
+		s.told = true
+		s.die()
 	}
+	s.mu.Unlock()
 	c.Close()
+}
+
+func (s *holder) die() {
+	now := s.w.H.Now()
+	s.w.H.Add(history.Event{Proc: s.proc, Client: s.proc, F: history.Die, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue})
 }
 
 // attend keeps the cluster informed until the connection or the life ends.
@@ -139,10 +148,10 @@ func (s *holder) attend(ctx context.Context, c *raw.Conn) {
 			return
 		}
 		s.mu.Lock()
-		done, told := s.done(), s.told
-		s.told = done
+		done, sent := s.done(), s.doneSent
+		s.doneSent = done
 		s.mu.Unlock()
-		if done != told { // without it the numbers run out when nothing is left to settle
+		if done != sent { // without it the numbers run out when nothing is left to settle
 			asking, cancel := context.WithTimeout(ctx, settleTimeout)
 			_, _ = c.Call(asking, wire.OpSettle, s.request(done, nil)) // the next one will do
 			cancel()
@@ -206,10 +215,18 @@ func (s *holder) attachOn(ctx context.Context, c *raw.Conn) bool {
 	}
 	first := s.n == 1
 	s.mu.Unlock()
+	op := s.w.H.Invoke(history.Event{Proc: s.proc, Client: s.proc, Node: c.Welcome.Node, F: history.Attach, Key: s.queue, Attempt: int(request.N)})
 	payload, err := c.Call(ctx, wire.OpAttach, request)
 	var reply wire.Attached
 	if err == nil {
 		reply, err = wire.DecodeAttached(payload)
+	}
+	if err != nil {
+		op.Err = err.Error()
+		s.w.H.Complete(op, history.Info)
+	} else {
+		op.Text = reply.Status.String()
+		s.w.H.Complete(op, history.OK)
 	}
 	if err != nil {
 		if s.peers.answer(err) && first {
