@@ -26,7 +26,9 @@ func (s *consumer) deliver(cn *conn, m wire.Deliver, frameBytes int) {
 		if w.Number < l.next {
 			continue // known: a repeat
 		}
-		if len(l.open) >= 2*s.o.prefetch {
+		// Beside what it holds, the machine has settled so much at most whose
+		// answer has not come yet.
+		if len(l.open) >= 2*s.o.prefetch+wire.DoneSlack {
 			cn.fail(fmt.Errorf("read: more deliveries than the credit of %d allows", s.o.prefetch))
 			return
 		}

@@ -139,6 +139,7 @@ func TestWords_LimitsAgree(t *testing.T) {
 		"priorities":    {fsm.Priorities, wire.PriorityMax + 1},
 		"delays":        {int(fsm.DelayMax), int(wire.DelayMax)},
 		"peeks":         {fsm.PeekMax, wire.PeekMax},
+		"done slack":    {fsm.DoneSlack, wire.DoneSlack},
 	} {
 		if v[0] != v[1] {
 			t.Errorf("%s: machine %d, wire %d", name, v[0], v[1])

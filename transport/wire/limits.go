@@ -68,7 +68,11 @@ const (
 	NoteBytesMax        = 1024    // reasons, errors and texts of events that the machine keeps of a message
 	EventsMax           = 64      // of one message; the machine keeps fewer
 	EditPlacesMax       = 4_096   // in an edit
-	AckPublishQueuesMax = 64      // outputs of an ack-and-publish
-	PeekMax             = 1_000   // in what answers a peek, and lists of consumers and sessions
-	DigestsMax          = 64      // in NodeStatus
+	// DoneSlack is how far beyond twice its credit a consumer's delivery numbers
+	// go above its done: what the machine has settled and the client has no answer
+	// for yet.
+	DoneSlack           = 1_024
+	AckPublishQueuesMax = 64    // outputs of an ack-and-publish
+	PeekMax             = 1_000 // in what answers a peek, and lists of consumers and sessions
+	DigestsMax          = 64    // in NodeStatus
 )
