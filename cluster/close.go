@@ -167,6 +167,7 @@ func (n *Node) teardown() error {
 		errs = append(errs, ignoreClosed(n.mux.Close()))
 	}
 	n.wg.Wait()
+	errs = append(errs, n.closeBodies())
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}

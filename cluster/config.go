@@ -87,6 +87,12 @@ type Config struct {
 	// on disk and what a start replays. Default 256 MiB.
 	SnapshotBytes uint64
 
+	// Bodies is where the bodies of messages are: BodiesMemory (default), or
+	// BodiesDisk for backlogs that are larger than memory. The same on every node.
+	Bodies string
+	// BodyMemory is the budget for young bodies, with BodiesDisk. Default 256 MiB.
+	BodyMemory int64
+
 	// DiskReserve is the free space, in bytes, below which publishes are
 	// refused; below half of it everything is but what makes room. Four segments
 	// of the log and twice the newest snapshot are reserved in any case. Default:
@@ -120,6 +126,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{}).DialContext
+	}
+	if c.Bodies == "" {
+		c.Bodies = BodiesMemory
 	}
 	if c.LogStore == "" {
 		c.LogStore = "wal"
@@ -172,6 +181,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("bootstrap of %d nodes, at most %d", c.BootstrapExpect, membersMax)
 	case c.LogStore != "wal" && c.LogStore != "boltdb":
 		return fmt.Errorf("log store %q: there are wal and boltdb", c.LogStore)
+	case c.Bodies != BodiesMemory && c.Bodies != BodiesDisk:
+		return fmt.Errorf("bodies in %q: there are memory and disk", c.Bodies)
 	case c.DigestInterval < 0:
 		return fmt.Errorf("digest interval %v: it must be positive", c.DigestInterval)
 	case c.Secret != nil && len(c.Secret) != 32:

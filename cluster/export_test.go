@@ -1,9 +1,24 @@
 package cluster
 
 import (
+	"io"
+	"time"
+
+	"github.com/hashicorp/raft"
+
 	"onceq/fsm"
 	"onceq/transport/wire"
 )
+
+// Forger is a raft transport that speaks as this node, whatever raft would say.
+func (n *Node) Forger() raft.Transport {
+	return raft.NewNetworkTransport(n.streams.Raft(), 1, 5*time.Second, io.Discard)
+}
+
+// Raft's header for what a Forger sends.
+func (n *Node) RPCHeader() raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.opened.id), Addr: []byte(n.address)}
+}
 
 // Diverge makes the machines of nodes that are at the same index differ from
 // everybody's, each alone with a queue of its own, and does nothing when they

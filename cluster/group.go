@@ -45,6 +45,7 @@ type group struct {
 	topology *topology
 	snaps    *snapshotter
 	disk     *disk // nil when everything is in memory
+	store    *raftlog.Store
 
 	scrubEvery time.Duration
 	progress   progress
@@ -59,10 +60,11 @@ type group struct {
 	// gap must not be applied, answered or put into a snapshot.
 	stopped atomic.Bool
 
-	bodies   *storage.Memory
-	mu       sync.RWMutex // guards machine: written by the library's FSM goroutine, read by reads
-	machine  *fsm.Machine
-	starting atomic.Bool // a failed Restore is the library's to report
+	bodies    bodyStore
+	mu        sync.RWMutex // guards machine: written by the library's FSM goroutine, read by reads
+	machine   *fsm.Machine
+	starting  atomic.Bool // a failed Restore is the library's to report
+	restoring error       // why Restore has failed at the start, which the library does not say
 }
 
 // Apply implements raft.FSM.
@@ -149,11 +151,13 @@ func (g *group) Restore(r io.ReadCloser) error {
 		return errEnding
 	}
 	g.mu.Lock()
-	err := g.machine.Restore(r)
+	err := restoreMachine(g.machine, g.bodies, g.annexPath, r)
 	index := g.machine.Index()
 	g.mu.Unlock()
 	if err != nil {
-		if !g.starting.Load() {
+		if g.starting.Load() {
+			g.restoring = err
+		} else {
 			// Half of it may have been replaced.
 			g.stop(fmt.Errorf("restore snapshot: %w", err))
 		}
@@ -164,6 +168,14 @@ func (g *group) Restore(r io.ReadCloser) error {
 	return nil
 }
 
+// annexPath is where this node has the files of a snapshot that it made itself.
+func (g *group) annexPath(h raftlog.AnnexHead) string {
+	if g.store == nil {
+		return ""
+	}
+	return g.store.AnnexPath(h)
+}
+
 // snapshot is a frozen machine on its way to disk.
 type snapshot struct {
 	s     *fsm.Snapshot
@@ -172,6 +184,9 @@ type snapshot struct {
 
 // Persist implements raft.FSMSnapshot; it runs beside Apply.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.checkpoint(sink); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
 	size, err := s.s.WriteTo(sink)
 	if err != nil {
 		return errors.Join(fmt.Errorf("write snapshot: %w", err), sink.Cancel())
@@ -180,6 +195,19 @@ func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 		return err
 	}
 	s.snaps.persisted(size)
+	return nil
+}
+
+// checkpoint writes the bodies as files where the store and the snapshot can.
+// Before the tables: their stream then has no bodies.
+func (s *snapshot) checkpoint(sink raft.SnapshotSink) error {
+	files, ok := s.s.Bodies().(storage.Checkpointer)
+	if !ok {
+		return nil
+	}
+	if a, ok := sink.(raftlog.AnnexSink); ok && a.AnnexPath() != "" {
+		return files.Checkpoint(a.AnnexPath())
+	}
 	return nil
 }
 

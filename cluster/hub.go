@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -322,30 +323,30 @@ func (r *registration) end() {
 
 // encode writes one frame of deliveries. It runs on the connection's writer
 // when the socket can take more: until then only the leases wait here, the
-// bodies stay in storage. It holds r.mu while it reads bodies, so that a loss
-// is either seen here or pushed after this frame.
+// bodies stay in storage. They are read without r.mu, since that may take a disk
+// and the goroutine that applies takes r.mu; what was lost meanwhile is left out,
+// so that a loss is either seen here or pushed after this frame.
 func (r *registration) encode(w *pack.Writer) bool {
 	now, _ := r.hub.clock.read()
 	r.mu.Lock()
+	next := slices.Clone(r.pending[:min(len(r.pending), deliverFrameMessagesMax)])
+	r.mu.Unlock()
+	read := r.read(next, now)
 	var frame wire.Deliver
-	bytes, taken := 0, 0
-	for _, d := range r.pending {
-		if len(frame.Deliveries) == deliverFrameMessagesMax || bytes >= deliverFrameBytes {
+	r.mu.Lock()
+	taken := 0
+	for _, d := range read {
+		// What is pending begins with what of next was not lost, in that order.
+		if taken == len(r.pending) {
 			break
 		}
-		taken++
-		at, message, ok := r.hub.bodies.Get(d.Queue, d.Lane, d.Offset)
-		if !ok {
-			continue // acked, purged or deleted since
+		if p := r.pending[taken]; p.Number != d.Number {
+			continue
 		}
-		frame.Deliveries = append(frame.Deliveries, wire.Delivery{
-			Number: d.Number, Queue: d.Queue, Lane: d.Lane, Offset: d.Offset, Attempt: d.Attempt, Failures: d.Failures,
-			Remaining:   time.Duration(max(0, d.Deadline-now)),
-			PublishedAt: at,
-			Message:     message,
-			Dead:        deadLetters(d.Dead),
-		})
-		bytes += len(message)
+		taken++
+		if d.Message != nil {
+			frame.Deliveries = append(frame.Deliveries, d)
+		}
 	}
 	if taken == len(r.pending) {
 		r.pending = nil
@@ -364,4 +365,27 @@ func (r *registration) encode(w *pack.Writer) bool {
 	frame.Consumer, frame.N = wire.ConsumerID(r.consumer), r.n
 	frame.Append(w)
 	return true
+}
+
+// read reads the bodies of deliveries, up to a frame's worth. One whose message
+// was acked, purged or deleted since has none.
+func (r *registration) read(next []fsm.Delivery, now fsm.Time) []wire.Delivery {
+	read := make([]wire.Delivery, 0, len(next))
+	bytes := 0
+	for _, d := range next {
+		if bytes >= deliverFrameBytes {
+			break
+		}
+		x := wire.Delivery{
+			Number: d.Number, Queue: d.Queue, Lane: d.Lane, Offset: d.Offset, Attempt: d.Attempt, Failures: d.Failures,
+			Remaining: time.Duration(max(0, d.Deadline-now)),
+			Dead:      deadLetters(d.Dead),
+		}
+		if at, message, ok := r.hub.bodies.Get(d.Queue, d.Lane, d.Offset); ok {
+			x.PublishedAt, x.Message = at, message
+			bytes += len(message)
+		}
+		read = append(read, x)
+	}
+	return read
 }

@@ -14,7 +14,6 @@ import (
 	"onceq/cluster/member"
 	"onceq/cluster/raftlog"
 	"onceq/fsm"
-	"onceq/fsm/storage"
 	"onceq/transport"
 )
 
@@ -39,7 +38,7 @@ type Node struct {
 
 	hub    *hub
 	clock  *clock
-	bodies *storage.Memory
+	bodies bodyStore
 	opened *group                // set by Start, for closing
 	group  atomic.Pointer[group] // what clients are served from; nil until the node belongs to a cluster
 	begun  time.Time
@@ -175,7 +174,9 @@ func (n *Node) listen() error {
 	}
 	n.mux = transport.NewMux(l, n.log)
 	n.clock = newClock(monotonic())
-	n.bodies = storage.NewMemory()
+	if err := n.openBodies(); err != nil {
+		return err
+	}
 	n.hub = newHub(n.bodies, n.clock)
 	return nil
 }

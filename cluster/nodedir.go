@@ -40,10 +40,12 @@ func VerifyDir(dataDir string) (DirReport, error) {
 	}
 	r := DirReport{Identity: d.Identity(), Kind: raftlog.KindWAL}
 	dir := groupDir(dataDir)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && !r.Identity.Logged {
+	_, err = os.Stat(filepath.Join(dir, logDir))
+	gone := errors.Is(err, fs.ErrNotExist)
+	if gone && !r.Identity.Logged {
 		return r, d.Close() // it has not come so far
 	}
-	if _, err := os.Stat(filepath.Join(dir, logDir)); errors.Is(err, fs.ErrNotExist) {
+	if gone {
 		r.Log.Problems = append(r.Log.Problems, fmt.Errorf("%w: there is no %s", raftlog.ErrLogLost, filepath.Join(dir, logDir)))
 		return r, d.Close()
 	}

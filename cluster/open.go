@@ -35,6 +35,7 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	if err != nil {
 		return nil, err
 	}
+	g.store = n.store
 	conf := n.raftConfig(g)
 	if err := raftlog.CheckConfig(conf, raftlog.Flow{RPCsInFlight: rpcsInFlight, EntryBytes: entryBytesMax}); err != nil {
 		return nil, err
@@ -52,13 +53,14 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	g.starting.Store(true)
 	r, err := newRaft(conf, g, logs, n.store, snapshots, trans)
 	if err != nil {
-		return nil, errors.Join(err, closeTransport(trans))
+		return nil, errors.Join(err, g.restoring, closeTransport(trans))
 	}
 	g.starting.Store(false)
 	g.raft, n.raft = r, r
 	g.snaps.start(r)
 	running.Store(r)
 	book.SetFallback(g.configuredAddress)
+	n.streams.SetAllow(func(id raft.ServerID) error { return allow(r, id) })
 	n.streams.SetOnJoin(func(ctx context.Context, req member.JoinRequest) (member.JoinAnswer, error) {
 		return g.onJoin(ctx, req)
 	})
@@ -111,7 +113,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 // openStores opens the raft log with its guard, and the snapshots. Each storage
 // error ends the node.
 func (n *Node) openStores() (raft.LogStore, raft.SnapshotStore, error) {
-	o := raftlog.Options{Kind: n.cfg.LogStore, Logger: n.log, Fatal: n.fatal}
+	o := raftlog.Options{Kind: n.cfg.LogStore, Logger: n.log, Fatal: n.fatal, Annex: annex}
 	if n.cfg.MemoryStores != nil {
 		log, stable, snapshots := n.cfg.MemoryStores()
 		o.Kind = raftlog.KindMemory
@@ -172,6 +174,7 @@ func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Conf
 			}
 			return 0
 		},
+		Allow:  func(id raft.ServerID) error { return allow(running.Load(), id) },
 		Logger: n.log,
 	})
 }

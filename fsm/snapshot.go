@@ -92,6 +92,10 @@ func (m *Machine) Snapshot() (*Snapshot, error) {
 	return s, nil
 }
 
+// Bodies is the body store's view. A store that has written its bodies elsewhere
+// by the time of WriteTo visits none.
+func (s *Snapshot) Bodies() FrozenBodies { return s.bodies }
+
 // Release lets the body store forget what was deleted meanwhile.
 func (s *Snapshot) Release() { s.bodies.Release() }
 

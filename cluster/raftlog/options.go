@@ -43,6 +43,9 @@ type Options struct {
 	// Known says that this node has had a log in Dir before. Then an absent high-water file is a loss (ErrLogLost).
 	Known bool
 
+	// Annex reads the directories that belong to snapshots; nobody may make one without it.
+	Annex Annex
+
 	// Kind is KindWAL (default) or KindBolt. One directory keeps the kind that it was made with: the other would look like an
 	// empty log.
 	Kind string

@@ -37,6 +37,10 @@ type snapshots struct {
 	newest func(meta *raft.SnapshotMeta) error
 	stale  func(index uint64) error
 	fail   func(error) error
+
+	dir   string // of the snapshots; empty in memory
+	owner string
+	annex Annex
 }
 
 // OpenSnapshots opens the snapshots in files below dir, or makes the directory, and keeps the newest retain of them. onNewest is
@@ -61,13 +65,15 @@ func (s *Store) OpenSnapshots(dir string, retain int) (raft.SnapshotStore, error
 	if err != nil {
 		return nil, err
 	}
+	s.snapshotDir = filepath.Join(dir, fileSnapshotsDir)
 	return s.WrapSnapshots(inner)
 }
 
 // WrapSnapshots does for any snapshot store what OpenSnapshots does for files. It must come before raft is opened: now that both log and
 // snapshots are here, they are compared with what this node has acknowledged (ErrLogLost).
 func (s *Store) WrapSnapshots(inner raft.SnapshotStore) (raft.SnapshotStore, error) {
-	w, err := wrapSnapshots(&snapshots{inner: inner, newest: s.snapshotDone, stale: s.staleSnapshot, fail: s.fail})
+	w, err := wrapSnapshots(&snapshots{inner: inner, newest: s.snapshotDone, stale: s.staleSnapshot, fail: s.fail,
+		dir: s.snapshotDir, owner: s.owner, annex: s.annex})
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +177,18 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 
 // Open returns the content of a snapshot.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	return s.inner.Open(id)
+	meta, state, err := s.inner.Open(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	path, err := s.annexOf(id)
+	switch {
+	case err != nil:
+		return nil, nil, errors.Join(err, state.Close())
+	case path == "":
+		return meta, state, nil
+	}
+	return s.withAnnex(meta, state, path)
 }
 
 // Create begins a snapshot, unless it is older than the newest.
@@ -219,7 +236,21 @@ func (k *snapshotSink) Close() error {
 	return k.err
 }
 
+// AnnexPath implements AnnexSink.
+func (k *snapshotSink) AnnexPath() string {
+	if k.store.dir == "" {
+		return ""
+	}
+	return filepath.Join(k.store.dir, k.ID()+fileSnapshotTemp, AnnexDir)
+}
+
 func (k *snapshotSink) close() error {
+	if k.store.dir != "" {
+		// The library makes the files durable and the directory's name, not the names within.
+		if err := syncDir(filepath.Dir(k.AnnexPath())); err != nil {
+			return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
+		}
+	}
 	if err := k.SnapshotSink.Close(); err != nil {
 		return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
 	}

@@ -34,6 +34,10 @@ type Store struct {
 
 	snapshotBytes atomic.Int64
 
+	owner       string
+	snapshotDir string // set by OpenSnapshots
+	annex       Annex
+
 	// mu guards the fields below. It is never held during I/O.
 	mu       sync.Mutex
 	failed   error
@@ -74,7 +78,7 @@ func Wrap(log raft.LogStore, stable raft.StableStore, o Options) *Store {
 }
 
 func newStore(log raft.LogStore, stable raft.StableStore, owned []io.Closer, o Options) *Store {
-	s := &Store{log: log, stable: stable, kind: o.Kind, dir: o.Dir, logger: o.Logger, fatal: o.Fatal, owned: owned}
+	s := &Store{log: log, stable: stable, kind: o.Kind, dir: o.Dir, logger: o.Logger, fatal: o.Fatal, owned: owned, owner: o.Owner, annex: o.Annex}
 	s.watch = startWatchdog(o.AppendTimeout, func(err error) { s.fail(err) })
 	return s
 }

@@ -17,7 +17,7 @@ import (
 
 var (
 	powerRounds = flag.Int("power.rounds", 3, "how often the power test cuts the power")
-	powerStore  = flag.String("power.store", "", "log store of the power test: wal or boltdb; empty for both")
+	powerOnly   = flag.String("power.only", "", "what of the power test to run: wal, boltdb or disk (bodies on disk); empty for all")
 )
 
 const (
@@ -32,12 +32,13 @@ const (
 
 // powered is a cluster of processes, each on a disk of its own.
 type powered struct {
-	t     *testing.T
-	bin   string
-	store string
-	disks []*volume.Disk
-	port  int // aPort's: node i has the ports port+100*i and the next
-	nodes []*process
+	t      *testing.T
+	bin    string
+	store  string
+	bodies string
+	disks  []*volume.Disk
+	port   int // aPort's: node i has the ports port+100*i and the next
+	nodes  []*process
 }
 
 func (p *powered) start() {
@@ -46,7 +47,7 @@ func (p *powered) start() {
 	for i := range powerNodes {
 		args := []string{"server", "--name", fmt.Sprintf("n%d", i+1), "--data-dir", p.disks[i].Dir,
 			"--bind", p.address(i), "--gossip-bind", fmt.Sprintf("127.0.0.1:%d", p.port+100*i+1), "--gossip-fast",
-			"--bootstrap-expect", fmt.Sprint(powerNodes), "--log-store", p.store, "--disk-reserve", "1MiB",
+			"--bootstrap-expect", fmt.Sprint(powerNodes), "--log-store", p.store, "--bodies", p.bodies, "--body-memory", "256KiB", "--disk-reserve", "1MiB",
 			// Snapshots and truncations all the time, so that a cut finds some half done.
 			"--snapshot-threshold", "100", "--snapshot-interval", "500ms"}
 		for j := range powerNodes {
@@ -183,17 +184,17 @@ func (b *book) work(ctx context.Context, c *client.Client) error {
 // three disks under load, again and again. Every confirmed message is stored
 // once, and nothing comes again whose ack was confirmed.
 func TestPowerCut_OnAllNodesAtOnce_LosesNothingThatWasConfirmed(t *testing.T) {
-	for _, store := range []string{"wal", "boltdb"} {
-		if *powerStore == "" || *powerStore == store {
+	for _, c := range []struct{ name, store, bodies string }{{"wal", "wal", "memory"}, {"boltdb", "boltdb", "memory"}, {"disk", "wal", "disk"}} {
+		if *powerOnly == "" || *powerOnly == c.name {
 			for rest := *powerRounds; rest > 0; rest -= powerRoundsMax {
-				t.Run(store, func(t *testing.T) { cutPower(t, store, min(rest, powerRoundsMax)) })
+				t.Run(c.name, func(t *testing.T) { cutPower(t, c.store, c.bodies, min(rest, powerRoundsMax)) })
 			}
 		}
 	}
 }
 
-func cutPower(t *testing.T, store string, rounds int) {
-	p := &powered{t: t, bin: needBinary(t), store: store, port: aPort(t)}
+func cutPower(t *testing.T, store, bodies string, rounds int) {
+	p := &powered{t: t, bin: needBinary(t), store: store, bodies: bodies, port: aPort(t)}
 	for range powerNodes {
 		p.disks = append(p.disks, volume.NewDisk(t, powerDiskBytes))
 	}

@@ -40,7 +40,9 @@ type serverCmd struct {
 	SnapshotThreshold uint64        `env:"ONCEQ_SNAPSHOT_THRESHOLD" default:"16384" help:"Log entries after which a snapshot is taken."`
 	SnapshotInterval  time.Duration `env:"ONCEQ_SNAPSHOT_INTERVAL" default:"30s" help:"How often to look whether one is due."`
 
-	DiskReserve size `env:"ONCEQ_DISK_RESERVE" help:"Free space below which publishes are refused, such as 5GiB. Default: 10 % of the file system, and what log and snapshots need in any case." placeholder:"SIZE"`
+	Bodies      string `env:"ONCEQ_BODIES" enum:"memory,disk" default:"memory" help:"Where messages are kept: memory, or disk for backlogs that are larger (experimental). The same on every node."`
+	BodyMemory  size   `env:"ONCEQ_BODY_MEMORY" default:"256MiB" help:"With --bodies disk: memory for messages that are not on disk yet." placeholder:"SIZE"`
+	DiskReserve size   `env:"ONCEQ_DISK_RESERVE" help:"Free space below which publishes are refused, such as 5GiB. Default: 10 % of the file system, and what log and snapshots need in any case." placeholder:"SIZE"`
 
 	EndWithParent bool `hidden:"" help:"End as soon as standard input ends."`
 	GossipFast    bool `hidden:"" help:"Gossip timings for one machine."`
@@ -140,8 +142,8 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		LogStore:         s.LogStore,
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
 		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval,
-		DiskReserve: uint64(s.DiskReserve),
-		Version:     version(), Logger: log, RaftLogger: log.With("component", "raft"),
+		DiskReserve: uint64(s.DiskReserve), Bodies: s.Bodies, BodyMemory: int64(s.BodyMemory),
+		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {
 			log.Error("the node cannot go on", "error", err)
 			os.Exit(exit.Failure)

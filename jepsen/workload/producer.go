@@ -21,6 +21,7 @@ type producer struct {
 	rate      float64
 	pipelined bool
 	session   string // name of the session, "" for none
+	burst     int    // so many at once, 0 for one by one; the rate stays
 
 	mu   sync.Mutex      // guards what follows
 	left []history.Event // publishes of lives that have crashed, without an outcome
@@ -79,13 +80,16 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 	})
 	living, cancel := context.WithTimeout(ctx, between(r, producerLifeMin, producerLifeMost))
 	defer cancel()
-	tick := time.NewTicker(time.Duration(float64(time.Second) / p.rate))
+	burst := max(p.burst, 1)
+	tick := time.NewTicker(time.Duration(float64(time.Second) * float64(burst) / p.rate))
 	defer tick.Stop()
 	for n := 0; living.Err() == nil; n++ {
-		select {
-		case <-tick.C:
-		case <-living.Done():
-			continue
+		if n%burst == 0 {
+			select {
+			case <-tick.C:
+			case <-living.Done():
+				continue
+			}
 		}
 		id := p.w.id(proc, n)
 		op := p.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Publish, Key: p.queue, ID: id})

@@ -9,7 +9,11 @@ import (
 	"onceq/jepsen/history"
 )
 
-const queueLease = 30 * time.Second
+const (
+	queueLease = 30 * time.Second
+	smallRate  = 100 // a second, more than is consumed
+	smallBurst = 400
+)
 
 // queue is the plain life of a queue: what is confirmed is delivered, and nothing
 // twice without a cause.
@@ -17,7 +21,7 @@ func queue() Workload {
 	return Workload{
 		Name:   "queue",
 		What:   "publish, receive and ack through the client library, pipelined and one by one; producers and consumers come and go",
-		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}},
+		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}, "small": {LeaseTime: queueLease, LengthMax: smallLength}},
 		Setup: func(s *history.Setup, seconds float64) {
 			s.Lease = int64(queueLease)
 			s.ProducerOrder = true
@@ -41,6 +45,12 @@ func startQueue(ctx context.Context, w *World) *Traffic {
 		}
 		t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })
 	}
+	// Bursts of more than one frame onto a queue that is often full: what was refused
+	// must not be overtaken by what came after it.
+	p := &producer{w: w, queue: "small", rate: smallRate, pipelined: true, burst: smallBurst}
+	t.producers.Go(func() { p.run(producing, "o1") })
+	slow := &consumer{w: w, queue: "small", lease: queueLease, prefetch: smallLength / 2, slow: 100, stays: true}
+	t.consumers.Go(func() { slow.run(consuming, "s1") })
 	for i := range consumers {
 		s := &consumer{w: w, queue: "jepsen", lease: queueLease, prefetch: 64, nacks: 2, slow: 3, stays: i == 0}
 		t.consumers.Go(func() { s.run(consuming, fmt.Sprintf("c%d", i+1)) })

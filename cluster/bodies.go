@@ -1,0 +1,89 @@
+package cluster
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"onceq/cluster/raftlog"
+	"onceq/fsm"
+	"onceq/fsm/storage"
+)
+
+// Where a node keeps the bodies of messages.
+const (
+	// BodiesMemory: all in memory, written whole into each snapshot.
+	BodiesMemory = "memory"
+	// BodiesDisk: young ones in memory, the others on disk; a snapshot links files.
+	BodiesDisk = "disk"
+)
+
+// bodiesDir is the live directory, in that of the group. It does not outlive the
+// process.
+const bodiesDir = "bodies"
+
+// bodyStore is what the machine writes and deliveries read.
+type bodyStore interface {
+	fsm.BodyStore
+	Get(queue uint64, lane uint8, offset uint64) (publishedAt int64, message []byte, ok bool)
+}
+
+var errBodiesElsewhere = errors.New("this snapshot has its bodies in files, and this node keeps them in memory: start it with --bodies disk")
+
+// openBodies comes after the directory was locked.
+func (n *Node) openBodies() error {
+	if n.cfg.Bodies == BodiesMemory || n.cfg.MemoryStores != nil {
+		n.bodies = storage.NewMemory()
+		return nil
+	}
+	s, err := storage.OpenPebble(storage.Options{
+		Dir: filepath.Join(groupDir(n.cfg.DataDir), bodiesDir), YoungBytes: n.cfg.BodyMemory, Fatal: n.fatal, Logger: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open bodies: %w", err)
+	}
+	n.bodies = s
+	return nil
+}
+
+// closeBodies comes after raft has ended.
+func (n *Node) closeBodies() error {
+	if c, ok := n.bodies.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// annex reads the files of a snapshot's bodies.
+var annex = raftlog.Annex{Bytes: storage.StreamBytes, Send: storage.Stream}
+
+// bodyFiles is a store whose bodies can be replaced by a checkpoint.
+type bodyFiles interface {
+	Load(dir string) error
+	Receive(r io.Reader) error
+}
+
+// restoreMachine reads a snapshot: the machine's stream, and behind it where its
+// bodies are, if they are in files.
+func restoreMachine(m *fsm.Machine, bodies bodyStore, own func(raftlog.AnnexHead) string, r io.Reader) error {
+	// The machine takes a reader of this size as it is, so what it does not read
+	// stays in there.
+	br := bufio.NewReaderSize(r, 1<<20)
+	if err := m.Restore(br); err != nil {
+		return err
+	}
+	head, files, err := raftlog.ReadAnnexHead(br)
+	if err != nil || !files {
+		return err
+	}
+	s, ok := bodies.(bodyFiles)
+	if !ok {
+		return errBodiesElsewhere
+	}
+	if dir := own(head); dir != "" {
+		return s.Load(dir)
+	}
+	return s.Receive(br)
+}
