@@ -60,14 +60,25 @@ func (a *Admin) Queues(ctx context.Context) ([]QueueInfo, error) {
 	return r.Queues, err
 }
 
-// DeleteQueue deletes a queue and returns how many messages went with it.
+// DeleteQueue deletes a queue and returns how many messages went with it. One that
+// takes the dead letters of another is not deleted: ErrConflict.
 func (a *Admin) DeleteQueue(ctx context.Context, name string) (uint64, error) {
+	return a.delete(ctx, name, false)
+}
+
+// ForceDeleteQueue deletes a queue also when it takes the dead letters of another,
+// whose dead letters are parked from then on.
+func (a *Admin) ForceDeleteQueue(ctx context.Context, name string) (uint64, error) {
+	return a.delete(ctx, name, true)
+}
+
+func (a *Admin) delete(ctx context.Context, name string, force bool) (uint64, error) {
 	info, err := a.Queue(ctx, name)
 	if err != nil {
 		return 0, err
 	}
 	incarnation, group := a.c.topo.identity()
-	r, err := a.queue(ctx, wire.OpQueueDelete, wire.QueueDelete{Incarnation: incarnation, Group: group, Number: info.Number}, name)
+	r, err := a.queue(ctx, wire.OpQueueDelete, wire.QueueDelete{Incarnation: incarnation, Group: group, Number: info.Number, Force: force}, name)
 	if errors.Is(err, ErrNoQueue) {
 		// It was there a moment ago and is not now: an earlier copy of this request,
 		// or somebody else, has deleted it.
@@ -99,6 +110,8 @@ func (a *Admin) queue(ctx context.Context, op wire.Op, request interface{ Append
 	switch {
 	case err != nil:
 		return wire.QueueReply{}, err
+	case r.Status == wire.StatusConflict && op == wire.OpQueueDelete:
+		return r, newError(wire.CodeConflict, "queue %s is not deleted: %s: change that queue first, or force it", name, r.Text)
 	case r.Status == wire.StatusConflict:
 		return r, newError(wire.CodeConflict, "queue %s exists with other settings (%s): use the same, or another name", name, r.Text)
 	case r.Status != wire.StatusOK:

@@ -137,7 +137,7 @@ func (s *consumer) attachAnswer(cn *conn, asked []wire.Range, at time.Time, op w
 	s.states(reply.States, asked, at)
 	s.toSettle = s.toSettle[:0]
 	for n := l.done(); n < l.next; n++ {
-		if d := l.open[n]; d != nil && d.verb != 0 {
+		if d := l.open[n]; d != nil && d.verb != 0 && !d.chained {
 			s.toSettle = append(s.toSettle, d)
 		}
 	}
@@ -167,8 +167,9 @@ func (s *consumer) states(states []wire.DeliveryState, asked []wire.Range, at ti
 				// It was prolonged after we asked, so the lease lasts at least that long.
 				d.deadline = at.Add(l.leaseTime)
 				held = held || d.phase == aside
-			case st.State == wire.LeaseAcked && d.verb == wire.VerbAck,
-				st.State == wire.LeaseNacked && d.verb == wire.VerbNack:
+			case d.chained:
+				// Its ack-and-publish has its answer from elsewhere.
+			case settledAs(d.verb) == st.State:
 				s.resolve(d, nil)
 			default:
 				s.lose(d, st.State)

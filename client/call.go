@@ -32,19 +32,24 @@ func (l *link) ready(ctx context.Context) (*conn, error) {
 // The request must be one that may be repeated. It returns the answer's
 // payload; ctx ending while a copy's fate is open gives ErrOutcomeUnknown.
 func (l *link) call(ctx context.Context, op wire.Op, fill func(w *pack.Writer)) ([]byte, error) {
+	payload, _, err := l.try(ctx, op, fill)
+	return payload, err
+}
+
+// try is call that also says whether a copy before the one that was answered may
+// have arrived, or may arrive yet.
+func (l *link) try(ctx context.Context, op wire.Op, fill func(w *pack.Writer)) (payload []byte, unknown bool, err error) {
 	tries := backoff{base: 10 * time.Millisecond, most: time.Second}
-	unknown := false
 	var last error
 	for {
 		cn, err := l.ready(ctx)
 		if err == nil {
-			var payload []byte
 			payload, err = cn.call(ctx, op, fill)
 			e := (*Error)(nil)
 			switch {
 			case err == nil:
 				cn.refused.Store(0)
-				return payload, nil
+				return payload, unknown, nil
 			case errors.As(err, &e) && e.transient():
 				if e.Code == wire.CodeNotLeader || e.Code == wire.CodeNoLeader {
 					l.misdirected(cn, wire.ErrorReply{Code: e.Code, Leader: e.leader})
@@ -52,7 +57,7 @@ func (l *link) call(ctx context.Context, op wire.Op, fill func(w *pack.Writer)) 
 			case errors.As(err, &e) && e.unclear():
 				unknown = true
 			case errors.As(err, &e):
-				return nil, e
+				return nil, unknown, e
 			case errors.Is(err, errLost):
 				unknown = true
 			case ctx.Err() != nil:
@@ -65,9 +70,9 @@ func (l *link) call(ctx context.Context, op wire.Op, fill func(w *pack.Writer)) 
 			err = &endedError{what: op.String(), cause: causeOf(ctx), why: asError(last)}
 		}
 		if unknown {
-			return nil, newError(wire.CodeOutcomeUnknown, "%v may or may not have happened", op).because(causeOfOr(ctx, err))
+			return nil, true, newError(wire.CodeOutcomeUnknown, "%v may or may not have happened", op).because(causeOfOr(ctx, err))
 		}
-		return nil, err
+		return nil, false, err
 	}
 }
 

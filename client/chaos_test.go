@@ -19,7 +19,13 @@ import (
 // replies, connections and leaders are lost and late copies arrive, and audits
 // every publish and every handling by its id. ONCEQ_SEEDS=7 or 1-500 chooses what
 // is run.
-func TestChaos(t *testing.T) {
+func TestChaos(t *testing.T) { chaosSeeds(t, chaos) }
+
+// TestChaos_Chain is a chain of three queues under the same faults: each message
+// reaches the end exactly once.
+func TestChaos_Chain(t *testing.T) { chaosSeeds(t, chaosChain) }
+
+func chaosSeeds(t *testing.T, run func(t *testing.T, seed int64)) {
 	from, to := int64(1), int64(8)
 	if s := os.Getenv("ONCEQ_SEEDS"); s != "" {
 		a, b, many := strings.Cut(s, "-")
@@ -35,7 +41,7 @@ func TestChaos(t *testing.T) {
 	}
 	for seed := from; seed <= to; seed++ {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { chaos(t, seed) })
+			synctest.Test(t, func(t *testing.T) { run(t, seed) })
 		})
 	}
 }

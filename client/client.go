@@ -50,6 +50,7 @@ type Client struct {
 	o    options
 	topo *topology
 
+	chain   chain // of ack-and-publishes
 	produce *link // also for what is neither, such as Admin
 	consume *link
 
@@ -97,6 +98,7 @@ func Dial(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	if other != nil {
 		other.close()
 	}
+	c.chain.c = c
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.produce, c.consume = newLink(c, "produce"), newLink(c, "consume")
 	c.wg.Go(func() { c.produce.run(c.ctx, leader) })
@@ -132,6 +134,7 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
+	c.chain.close()
 	c.cancel()
 	c.wg.Wait()
 	return nil

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,8 +9,9 @@ import (
 )
 
 // Handler handles one message. nil acks it; an error gives it back, to be
-// delivered again after a backoff that grows with the attempt, see RetryAfter. A
-// panic counts as an error and is logged.
+// delivered again after the queue's backoff, which grows with each failure. The
+// message keeps the error's text. RetryAfter, DeadLetter and Drop wrap an error
+// that asks for something else. A panic counts as an error and is logged.
 //
 // ctx is cancelled with the cause ErrLeaseLost when the client learns that the
 // lease is lost: what is done from then on does not count. A process can be
@@ -24,8 +24,6 @@ const (
 	prefetchMax       = 65_536
 	concurrencyMax    = 65_536
 	autoExtendDefault = time.Hour
-	nackBase          = 100 * time.Millisecond
-	nackMost          = time.Minute
 	// drainTimeout bounds how long the end of Consume waits for the cluster, after
 	// the handlers have returned.
 	drainTimeout = 10 * time.Second
@@ -112,30 +110,4 @@ func (c *Client) startConsuming() {
 			c.consume.run(c.ctx, nil)
 		}()
 	}
-}
-
-// RetryAfter makes a handler's error give the message back after delay instead
-// of after the default backoff.
-func RetryAfter(delay time.Duration, err error) error { return &retryAfter{delay, err} }
-
-type retryAfter struct {
-	delay time.Duration
-	err   error
-}
-
-func (e *retryAfter) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("retry after %v", e.delay)
-	}
-	return fmt.Sprintf("retry after %v: %v", e.delay, e.err)
-}
-
-func (e *retryAfter) Unwrap() error { return e.err }
-
-// nackDelay is when a message comes back after its handler failed with err.
-func nackDelay(err error, attempt int) time.Duration {
-	if e := (*retryAfter)(nil); errors.As(err, &e) {
-		return max(e.delay, 0)
-	}
-	return jittered(nackBase, nackMost, attempt)
 }

@@ -111,6 +111,7 @@ func (r *fakeRequest) allSettled() {
 	for _, it := range r.settle().Items {
 		st := map[wire.SettleVerb]wire.LeaseState{
 			wire.VerbAck: wire.LeaseAcked, wire.VerbNack: wire.LeaseNacked, wire.VerbExtend: wire.LeaseHeld,
+			wire.VerbReject: wire.LeaseRejected,
 		}[it.Verb]
 		reply.Results = append(reply.Results, wire.DeliveryState{From: it.From, To: it.To, State: st})
 	}
@@ -507,6 +508,16 @@ func TestHandler_ErrorsAndPanics_GiveBack(t *testing.T) {
 					return errors.New("no luck")
 				case "later":
 					return fmt.Errorf("wrapped: %w", RetryAfter(3*time.Minute, errors.New("no luck")))
+				case "at once":
+					return RetryAfter(0, nil)
+				case "dead":
+					return DeadLetter(errors.New("bad order"))
+				case "drop":
+					return Drop(errors.New("not for us"))
+				case "long":
+					return errors.New(strings.Repeat("ä", wire.ReasonBytesMax))
+				case "bytes":
+					return errors.New("a\xffb")
 				default:
 					panic("oh")
 				}
@@ -514,16 +525,27 @@ func TestHandler_ErrorsAndPanics_GiveBack(t *testing.T) {
 		}()
 		r := n1.expect(wire.OpAttach)
 		attached(r, 1)
-		for i, text := range []string{"error", "later", "panic"} {
-			r.deliver(uint64(i+1), text)
+		for i, want := range []struct {
+			text   string
+			verb   wire.SettleVerb
+			time   time.Duration
+			reason string
+		}{
+			{"error", wire.VerbNack, 0, "no luck"}, // the queue's backoff
+			{"later", wire.VerbNack, 3 * time.Minute, "wrapped: retry after 3m0s: no luck"},
+			{"at once", wire.VerbNack, 1, ""},
+			{"panic", wire.VerbNack, 0, "handler panicked"},
+			{"dead", wire.VerbReject, 0, "bad order"},
+			{"drop", wire.VerbAck, 0, ""},
+			{"long", wire.VerbNack, 0, strings.Repeat("ä", wire.ReasonBytesMax/2)},
+			{"bytes", wire.VerbNack, 0, "a?b"},
+		} {
+			r.deliver(uint64(i+1), want.text)
 			s := n1.expect(wire.OpSettle)
 			it := s.settle().Items[0]
-			lo, hi := nackBase/2, nackBase
-			if text == "later" {
-				lo, hi = 3*time.Minute, 3*time.Minute
-			}
-			if it.Verb != wire.VerbNack || it.From != uint64(i+1) || it.Time < lo || it.Time > hi {
-				t.Fatalf("%s: %+v", text, it)
+			n := uint64(i + 1)
+			if it != (wire.SettleItem{From: n, To: n, Verb: want.verb, Time: want.time, Reason: want.reason}) {
+				t.Fatalf("%s: %+v", want.text, it)
 			}
 			s.allSettled()
 		}

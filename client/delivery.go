@@ -13,12 +13,14 @@ type Delivery struct {
 	s    *consumer
 	life *life
 
-	number  uint64 // the machine's, within the life
-	place   MessageID
-	attempt uint32
-	at      int64
-	raw     []byte // encoded message
-	message wire.Message
+	number   uint64 // the machine's, within the life
+	place    MessageID
+	attempt  uint32
+	failures uint32
+	at       int64
+	raw      []byte // encoded message
+	message  wire.Message
+	dead     *wire.DeadLetter // nil unless it is one
 
 	// Guarded by s.mu.
 	phase    phase
@@ -26,6 +28,8 @@ type Delivery struct {
 	started  time.Time // when the handler was called
 	verb     wire.SettleVerb
 	delay    time.Duration
+	reason   string
+	chained  bool          // verb is asked for by an ack-and-publish, and by nothing else
 	asking   bool          // a settle is under way
 	unsure   bool          // an earlier settle may have counted: its answer was lost
 	answered bool          // definite: answer says how it ended
@@ -63,6 +67,40 @@ func (d *Delivery) Queue() string { return d.place.Queue }
 // means that nobody has seen it before.
 func (d *Delivery) Attempt() int { return int(d.attempt) }
 
+// Failures counts the attempts before that failed: given back with an error, lease
+// ran out, consumer gone. The queue's delivery limit counts them.
+func (d *Delivery) Failures() int { return int(d.failures) }
+
+// OrderingKey is what keeps the message in order among others, "" for none.
+func (d *Delivery) OrderingKey() string { return d.message.OrderingKey }
+
+// Priority is 0 to 9.
+func (d *Delivery) Priority() int { return int(d.message.Priority) }
+
+// DeadLetter says why the message is a dead letter and where it came from; false
+// when it is none.
+func (d *Delivery) DeadLetter() (DeadLetterInfo, bool) {
+	if d.dead == nil {
+		return DeadLetterInfo{}, false
+	}
+	return DeadLetterInfo{
+		Reason: d.dead.Reason, FirstError: d.dead.FirstError, LastError: d.dead.LastError,
+		Queue:    d.dead.OriginQueue,
+		Origin:   wire.FormatMessageID(d.dead.OriginQueue, d.dead.OriginLane, d.dead.OriginOffset),
+		Attempts: int(d.dead.OriginAttempts),
+	}, true
+}
+
+// DeadLetterInfo is what a dead letter has behind it.
+type DeadLetterInfo struct {
+	Reason     string // why it is one
+	FirstError string // of the handlers that failed, as far as they told
+	LastError  string
+	Queue      string // it came from
+	Origin     string // its place there, "orders/17"
+	Attempts   int    // it had there
+}
+
 // PublishedAt is when the message was stored, by the clock of the leader that
 // stored it.
 func (d *Delivery) PublishedAt() time.Time { return time.Unix(0, d.at) }
@@ -71,22 +109,37 @@ func (d *Delivery) PublishedAt() time.Time { return time.Unix(0, d.at) }
 // it: the message is never delivered again. ErrLeaseLost means that it did not
 // count. Called again, it gives the same answer. When ctx ends first the client
 // goes on trying, and the error is ErrOutcomeUnknown.
-func (d *Delivery) Ack(ctx context.Context) error { return d.settle(ctx, wire.VerbAck, 0) }
-
-// Nack gives the message back, to be delivered again after delay at the earliest.
-// Its answers are like Ack's.
-func (d *Delivery) Nack(ctx context.Context, delay time.Duration) error {
-	return d.settle(ctx, wire.VerbNack, max(delay, 0))
+func (d *Delivery) Ack(ctx context.Context) error {
+	return d.settle(ctx, verdict{verb: wire.VerbAck})
 }
 
-func (d *Delivery) settle(ctx context.Context, verb wire.SettleVerb, delay time.Duration) error {
-	s := d.s
-	s.mu.Lock()
-	if d.verb != 0 && d.verb != verb {
-		defer s.mu.Unlock()
-		return fmt.Errorf("delivery %s: %s after %s", d.place, verbName(verb), verbName(d.verb))
+// Nack gives the message back, to be delivered again after delay at the earliest:
+// 0 is the queue's backoff, below 0 at once. Its answers are like Ack's.
+func (d *Delivery) Nack(ctx context.Context, delay time.Duration) error {
+	if delay < 0 {
+		delay = atOnce
 	}
-	s.settleLocked(d, verb, delay)
+	return d.settle(ctx, verdict{verb: wire.VerbNack, delay: delay})
+}
+
+// Reject gives the message up: it goes to the queue's dead-letter queue, or is
+// parked when there is none, and keeps the reason. Its answers are like Ack's.
+func (d *Delivery) Reject(ctx context.Context, reason string) error {
+	return d.settle(ctx, verdict{verb: wire.VerbReject, reason: cut(reason)})
+}
+
+func (d *Delivery) settle(ctx context.Context, r verdict) error {
+	s, verb := d.s, r.verb
+	s.mu.Lock()
+	if d.verb != 0 && (d.verb != verb || d.chained && !d.answered) {
+		defer s.mu.Unlock()
+		before := verbName(d.verb)
+		if d.chained {
+			before = "ack-and-publish"
+		}
+		return fmt.Errorf("delivery %s: %s after %s", d.place, verbName(verb), before)
+	}
+	s.settleLocked(d, r)
 	if d.answered {
 		defer s.mu.Unlock()
 		return d.answer
@@ -110,6 +163,8 @@ func verbName(v wire.SettleVerb) string {
 		return "ack"
 	case wire.VerbNack:
 		return "nack"
+	case wire.VerbReject:
+		return "reject"
 	}
 	return "extend"
 }
@@ -136,7 +191,7 @@ func lostError(d *Delivery, st wire.LeaseState) error {
 	case wire.LeaseDeleted:
 		why = "the queue was deleted"
 	case wire.LeaseReturned:
-		why = "it was given back"
+		why = "it was given back, or released by command"
 	case wire.LeaseNacked:
 		why = "it was given back before"
 	case wire.LeaseUnknown:

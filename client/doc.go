@@ -61,6 +61,11 @@
 // became of each (attach.go). Acks are collected like publishes and repeated until
 // they are answered (settle.go).
 //
+// An ack-and-publish takes its sequence from one unnamed session that the client
+// keeps for all of them, and keeps every other settle off its delivery until its
+// outcome is final (chain.go). It is judged by its sequence before its lease, so a
+// retry after the lease is gone gets the recorded places.
+//
 // # Trade-offs
 //
 // Publishes of one producer share a session, so an unknown outcome holds up what

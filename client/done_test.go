@@ -47,3 +47,28 @@ func TestConsume_MessageSettledLate_TheMachineHearsOfDone(t *testing.T) {
 		e.left(n1)
 	})
 }
+
+// TestConsume_AnswersLate_TheNextAreTakenAllTheSame: the machine has settled what
+// the client has no answer for yet, and hands out more than twice the credit.
+func TestConsume_AnswersLate_TheNextAreTakenAllTheSame(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithPrefetch(1))
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		for i := range 5 {
+			r.deliver(uint64(i+1), "m")
+			e.next("m").end <- nil
+		}
+		first := n1.expect(wire.OpSettle)
+		n1.quiet()
+		if connects := c.Stats().Connects; connects != 2 {
+			t.Fatalf("%d connections", connects)
+		}
+		first.allSettled()
+		n1.expect(wire.OpSettle).allSettled() // the rest
+		n1.expect(wire.OpSettle).allSettled() // and that all have their answer
+		e.cancel()
+		e.left(n1)
+	})
+}

@@ -68,6 +68,12 @@ var (
 	ErrTooLarge error = newError(wire.CodeTooLarge, "too large")
 	// ErrNoQueue: there is no queue of that name.
 	ErrNoQueue error = newError(wire.CodeNoQueue, "no such queue")
+	// ErrBadOptions: not sent, options of a message exclude each other or one is out
+	// of range, see Message.
+	ErrBadOptions error = newError(wire.CodeBadOptions, "options exclude each other")
+	// ErrIndexCap: not stored, the cluster holds too many messages with a key, a
+	// delay or a time to live, or that came back.
+	ErrIndexCap error = newError(wire.CodeIndexCap, "too many indexed messages")
 	// ErrNotStored: the publish was sealed; it is not stored and never will be.
 	ErrNotStored error = newError(wire.CodeSealed, "not stored, and never will be")
 	// ErrLeaseLost: somebody else has or had the message; what was done with it
@@ -76,7 +82,12 @@ var (
 	// ErrConsumerGone: the cluster has given the consumer up while an answer was
 	// open, so whether an ack counted cannot be told.
 	ErrConsumerGone error = newError(wire.CodeConsumerGone, "consumer gone")
-	// ErrConflict: the queue exists with other settings, which the text names.
+	// ErrNoMessage: the message is not in its queue (any more).
+	ErrNoMessage error = newError(wire.CodeNotStored, "no such message")
+	// ErrNoSession: there is no such session (any more).
+	ErrNoSession error = newError(wire.CodeSessionExpired, "no such session")
+	// ErrConflict: the queue exists with other settings, or another queue needs it;
+	// the text says which.
 	ErrConflict error = newError(wire.CodeConflict, "conflict")
 	// ErrRevision: the queue was changed by somebody else meanwhile.
 	ErrRevision error = newError(wire.CodeRevision, "the queue has changed")
@@ -133,7 +144,7 @@ func (e *OutcomeUnknownError) Unwrap() error { return e.Cause }
 func retriable(code wire.Code) bool {
 	switch code {
 	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded, wire.CodeShuttingDown,
-		wire.CodeQueueFull, wire.CodeDiskFull, wire.CodeOutcomeCap, wire.CodeSessionCap, wire.CodeConsumerCap, wire.CodeOutOfOrder, wire.CodeWindowFull:
+		wire.CodeQueueFull, wire.CodeDiskFull, wire.CodeOutcomeCap, wire.CodeIndexCap, wire.CodeSessionCap, wire.CodeConsumerCap, wire.CodeOutOfOrder, wire.CodeWindowFull:
 		return true
 	}
 	return false
@@ -178,6 +189,8 @@ func statusError(st wire.Status, what string) *Error {
 		e.Text = what + ": sealed: it is not stored and never will be"
 	case wire.StatusSessionCap:
 		e.Text = what + ": the cluster has no room for another session: close some"
+	case wire.StatusIndexCap:
+		e.Text = what + ": the cluster holds too many messages with options of their own: consume some, or publish without options"
 	case wire.StatusOutcomeCap:
 		e.Text = what + ": the cluster keeps too many open outcomes: try again later"
 	case wire.StatusConsumerCap:

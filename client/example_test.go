@@ -139,3 +139,46 @@ func ExampleError() {
 	// true
 	// 1001 true
 }
+
+// A handler that says what is to become of the message.
+func ExampleDeadLetter() {
+	var known func(body []byte) error
+	handle := func(ctx context.Context, d *client.Delivery) error {
+		if d.BizID() == "" {
+			return client.Drop(errors.New("no business id: not for us"))
+		}
+		if err := known(d.Body()); err != nil {
+			return client.DeadLetter(fmt.Errorf("read order: %w", err)) // trying again will not help
+		}
+		return nil
+	}
+	known = func([]byte) error { return nil }
+	fmt.Println(handle != nil, client.DeadLetter(errors.New("read order: no customer")))
+	// Output: true dead letter: read order: no customer
+}
+
+// A stage of a chain of queues: whatever crashes, each message goes on once.
+func ExampleClient_AckAndPublish() {
+	ctx := context.Background()
+	c, err := client.Dial(ctx, "onceq://h1:7450,h2:7450")
+	if err != nil {
+		fmt.Println("no cluster for this example")
+		return
+	}
+	defer c.Close()
+	err = c.Consume(ctx, "orders", func(ctx context.Context, d *client.Delivery) error {
+		_, err := c.AckAndPublish(ctx, d,
+			client.Outgoing{Queue: "invoices", Message: client.Message{Body: d.Body(), BizID: d.BizID()}},
+			client.Outgoing{Queue: "mail", Message: client.Message{Body: []byte("thank you"), Priority: 1}})
+		return err
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+}
+
+func ExampleParseMessageID() {
+	queue, at, err := client.ParseMessageID("orders/p3.17")
+	fmt.Println(queue, at.Lane, at.Offset, err)
+	// Output: orders 3 17 <nil>
+}

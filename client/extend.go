@@ -17,7 +17,7 @@ func (s *consumer) extendHeld() {
 	}
 	now := time.Now()
 	asked := s.life.ranges(func(d *Delivery) bool {
-		return d.verb == 0 && (d.phase == buffered || d.phase == aside || now.Sub(d.started) < s.o.autoExtend)
+		return (d.verb == 0 || d.chained) && (d.phase == buffered || d.phase == aside || now.Sub(d.started) < s.o.autoExtend)
 	})
 	if len(asked) == 0 {
 		return
@@ -48,10 +48,13 @@ func (s *consumer) extended(states []wire.DeliveryState, asked []wire.Range, at 
 	for _, st := range states {
 		for n := max(st.From, l.low); n <= st.To && n < l.next; n++ {
 			d := l.open[n]
-			if d == nil || d.verb != 0 || !contains(asked, n) {
+			if d == nil || d.verb != 0 && !d.chained || !contains(asked, n) {
 				continue
 			}
 			if st.State != wire.LeaseHeld {
+				if d.chained {
+					continue // its ack-and-publish has its answer from elsewhere
+				}
 				s.lose(d, st.State)
 				continue
 			}

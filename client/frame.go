@@ -23,8 +23,8 @@ func (fr *frame) append(w *pack.Writer) {
 	}.AppendHead(w, len(fr.futures))
 	for _, f := range fr.futures {
 		after := uint64(0)
-		if f.prev != nil {
-			after = f.prev.sequence
+		if f.before != nil {
+			after = f.before.sequence
 		}
 		f.append(w, after)
 	}

@@ -19,10 +19,13 @@ type Future struct {
 	encoded  []byte // the array of messages
 	checksum uint64
 	count    int
+	order    int // see orderOf
 
 	// All below are guarded by p.mu, until done is closed.
 	list       *futures // the list it is in, nil when final
 	prev, next *Future
+	before     *Future         // the newest earlier one of the same order that is open
+	behind     *Future         // the one whose before this is
 	ended      <-chan struct{} // of the context it lives under, nil for none
 	sequence   uint64          // 0 until its first copy is made
 

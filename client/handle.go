@@ -26,14 +26,19 @@ func (s *consumer) deliver(cn *conn, m wire.Deliver, frameBytes int) {
 		if w.Number < l.next {
 			continue // known: a repeat
 		}
-		if len(l.open) >= 2*s.o.prefetch {
+		// Beside what it holds, the machine has settled so much at most whose
+		// answer has not come yet.
+		if len(l.open) >= 2*s.o.prefetch+wire.DoneSlack {
 			cn.fail(fmt.Errorf("read: more deliveries than the credit of %d allows", s.o.prefetch))
 			return
 		}
 		d := &Delivery{
 			s: s, life: l, number: w.Number, attempt: w.Attempt, at: w.PublishedAt, raw: w.Message,
 			place:    MessageID{Incarnation: l.incarnation, QueueNumber: w.Queue, Queue: s.queue, Lane: w.Lane, Offset: w.Offset},
-			deadline: now.Add(w.Remaining),
+			deadline: now.Add(w.Remaining), failures: w.Failures,
+		}
+		if len(w.Dead) > 0 {
+			d.dead = &w.Dead[0]
 		}
 		if frameBytes > copyAbove && len(w.Message) < frameBytes/4 {
 			d.raw = append([]byte(nil), w.Message...)
@@ -163,9 +168,13 @@ func (s *consumer) work() {
 			s.c.o.logger.Warn("a handled message did not count", "message", d.place, "attempt", d.attempt, "error", d.answer)
 		case d.answered, d.verb != 0, s.o.manual && err == nil:
 		case err == nil:
-			s.settleLocked(d, wire.VerbAck, 0)
+			s.settleLocked(d, verdict{verb: wire.VerbAck})
 		default:
-			s.settleLocked(d, wire.VerbNack, nackDelay(err, int(d.attempt)))
+			r := verdictFor(err)
+			if r.verb == wire.VerbAck {
+				s.c.o.logger.Warn("message dropped", "message", d.place, "attempt", d.attempt, "error", err)
+			}
+			s.settleLocked(d, r)
 		}
 	}
 	s.workers--

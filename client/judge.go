@@ -58,7 +58,7 @@ type contagion struct {
 // refuse: the machine has refused this copy and recorded nothing.
 func (p *Producer) refuse(f *Future, err *Error) {
 	switch err.Code {
-	case wire.CodeQueueFull, wire.CodeNoQueue, wire.CodeOutcomeCap:
+	case wire.CodeQueueFull, wire.CodeNoQueue, wire.CodeOutcomeCap, wire.CodeIndexCap:
 		if p.contagion.err == nil || f.sequence > p.contagion.upTo {
 			p.contagion = contagion{err: err, since: f.sequence, upTo: p.next - 1}
 		}

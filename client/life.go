@@ -87,7 +87,11 @@ func (s *consumer) gone() {
 // loseAll answers everything open.
 func (s *consumer) loseAll(why func(d *Delivery) error) {
 	for _, d := range s.life.open {
-		s.resolve(d, why(d))
+		// An ack-and-publish has its answer from its sequence, whoever holds the
+		// lease by then.
+		if !d.chained {
+			s.resolve(d, why(d))
+		}
 	}
 	s.toSettle = nil
 	s.clearReady()

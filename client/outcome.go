@@ -36,7 +36,10 @@ type Outcome struct {
 	State   OutcomeState
 	Message MessageID // of the first message, when Stored
 	Count   int       // messages stored under ID
-	Reason  string    // when Unknown
+	// Outputs are the first messages in each queue that an ack-and-publish has
+	// stored to; nil for any other publish.
+	Outputs []MessageID
+	Reason  string // when Unknown
 }
 
 // ParseInnerMsgID reads "s1.42.1093" or "s1.42.1093@9f3ac01276d3e5aa". Without
@@ -124,10 +127,21 @@ func (c *Client) outcome(ctx context.Context, id InnerMsgID, r wire.PublishResul
 	o := Outcome{ID: id}
 	switch r.Status {
 	case wire.StatusOK:
-		o.State, o.Count = Stored, int(r.Count)
-		o.Message = MessageID{
-			Incarnation: id.Session.Incarnation, QueueNumber: r.Queue, Queue: c.queueName(ctx, r.Queue), Lane: r.Lane, Offset: r.Offset,
+		o.State = Stored
+		place := func(p wire.Position) MessageID {
+			o.Count += int(p.Count)
+			return MessageID{
+				Incarnation: id.Session.Incarnation, QueueNumber: p.Queue, Queue: c.queueName(ctx, p.Queue), Lane: p.Lane, Offset: p.Offset,
+			}
 		}
+		if len(r.Outputs) == 0 {
+			o.Message = place(wire.Position{Queue: r.Queue, Lane: r.Lane, Offset: r.Offset, Count: r.Count})
+			break
+		}
+		for _, p := range r.Outputs {
+			o.Outputs = append(o.Outputs, place(p))
+		}
+		o.Message = o.Outputs[0]
 	case wire.StatusSealed:
 		o.State = Never
 	case wire.StatusNotStored:

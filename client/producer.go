@@ -39,7 +39,8 @@ func WithName(name string) ProducerOption { return func(o *producerOptions) { o.
 func WithMaxInFlight(n int) ProducerOption { return func(o *producerOptions) { o.maxInFlight = n } }
 
 // Producer publishes to one queue. It is safe for concurrent use; publishes are
-// stored in the order in which they are handed in.
+// stored in the order in which they are handed in, those of each priority by
+// themselves; delayed ones in any.
 //
 // It holds a session, opened at first use. Each publish takes the session's next
 // sequence with its first copy and keeps it over every retransmission.
@@ -56,12 +57,13 @@ type Producer struct {
 	// Invariant: a publish is in one of them until its outcome is final, and the
 	// head of open is the floor.
 	fresh, open futures
-	next        uint64  // the next sequence
-	send        *Future // the first of open that is to be sent, nil for none
-	frames      int     // publish frames without an answer
-	rewind      bool    // when frames is 0 all of open is to be sent again, in order
-	waitingRoom bool    // the connection calls back when its window has room
-	held        bool    // nothing is sent before the run loop's timer
+	chains      [wire.PriorityMax + 1]*Future // the newest of open in each order, see orderOf
+	next        uint64                        // the next sequence
+	send        *Future                       // the first of open that is to be sent, nil for none
+	frames      int                           // publish frames without an answer
+	rewind      bool                          // when frames is 0 all of open is to be sent again, in order
+	waitingRoom bool                          // the connection calls back when its window has room
+	held        bool                          // nothing is sent before the run loop's timer
 	hold        backoff
 	sealing     int       // of open
 	contagion   contagion // see refuse
@@ -118,7 +120,7 @@ func (c *Client) NewProducer(queue string, opts ...ProducerOption) (*Producer, e
 // may have arrived. Any other error means that m is not stored and never will
 // be by this call.
 func (p *Producer) Publish(ctx context.Context, m Message) (Receipt, error) {
-	f, err := p.start(ctx, []wire.Message{{Body: m.Body, BizID: m.BizID, Headers: m.Headers}}, false)
+	f, err := p.start(ctx, []Message{m}, false)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -128,11 +130,7 @@ func (p *Producer) Publish(ctx context.Context, m Message) (Receipt, error) {
 
 // PublishBatch stores all of ms or none, in one atomic step.
 func (p *Producer) PublishBatch(ctx context.Context, ms ...Message) ([]Receipt, error) {
-	batch := make([]wire.Message, len(ms))
-	for i, m := range ms {
-		batch[i] = wire.Message{Body: m.Body, BizID: m.BizID, Headers: m.Headers}
-	}
-	f, err := p.start(ctx, batch, false)
+	f, err := p.start(ctx, ms, false)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +145,7 @@ func (p *Producer) PublishBatch(ctx context.Context, ms ...Message) ([]Receipt, 
 // The publish lives under ctx: when that ends it is not retransmitted any more.
 // m may be changed once PublishAsync has returned.
 func (p *Producer) PublishAsync(ctx context.Context, m Message) *Future {
-	f, err := p.start(ctx, []wire.Message{{Body: m.Body, BizID: m.BizID, Headers: m.Headers}}, true)
+	f, err := p.start(ctx, []Message{m}, true)
 	if err != nil {
 		f = &Future{done: make(chan struct{})}
 		f.report(Receipt{}, err)
@@ -167,13 +165,17 @@ func (p *Producer) wait(ctx context.Context, f *Future) {
 	}
 }
 
-func (p *Producer) start(ctx context.Context, ms []wire.Message, async bool) (*Future, error) {
+func (p *Producer) start(ctx context.Context, messages []Message, async bool) (*Future, error) {
+	ms, err := wireMessages(messages)
+	if err != nil {
+		return nil, err
+	}
 	if err := checkMessages(ms, p.c.topo.bodyBytesMax()); err != nil {
 		return nil, err
 	}
 	f := &Future{
 		p: p, done: make(chan struct{}), count: len(ms),
-		encoded: encode(ms), checksum: wire.PublishChecksum(p.queue, ms),
+		encoded: encode(ms), checksum: wire.PublishChecksum(p.queue, ms), order: orderOf(ms),
 	}
 	if f.size()+p.frameOverhead() > wire.PayloadBytesMax {
 		return nil, newError(wire.CodeTooLarge, "a publish of %d bytes, at most %d fit a frame: publish several", f.size(), wire.PayloadBytesMax)
@@ -191,7 +193,7 @@ func (p *Producer) start(ctx context.Context, ms []wire.Message, async bool) (*F
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err := p.fatal
+	err = p.fatal
 	if p.closing {
 		err = ErrClosed
 	}
@@ -353,6 +355,7 @@ func (p *Producer) finish(f *Future, r Receipt, err error) {
 		f.sealing = false
 		p.sealing--
 	}
+	p.unchain(f)
 	f.list.remove(f)
 	f.encoded = nil
 	p.tell(f, r, err)

@@ -144,6 +144,7 @@ func (p *Producer) admit() *Future {
 	f.sequence = p.next
 	p.next++
 	p.open.pushBack(f)
+	p.chain(f)
 	if p.send == nil {
 		p.send = f
 	}

@@ -250,6 +250,7 @@ func (p *Producer) sessionLost(cause error) {
 			p.finish(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Final: true, Cause: cause})
 			continue
 		}
+		p.unchain(f)
 		p.open.remove(f)
 		move = append(move, f)
 	}

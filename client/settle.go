@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-	"time"
 
 	"onceq/transport/wire"
 	"onceq/transport/wire/pack"
@@ -18,11 +17,11 @@ const (
 
 // settleLocked asks for the verb, once. Acks and nacks are collected like
 // publishes: a batch leaves at once when none is in flight.
-func (s *consumer) settleLocked(d *Delivery, verb wire.SettleVerb, delay time.Duration) {
+func (s *consumer) settleLocked(d *Delivery, r verdict) {
 	if d.verb != 0 {
 		return
 	}
-	d.verb, d.delay = verb, delay
+	d.verb, d.delay, d.reason = r.verb, r.delay, r.reason
 	if d.answered {
 		return
 	}
@@ -56,12 +55,12 @@ func (s *consumer) sendSettle(batch []*Delivery) bool {
 	for _, d := range batch {
 		if last := len(request.Items) - 1; last >= 0 {
 			it := &request.Items[last]
-			if it.To+1 == d.number && it.Verb == d.verb && it.Time == d.delay {
+			if it.To+1 == d.number && it.Verb == d.verb && it.Time == d.delay && it.Reason == d.reason {
 				it.To++
 				continue
 			}
 		}
-		request.Items = append(request.Items, wire.SettleItem{From: d.number, To: d.number, Verb: d.verb, Time: d.delay})
+		request.Items = append(request.Items, wire.SettleItem{From: d.number, To: d.number, Verb: d.verb, Time: d.delay, Reason: d.reason})
 	}
 	err := cn.send(wire.OpSettle, func(w *pack.Writer) { request.Append(w) }, func(op wire.Op, payload []byte, err error) {
 		s.mu.Lock()
@@ -193,6 +192,19 @@ func (s *consumer) unanswered(cn *conn, batch []*Delivery, err error) {
 	}
 }
 
+// settledAs is what became of a delivery when its verb counted.
+func settledAs(v wire.SettleVerb) wire.LeaseState {
+	switch v {
+	case wire.VerbAck:
+		return wire.LeaseAcked
+	case wire.VerbNack:
+		return wire.LeaseNacked
+	case wire.VerbReject:
+		return wire.LeaseRejected
+	}
+	return 0
+}
+
 func (s *consumer) settledBatch(batch []*Delivery, states []wire.DeliveryState) {
 	i := 0
 	for _, d := range batch {
@@ -203,8 +215,7 @@ func (s *consumer) settledBatch(batch []*Delivery, states []wire.DeliveryState) 
 		case d.answered:
 		case i == len(states) || states[i].From > d.number:
 			s.resolve(d, newError(wire.CodeInternal, "delivery %s: the server's answer leaves it out", d.place))
-		case states[i].State == wire.LeaseAcked && d.verb == wire.VerbAck,
-			states[i].State == wire.LeaseNacked && d.verb == wire.VerbNack:
+		case settledAs(d.verb) == states[i].State:
 			s.resolve(d, nil)
 		default:
 			s.lose(d, states[i].State)

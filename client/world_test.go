@@ -52,7 +52,7 @@ func newWorld(t *testing.T, net *fakeNet, seed int64) *world {
 		node.auto = map[wire.Op]func(r *fakeRequest){wire.OpPing: func(r *fakeRequest) { r.reply(nil) }}
 		for _, op := range []wire.Op{
 			wire.OpOpenSession, wire.OpCloseSession, wire.OpPublish, wire.OpSeal, wire.OpAttach, wire.OpLeave, wire.OpSettle,
-			wire.OpQueueCreate, wire.OpOutcome, wire.OpQueueList,
+			wire.OpQueueCreate, wire.OpOutcome, wire.OpQueueList, wire.OpAckPublish,
 		} {
 			node.auto[op] = func(r *fakeRequest) { w.jobs <- r }
 		}
@@ -154,10 +154,14 @@ func results(in []fsm.PublishResult) []wire.PublishResult {
 }
 
 func result(r fsm.PublishResult) wire.PublishResult {
-	return wire.PublishResult{
+	out := wire.PublishResult{
 		Sequence: r.Sequence, Status: wire.Status(r.Status), Duplicate: r.Duplicate,
 		Queue: r.Queue, Lane: r.Lane, Offset: r.Offset, Count: r.Count,
 	}
+	for _, p := range r.Outputs {
+		out.Outputs = append(out.Outputs, wire.Position(p))
+	}
+	return out
 }
 
 func (w *world) tick() {
@@ -334,6 +338,15 @@ func (w *world) replyTo(r *fakeRequest, res fsm.Result) appender {
 			if p.Status == fsm.StatusOK && !p.Duplicate {
 				for _, m := range f.Publishes[i].Messages {
 					w.stored = append(w.stored, string(m.Body))
+					w.offsets[string(m.Body)]++
+				}
+			}
+		}
+		return wire.PublishReply{Results: results(res.Publish)}
+	case wire.OpAckPublish:
+		if p := res.Publish[0]; p.Status == fsm.StatusOK && !p.Duplicate {
+			for _, out := range decoded(r, wire.DecodeAckPublish).Outputs {
+				for _, m := range out.Messages {
 					w.offsets[string(m.Body)]++
 				}
 			}

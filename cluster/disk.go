@@ -142,9 +142,9 @@ func (d *disk) refuses(op wire.Op) *wire.ErrorReply {
 	}
 	level := diskLevel(d.worst.Load())
 	switch op {
-	case wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpCloseSession, wire.OpQueuePurge, wire.OpQueueDelete:
+	case wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpCloseSession, wire.OpQueuePurge, wire.OpQueueDelete, wire.OpEdit:
 		return nil
-	case wire.OpPublish:
+	case wire.OpPublish, wire.OpAckPublish:
 		if level < diskLow {
 			return nil
 		}

@@ -54,7 +54,7 @@ func TestDisk_Refuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		for op, taken := range map[wire.Op]bool{
-			wire.OpPublish: publish, wire.OpQueueCreate: create, wire.OpOpenSession: create, wire.OpSeal: create,
+			wire.OpPublish: publish, wire.OpAckPublish: publish, wire.OpEdit: true, wire.OpQueueUpdate: create, wire.OpQueueCreate: create, wire.OpOpenSession: create, wire.OpSeal: create,
 			wire.OpSettle: true, wire.OpAttach: true, wire.OpLeave: true, wire.OpQueuePurge: true, wire.OpQueueDelete: true, wire.OpCloseSession: true,
 		} {
 			e := f.refuses(op)

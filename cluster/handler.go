@@ -63,7 +63,8 @@ func (h *handler) request(c conn, corr uint32, op wire.Op, payload []byte) {
 	}
 	switch op {
 	case wire.OpOpenSession, wire.OpCloseSession, wire.OpPublish, wire.OpSeal, wire.OpAttach, wire.OpLeave, wire.OpSettle,
-		wire.OpQueueCreate, wire.OpQueueDelete, wire.OpQueuePurge:
+		wire.OpQueueCreate, wire.OpQueueDelete, wire.OpQueuePurge, wire.OpQueueUpdate, wire.OpQueuePause,
+		wire.OpEdit, wire.OpAckPublish:
 		g.command(c, corr, op, payload)
 	case wire.OpOutcome:
 		g.outcome(c, corr, payload)
@@ -71,6 +72,14 @@ func (h *handler) request(c conn, corr uint32, op wire.Op, payload []byte) {
 		g.queueShow(c, corr, payload)
 	case wire.OpQueueList:
 		g.queueList(c, corr, payload)
+	case wire.OpPeek:
+		g.peek(c, corr, payload)
+	case wire.OpMessageShow:
+		g.messageShow(c, corr, payload)
+	case wire.OpConsumers:
+		g.consumersList(c, corr, payload)
+	case wire.OpSessions:
+		g.sessionsList(c, corr, payload)
 	case wire.OpNodeStatus:
 		if _, err := wire.DecodeNodeStatusRequest(payload); err != nil {
 			c.Error(corr, *malformed(err))
@@ -224,7 +233,7 @@ func (g *group) queueShow(c conn, corr uint32, payload []byte) {
 		do: func() {
 			info, ok := g.machine.QueueByName(m.Name)
 			if !ok {
-				c.Error(corr, wire.ErrorReply{Code: wire.CodeNoQueue, Text: fmt.Sprintf("no queue %q", m.Name)})
+				c.Error(corr, noQueue(m.Name))
 				return
 			}
 			c.Reply(corr, wire.OpQueueShow, encoded(wire.QueueReply{Status: wire.StatusOK, Info: queueInfo(info)}))

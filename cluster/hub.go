@@ -377,8 +377,9 @@ func (r *registration) read(next []fsm.Delivery, now fsm.Time) []wire.Delivery {
 			break
 		}
 		x := wire.Delivery{
-			Number: d.Number, Queue: d.Queue, Lane: d.Lane, Offset: d.Offset, Attempt: d.Attempt,
+			Number: d.Number, Queue: d.Queue, Lane: d.Lane, Offset: d.Offset, Attempt: d.Attempt, Failures: d.Failures,
 			Remaining: time.Duration(max(0, d.Deadline-now)),
+			Dead:      deadLetters(d.Dead),
 		}
 		if at, message, ok := r.hub.bodies.Get(d.Queue, d.Lane, d.Offset); ok {
 			x.PublishedAt, x.Message = at, message

@@ -115,6 +115,29 @@ func TestHub_DeliversOnlyToTheVeryAttachment(t *testing.T) {
 	expect(t, c, "deliver n=2 [3 4]")
 }
 
+func TestHub_TellsWhatAMessageHasBehindIt(t *testing.T) {
+	h, _ := hubTest(&fakeBodies{size: 10})
+	c := &tapeConn{}
+	h.connected(c)
+	h.register(c, consumerA, 1)
+	ds := leases(1, 1, 2)
+	ds[0].Attempt, ds[0].Failures = 4, 3
+	ds[1].Dead = &fsm.DeadLetter{Reason: "r", FirstError: "f", LastError: "l", OriginQueue: "o", OriginLane: 2, OriginOffset: 17, OriginAttempts: 5}
+	h.deliver(ds)
+	_, payload, _ := c.queue[0]()
+	m, err := wire.DecodeDeliver(payload)
+	if err != nil || len(m.Deliveries) != 2 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	want := wire.DeadLetter{Reason: "r", FirstError: "f", LastError: "l", OriginQueue: "o", OriginLane: 2, OriginOffset: 17, OriginAttempts: 5}
+	switch a, b := m.Deliveries[0], m.Deliveries[1]; {
+	case a.Attempt != 4 || a.Failures != 3 || len(a.Dead) != 0:
+		t.Errorf("first %+v", a)
+	case b.Failures != 0 || len(b.Dead) != 1 || b.Dead[0] != want:
+		t.Errorf("second %+v", b)
+	}
+}
+
 func TestHub_ReadsBodiesWhenTheSocketTakesThem(t *testing.T) {
 	b := &fakeBodies{size: deliverFrameBytes / 2, gone: map[uint64]bool{2: true}}
 	h, _ := hubTest(b)

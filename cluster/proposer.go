@@ -88,7 +88,7 @@ const (
 // laneOf keeps what makes room (settles), what keeps leases (attaches) and what
 // moves time apart from publishes.
 func laneOf(k fsm.Kind) laneID {
-	if k == fsm.KindPublish {
+	if k == fsm.KindPublish || k == fsm.KindAckPublish {
 		return publishLane
 	}
 	return settleLane

@@ -5,9 +5,12 @@ import (
 )
 
 // read is a look-up that must see everything that was confirmed before it came.
-// do runs under the machine's read lock; refuse when it cannot be answered.
+// do runs under the machine's read lock, and then, which may be nil, when it is
+// free again: nothing is applied while it is held. refuse is called instead of
+// both when the look-up cannot be answered.
 type read struct {
 	do     func()
+	then   func()
 	refuse func(e *wire.ErrorReply)
 }
 
@@ -82,6 +85,15 @@ func (r *reader) confirm(end <-chan struct{}) *wire.ErrorReply {
 }
 
 func (r *reader) answer(batch []read) {
+	r.look(batch)
+	for _, q := range batch {
+		if q.then != nil {
+			q.then()
+		}
+	}
+}
+
+func (r *reader) look(batch []read) {
 	r.g.mu.RLock()
 	defer r.g.mu.RUnlock()
 	for _, q := range batch {

@@ -27,8 +27,12 @@ func sessionOpened(incarnation uint64, r *fsm.Result) wire.SessionOpened {
 }
 
 func publishResult(r fsm.PublishResult) wire.PublishResult {
-	return wire.PublishResult{Sequence: r.Sequence, Status: wire.Status(r.Status), Duplicate: r.Duplicate,
+	out := wire.PublishResult{Sequence: r.Sequence, Status: wire.Status(r.Status), Duplicate: r.Duplicate,
 		Queue: r.Queue, Lane: r.Lane, Offset: r.Offset, Count: r.Count}
+	for _, p := range r.Outputs {
+		out.Outputs = append(out.Outputs, wire.Position(p))
+	}
+	return out
 }
 
 func publishResults(rs []fsm.PublishResult) []wire.PublishResult {
@@ -57,20 +61,40 @@ func queueReply(r *fsm.Result) wire.QueueReply {
 }
 
 func queueInfo(q fsm.QueueInfo) wire.QueueInfo {
-	c := q.Counts
 	return wire.QueueInfo{
-		Number: q.Number, Name: q.Name, Revision: q.Revision,
-		Settings: wire.QueueSettings{LeaseTime: q.Settings.LeaseTime, LengthMax: q.Settings.LengthMax},
-		Counts: wire.QueueCounts{
-			Stored: c.Stored, Ready: c.Ready, Leased: c.Leased, Delayed: c.Delayed, Parked: c.Parked,
-			Acked: c.Acked, Purged: c.Purged, Delivered: c.Delivered,
-			RedeliveredExpired: c.RedeliveredExpired, RedeliveredNacked: c.RedeliveredNacked,
-			RedeliveredGone: c.RedeliveredGone, RedeliveredLeft: c.RedeliveredLeft,
-			DuplicatesRefused: c.DuplicatesRefused,
-		},
+		Number: q.Number, Name: q.Name, Revision: q.Revision, Paused: q.Paused,
+		Settings:  wire.QueueSettings(q.Settings),
+		Counts:    queueCounts(q.Counts),
+		Bytes:     q.Bytes,
 		Consumers: q.Consumers,
 		OldestAge: q.OldestAge,
 	}
+}
+
+func queueCounts(c fsm.QueueCounts) wire.QueueCounts {
+	return wire.QueueCounts{
+		Stored: c.Stored, Ready: c.Ready, Leased: c.Leased, Delayed: c.Delayed, Parked: c.Parked,
+		Acked: c.Acked, Expired: c.Expired, DeadLettered: c.DeadLettered, Deleted: c.Deleted, Purged: c.Purged, Moved: c.Moved,
+		Delivered:          c.Delivered,
+		RedeliveredExpired: c.RedeliveredExpired, RedeliveredNacked: c.RedeliveredNacked,
+		RedeliveredGone: c.RedeliveredGone, RedeliveredLeft: c.RedeliveredLeft,
+		DuplicatesRefused: c.DuplicatesRefused,
+	}
+}
+
+func editReply(r *fsm.Result) wire.EditReply {
+	m := wire.EditReply{Status: wire.Status(r.Status)}
+	for _, s := range r.Edits {
+		m.States = append(m.States, wire.EditState(s))
+	}
+	return m
+}
+
+func deadLetters(d *fsm.DeadLetter) []wire.DeadLetter {
+	if d == nil {
+		return nil
+	}
+	return []wire.DeadLetter{wire.DeadLetter(*d)}
 }
 
 func lostMessage(l *fsm.Loss) wire.Lost {
@@ -85,7 +109,7 @@ func commandReply(incarnation uint64, r *fsm.Result) ([]byte, *wire.ErrorReply) 
 		return encoded(sessionOpened(incarnation, r)), nil
 	case fsm.KindCloseSession, fsm.KindLeave:
 		return encoded(statusReply(r.Status)), nil
-	case fsm.KindPublish:
+	case fsm.KindPublish, fsm.KindAckPublish:
 		if r.Status != fsm.StatusOK && len(r.Publish) == 0 {
 			return nil, statusError(r.Status)
 		}
@@ -96,7 +120,9 @@ func commandReply(incarnation uint64, r *fsm.Result) ([]byte, *wire.ErrorReply) 
 		return encoded(attached(r)), nil
 	case fsm.KindSettle:
 		return encoded(wire.SettleReply{Status: wire.Status(r.Status), Results: deliveryStates(r.Settle)}), nil
-	case fsm.KindQueueCreate, fsm.KindQueueDelete, fsm.KindQueuePurge:
+	case fsm.KindEdit:
+		return encoded(editReply(r)), nil
+	case fsm.KindQueueCreate, fsm.KindQueueDelete, fsm.KindQueuePurge, fsm.KindQueueUpdate, fsm.KindQueuePause:
 		return encoded(queueReply(r)), nil
 	default:
 		return nil, &wire.ErrorReply{Code: wire.CodeInternal, Text: "no reply is defined for this command"}

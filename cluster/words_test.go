@@ -28,6 +28,7 @@ func TestWords_StatusesAreEqual(t *testing.T) {
 		{fsm.StatusConsumerCap, wire.StatusConsumerCap}, {fsm.StatusConflict, wire.StatusConflict}, {fsm.StatusQueueCap, wire.StatusQueueCap},
 		{fsm.StatusRevision, wire.StatusRevision}, {fsm.StatusUnsupported, wire.StatusUnsupported},
 		{fsm.StatusWrongIncarnation, wire.StatusWrongIncarnation}, {fsm.StatusMalformed, wire.StatusMalformed},
+		{fsm.StatusIndexCap, wire.StatusIndexCap},
 	} {
 		if uint8(v.m) != uint8(v.w) {
 			t.Errorf("machine %d, wire %d (%v)", v.m, v.w, v.w)
@@ -43,9 +44,61 @@ func TestWords_LeaseStatesAreEqual(t *testing.T) {
 		{fsm.LeaseHeld, wire.LeaseHeld}, {fsm.LeaseAcked, wire.LeaseAcked}, {fsm.LeaseNacked, wire.LeaseNacked},
 		{fsm.LeaseExpired, wire.LeaseExpired}, {fsm.LeaseGone, wire.LeaseGone}, {fsm.LeasePurged, wire.LeasePurged},
 		{fsm.LeaseDeleted, wire.LeaseDeleted}, {fsm.LeaseUnknown, wire.LeaseUnknown}, {fsm.LeaseReturned, wire.LeaseReturned},
+		{fsm.LeaseRejected, wire.LeaseRejected},
 	} {
 		if uint8(v.m) != uint8(v.w) {
 			t.Errorf("machine %d, wire %d (%v)", v.m, v.w, v.w)
+		}
+	}
+}
+
+func TestWords_OfEditsAndLooksAreEqual(t *testing.T) {
+	for name, v := range map[string][2]uint8{
+		"delete": {uint8(fsm.EditDelete), uint8(wire.EditDelete)}, "requeue": {uint8(fsm.EditRequeue), uint8(wire.EditRequeue)},
+		"release": {uint8(fsm.EditRelease), uint8(wire.EditRelease)}, "move": {uint8(fsm.EditMove), uint8(wire.EditMove)},
+		"done": {uint8(fsm.EditDone), uint8(wire.EditDone)}, "not here": {uint8(fsm.EditNotHere), uint8(wire.EditNotHere)},
+		"leased": {uint8(fsm.EditLeased), uint8(wire.EditLeased)}, "unchanged": {uint8(fsm.EditUnchanged), uint8(wire.EditUnchanged)},
+		"refused":       {uint8(fsm.EditRefused), uint8(wire.EditRefused)},
+		"ready":         {uint8(fsm.MessageReady), uint8(wire.MessageReady)},
+		"blocked":       {uint8(fsm.MessageBlocked), uint8(wire.MessageBlocked)},
+		"delayed":       {uint8(fsm.MessageDelayed), uint8(wire.MessageDelayed)},
+		"held":          {uint8(fsm.MessageLeased), uint8(wire.MessageLeased)},
+		"parked":        {uint8(fsm.MessageParked), uint8(wire.MessageParked)},
+		"event expired": {uint8(fsm.EventExpired), uint8(wire.EventExpired)}, "event nacked": {uint8(fsm.EventNacked), uint8(wire.EventNacked)},
+		"event gone": {uint8(fsm.EventGone), uint8(wire.EventGone)}, "event left": {uint8(fsm.EventLeft), uint8(wire.EventLeft)},
+		"event rejected": {uint8(fsm.EventRejected), uint8(wire.EventRejected)}, "event leased": {uint8(fsm.EventLeased), uint8(wire.EventLeased)},
+		"event dead": {uint8(fsm.EventDead), uint8(wire.EventDead)}, "event parked": {uint8(fsm.EventParked), uint8(wire.EventParked)},
+		"event requeued": {uint8(fsm.EventRequeued), uint8(wire.EventRequeued)}, "event released": {uint8(fsm.EventReleased), uint8(wire.EventReleased)},
+	} {
+		if v[0] != v[1] {
+			t.Errorf("%s: machine %d, wire %d", name, v[0], v[1])
+		}
+	}
+}
+
+// TestWords_CheckRefusesWhatTheTableOfOptionsRefuses: clients ask the wire
+// package before they send, the machine decides.
+func TestWords_CheckRefusesWhatTheTableOfOptionsRefuses(t *testing.T) {
+	for key := range 2 {
+		for _, priority := range []uint8{0, 9, 10} {
+			for _, delay := range []time.Duration{-1, 0, time.Second, wire.DelayMax, wire.DelayMax + 1} {
+				for _, at := range []int64{-1, 0, 1} {
+					for _, ttl := range []time.Duration{-1, 0, wire.DelayMax, wire.DelayMax + 1} {
+						for _, other := range []uint8{0, 9} {
+							ms := []wire.Message{
+								{OrderingKey: strings.Repeat("k", key), Priority: priority, Delay: delay, DeliverAt: at, TTL: ttl},
+								{Priority: other},
+							}
+							frame := wire.PublishFrame{Incarnation: 7, Group: 1, Session: 3, Epoch: 1, Floor: 1, Queue: "orders",
+								Publishes: []wire.Publish{{Sequence: 1, Checksum: wire.PublishChecksum("orders", ms), Messages: ms}}}
+							machine := fsm.Check(fsm.KindPublish, encoded(frame), fsm.DefaultLimits())
+							if table := wire.CheckOptions(ms); (table == nil) != (machine == nil) {
+								t.Errorf("%+v: the machine says %v, the table %v", ms, machine, table)
+							}
+						}
+					}
+				}
+			}
 		}
 	}
 }
@@ -58,6 +111,8 @@ func TestWords_KindsAreOpcodes(t *testing.T) {
 		{fsm.KindOpenSession, wire.OpOpenSession}, {fsm.KindCloseSession, wire.OpCloseSession}, {fsm.KindPublish, wire.OpPublish},
 		{fsm.KindSeal, wire.OpSeal}, {fsm.KindAttach, wire.OpAttach}, {fsm.KindLeave, wire.OpLeave}, {fsm.KindSettle, wire.OpSettle},
 		{fsm.KindQueueCreate, wire.OpQueueCreate}, {fsm.KindQueueDelete, wire.OpQueueDelete}, {fsm.KindQueuePurge, wire.OpQueuePurge},
+		{fsm.KindQueueUpdate, wire.OpQueueUpdate}, {fsm.KindQueuePause, wire.OpQueuePause}, {fsm.KindEdit, wire.OpEdit},
+		{fsm.KindAckPublish, wire.OpAckPublish},
 	} {
 		if uint8(v.k) != uint8(v.op) {
 			t.Errorf("kind %d, opcode %d (%v)", v.k, v.op, v.op)
@@ -78,6 +133,13 @@ func TestWords_LimitsAgree(t *testing.T) {
 		"session names": {fsm.SessionNameBytesMax, wire.SessionNameBytesMax},
 		"sequences":     {fsm.SealSequencesMax, wire.SequencesMax},
 		"ranges":        {fsm.RangesMax, wire.RangesMax},
+		"reasons":       {fsm.ReasonBytesMax, wire.ReasonBytesMax},
+		"places":        {fsm.EditPlacesMax, wire.EditPlacesMax},
+		"outputs":       {fsm.AckPublishQueuesMax, wire.AckPublishQueuesMax},
+		"priorities":    {fsm.Priorities, wire.PriorityMax + 1},
+		"delays":        {int(fsm.DelayMax), int(wire.DelayMax)},
+		"peeks":         {fsm.PeekMax, wire.PeekMax},
+		"done slack":    {fsm.DoneSlack, wire.DoneSlack},
 	} {
 		if v[0] != v[1] {
 			t.Errorf("%s: machine %d, wire %d", name, v[0], v[1])
@@ -97,7 +159,8 @@ func TestWords_LimitsAgree(t *testing.T) {
 // TestWords_WhatTheWireEncodesTheMachineDecodes: a request's payload is, byte
 // for byte, the payload of the command.
 func TestWords_WhatTheWireEncodesTheMachineDecodes(t *testing.T) {
-	ms := []wire.Message{{Body: []byte("body"), BizID: "order-17", Headers: []wire.Header{{Name: "a", Value: "b"}, {Name: "a", Value: "c"}}}, {}}
+	ms := []wire.Message{{Body: []byte("body"), BizID: "order-17", Headers: []wire.Header{{Name: "a", Value: "b"}, {Name: "a", Value: "c"}}, Priority: 3, Delay: time.Minute, TTL: time.Hour},
+		{Priority: 3, DeliverAt: 1}}
 	for _, tc := range []struct {
 		kind fsm.Kind
 		m    appender
@@ -114,8 +177,17 @@ func TestWords_WhatTheWireEncodesTheMachineDecodes(t *testing.T) {
 			Unsettled: []wire.Range{{From: 1, To: 3}, {From: 7, To: 7}}}},
 		{fsm.KindLeave, wire.Leave{Incarnation: 7, Group: 1, Consumer: wire.ConsumerID{1}, N: 1, Done: 1, NotHandled: []wire.Range{{From: 2, To: 3}}}},
 		{fsm.KindSettle, wire.Settle{Incarnation: 7, Group: 1, Consumer: wire.ConsumerID{1}, Done: 1, Items: []wire.SettleItem{
-			{From: 1, To: 3, Verb: wire.VerbAck}, {From: 4, To: 4, Verb: wire.VerbNack, Time: time.Second}, {From: 5, To: 6, Verb: wire.VerbExtend}}}},
+			{From: 1, To: 3, Verb: wire.VerbAck}, {From: 4, To: 4, Verb: wire.VerbNack, Time: time.Second, Reason: "no"}, {From: 5, To: 6, Verb: wire.VerbExtend},
+			{From: 7, To: 7, Verb: wire.VerbReject, Reason: strings.Repeat("r", wire.ReasonBytesMax)}}}},
 		{fsm.KindQueueCreate, wire.QueueCreate{Incarnation: 7, Group: 1, Name: "orders", Settings: wire.QueueSettings{LeaseTime: time.Minute, LengthMax: 9}}},
+		{fsm.KindQueueCreate, wire.QueueCreate{Incarnation: 7, Group: 1, Name: "orders", Settings: wire.QueueSettings{LeaseTime: time.Minute, LengthMax: 9,
+			BytesMax: 10, TTL: time.Hour, DeliveryLimit: 5, DeadLetter: "orders.dead", BackoffMin: time.Second, BackoffMax: time.Hour, SingleActive: true}}},
+		{fsm.KindQueueUpdate, wire.QueueUpdate{Incarnation: 7, Group: 1, Number: 1, Revision: 2, Nonce: wire.Nonce{2}, Settings: wire.QueueSettings{BackoffMin: -1}}},
+		{fsm.KindQueuePause, wire.QueuePause{Incarnation: 7, Group: 1, Number: 1, Paused: true}},
+		{fsm.KindEdit, wire.Edit{Incarnation: 7, Group: 1, Number: 1, Verb: wire.EditMove, Target: "orders", Places: []wire.Place{{Lane: 9, Offset: 17}, {}}}},
+		{fsm.KindAckPublish, wire.AckPublish{Incarnation: 7, Group: 1, Session: 3, Epoch: 1, Floor: 1, Sequence: 2, Consumer: wire.ConsumerID{1}, Number: 4, Done: 3,
+			Checksum: wire.AckPublishChecksum(wire.ConsumerID{1}, 4, []wire.Output{{Queue: "a", Messages: ms}, {Queue: "b", Messages: ms[:1]}}),
+			Outputs:  []wire.Output{{Queue: "a", Messages: ms}, {Queue: "b", Messages: ms[:1]}}}},
 		{fsm.KindQueueDelete, wire.QueueDelete{Incarnation: 7, Group: 1, Number: 1}},
 		{fsm.KindQueuePurge, wire.QueuePurge{Incarnation: 7, Group: 1, Number: 1, Revision: 2, Nonce: wire.Nonce{2}}},
 	} {

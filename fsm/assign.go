@@ -62,22 +62,27 @@ func (m *Machine) assign(eff *Effects) {
 	}
 }
 
-func (q *queue) assignable() bool { return q.counts.Ready > 0 && len(q.hungry) > 0 }
+func (q *queue) assignable() bool { return q.eligible > 0 && len(q.hungry) > 0 && !q.paused }
 
 func (m *Machine) assignOne(q *queue, eff *Effects) {
 	c := q.hungry[0]
-	r := q.takeNext()
+	msg, p, stored := m.take(q, q.next())
 	number := c.next
 	c.next++
 	c.slots = append(c.slots, slot{
-		state: LeaseHeld, attempt: r.attempts + 1, failures: r.failures,
-		offset: r.offset, stored: r.stored, deadline: m.now + Time(q.settings.LeaseTime),
+		state: LeaseHeld, attempt: 1, place: p, stored: stored, msg: msg,
+		deadline: m.now + Time(q.settings.LeaseTime),
 	})
 	s := &c.slots[len(c.slots)-1]
+	if msg != nil {
+		msg.attempts++
+		s.attempt = msg.attempts
+		if msg.notes != nil {
+			msg.note(event{at: m.now, kind: EventLeased, attempt: msg.attempts, consumer: c.ordinal})
+		}
+	}
 	c.held++
 	m.leases++
-	q.counts.Ready--
-	q.counts.Leased++
 	q.counts.Delivered++
 	if s.deadline < c.timer.at {
 		m.timers.set(&c.timer, s.deadline)

@@ -12,6 +12,9 @@ type BodyStore interface {
 	Delete(queue uint64, lane uint8, offset uint64)
 	// DeleteRange forgets from <= offset < to.
 	DeleteRange(queue uint64, lane uint8, from, to uint64)
+	// Move keeps a body under another place instead, without a word of its bytes:
+	// the machine moves messages between queues and reads none.
+	Move(queue uint64, lane uint8, offset uint64, toQueue uint64, toLane uint8, toOffset uint64)
 	// Reset forgets everything, before a Restore.
 	Reset()
 	// Freeze returns a view of what is stored now. Until its Release, what is

@@ -49,6 +49,19 @@ func Check(kind Kind, payload []byte, l Limits) error {
 		_, err = d.decodeQueueDelete(payload)
 	case KindQueuePurge:
 		_, err = d.decodeQueuePurge(payload)
+	case KindQueueUpdate:
+		var c queueUpdate
+		if c, err = d.decodeQueueUpdate(payload); err == nil {
+			if wrong := c.settings.check(""); wrong != "" {
+				err = checkErrorf(StatusMalformed, "%s", wrong)
+			}
+		}
+	case KindQueuePause:
+		_, err = d.decodeQueuePause(payload)
+	case KindEdit:
+		_, err = d.decodeEdit(payload)
+	case KindAckPublish:
+		err = d.checkAckPublish(payload, l)
 	default:
 		return checkErrorf(StatusUnsupported, "request kind %d is not one of this machine version", kind)
 	}
@@ -59,9 +72,8 @@ func (c *queueCreate) check() error {
 	if !validQueueName(c.name) {
 		return checkErrorf(StatusMalformed, "queue name %q: 1 to %d of a-z A-Z 0-9 . _ - are accepted", c.name, QueueNameBytesMax)
 	}
-	s := c.settings
-	if s.LeaseTime != 0 && (s.LeaseTime < LeaseTimeMin || s.LeaseTime > LeaseTimeMax) {
-		return checkErrorf(StatusMalformed, "lease time %v: %v to %v is accepted", s.LeaseTime, LeaseTimeMin, LeaseTimeMax)
+	if wrong := c.settings.check(c.name); wrong != "" {
+		return checkErrorf(StatusMalformed, "%s", wrong)
 	}
 	return nil
 }
@@ -88,29 +100,70 @@ func (d *decoder) checkPublish(payload []byte, l Limits) error {
 		return err
 	}
 	var sum pack.Sum
-	var r pack.Reader
 	for _, p := range f.publishes {
 		sum.Reset()
-		sum.Field(f.queue)
-		sum.Uint(uint64(p.count))
-		for _, m := range f.messages[p.first : p.first+p.count] {
-			r.Reset(m)
-			if err := checkMessage(&r, &sum, l); err != nil {
-				return err
-			}
+		if err := sumMessages(&sum, f.queue, f.messages[p.first:p.first+p.count], l); err != nil {
+			return err
 		}
-		if got := sum.Sum64(); got != p.checksum {
-			return checkErrorf(StatusMalformed, "sequence %d: checksum %016x does not match its body (%016x): damaged on the way", p.sequence, p.checksum, got)
+		if err := compare(&sum, p.sequence, p.checksum); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func checkMessage(r *pack.Reader, sum *pack.Sum, l Limits) error {
+func (d *decoder) checkAckPublish(payload []byte, l Limits) error {
+	c, err := d.decodeAckPublish(payload)
+	if err != nil {
+		return err
+	}
+	var sum pack.Sum
+	sum.Reset()
+	sum.Field(c.consumer[:])
+	sum.Uint(c.number)
+	for _, out := range c.outputs {
+		if err := sumMessages(&sum, out.queue, out.messages, l); err != nil {
+			return err
+		}
+	}
+	return compare(&sum, c.sequence, c.checksum)
+}
+
+func compare(sum *pack.Sum, sequence, want uint64) error {
+	if got := sum.Sum64(); got != want {
+		return checkErrorf(StatusMalformed, "sequence %d: checksum %016x does not match its body (%016x): damaged on the way", sequence, want, got)
+	}
+	return nil
+}
+
+// sumMessages checks messages that go to one queue together, and adds them to
+// the checksum.
+func sumMessages(sum *pack.Sum, queue []byte, messages [][]byte, l Limits) error {
+	sum.Field(queue)
+	sum.Uint(uint64(len(messages)))
+	var r pack.Reader
+	first := uint8(0)
+	for i, m := range messages {
+		r.Reset(m)
+		priority, err := checkMessage(&r, sum, l)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			first = priority
+		}
+		if priority != first {
+			return checkErrorf(StatusMalformed, "messages of one batch have one priority, not %d and %d", first, priority)
+		}
+	}
+	return nil
+}
+
+func checkMessage(r *pack.Reader, sum *pack.Sum, l Limits) (priority uint8, err error) {
 	r.ArrayExact(messageFields)
 	body := r.Bin(PayloadBytesMax)
 	if len(body) > l.BodyBytesMax {
-		return checkErrorf(StatusTooLarge, "body of %d bytes, at most %d are accepted", len(body), l.BodyBytesMax)
+		return 0, checkErrorf(StatusTooLarge, "body of %d bytes, at most %d are accepted", len(body), l.BodyBytesMax)
 	}
 	sum.Field(body)
 	sum.Field(r.StrBytes(BizIDBytesMax))
@@ -122,17 +175,31 @@ func checkMessage(r *pack.Reader, sum *pack.Sum, l Limits) error {
 		sum.Field(r.StrBytes(HeaderValueBytesMax))
 	}
 	key := r.StrBytes(OrderingKeyBytesMax)
-	priority, delay, deliverAt, ttl := r.Uint8(), r.Int(), r.Int(), r.Int()
+	priority = r.Uint8()
+	delay, deliverAt, ttl := r.Int(), r.Int(), r.Int()
 	if err := r.Done(); err != nil {
-		return err
+		return 0, err
 	}
-	if len(key) != 0 || priority != 0 || delay != 0 || deliverAt != 0 || ttl != 0 {
-		return checkErrorf(StatusUnsupported, "ordering key, priority, delay, deliver-at and time to live are not supported by this machine version")
+	// An ordering key keeps messages in storing order, which a priority or a
+	// delay of one of them would break.
+	switch {
+	case priority >= Priorities:
+		return 0, checkErrorf(StatusMalformed, "priority %d: 0 to %d is accepted", priority, Priorities-1)
+	case delay < 0 || delay > int64(DelayMax):
+		return 0, checkErrorf(StatusMalformed, "delay of %d ns: 0 to %v is accepted", delay, DelayMax)
+	case ttl < 0 || ttl > int64(DelayMax):
+		return 0, checkErrorf(StatusMalformed, "time to live of %d ns: 0 to %v is accepted", ttl, DelayMax)
+	case deliverAt < 0:
+		return 0, checkErrorf(StatusMalformed, "deliver-at lies before 1970")
+	case delay != 0 && deliverAt != 0:
+		return 0, checkErrorf(StatusMalformed, "delay and deliver-at exclude each other")
+	case len(key) > 0 && (priority != 0 || delay != 0 || deliverAt != 0):
+		return 0, checkErrorf(StatusMalformed, "an ordering key excludes priority, delay and deliver-at")
 	}
 	sum.Field(key)
 	sum.Uint(uint64(priority))
 	sum.Uint(uint64(delay))
 	sum.Uint(uint64(deliverAt))
 	sum.Uint(uint64(ttl))
-	return nil
+	return priority, nil
 }

@@ -90,8 +90,9 @@ type settle struct {
 
 type settleItem struct {
 	numberRange
-	verb uint8
-	time time.Duration
+	verb   uint8
+	time   time.Duration
+	reason []byte
 }
 
 type queueCreate struct {
@@ -105,6 +106,52 @@ type queueDelete struct {
 	incarnation uint64
 	group       uint32
 	number      uint64
+	force       bool
+}
+
+type queueUpdate struct {
+	incarnation uint64
+	group       uint32
+	number      uint64
+	revision    uint64
+	nonce       Nonce
+	settings    QueueSettings
+}
+
+type queuePause struct {
+	incarnation uint64
+	group       uint32
+	number      uint64
+	paused      bool
+}
+
+type edit struct {
+	incarnation uint64
+	group       uint32
+	number      uint64
+	verb        EditVerb
+	target      []byte // queue to move to; empty: where the dead letter came from
+	places      []place
+}
+
+type ackPublish struct {
+	incarnation uint64
+	group       uint32
+	session     uint64
+	epoch       uint64
+	floor       uint64
+	sequence    uint64
+	checksum    uint64
+	consumer    ConsumerID
+	number      uint64
+	done        uint64
+	outputs     []output
+}
+
+// output is what an ack-and-publish stores in one queue.
+type output struct {
+	queue    []byte
+	messages [][]byte
 }
 
 type queuePurge struct {
@@ -232,14 +279,14 @@ func (d *decoder) decodeSettle(p []byte) (*settle, error) {
 	c.items = c.items[:0]
 	total := uint64(0)
 	for range r.Array(RangesMax) {
-		r.ArrayExact(4)
-		it := settleItem{numberRange: numberRange{r.Uint(), r.Uint()}, verb: r.Uint8(), time: time.Duration(r.Int())}
+		r.ArrayExact(5)
+		it := settleItem{numberRange: numberRange{r.Uint(), r.Uint()}, verb: r.Uint8(), time: time.Duration(r.Int()), reason: r.StrBytes(ReasonBytesMax)}
 		if r.Err() != nil {
 			break
 		}
 		total = it.check(r, total)
 		switch {
-		case it.verb < verbAck || it.verb > verbExtend:
+		case it.verb < verbAck || it.verb > verbReject:
 			r.Failf("unknown verb %d", it.verb)
 		case it.time < 0 || it.verb == verbNack && it.time > NackDelayMax || it.verb == verbExtend && it.time > LeaseTimeMax:
 			r.Failf("time %v is out of range (nack delay at most %v, extension at most %v)", it.time, NackDelayMax, LeaseTimeMax)
@@ -257,8 +304,79 @@ func (d *decoder) decodeQueueCreate(p []byte) (c queueCreate, err error) {
 }
 
 func (d *decoder) decodeQueueDelete(p []byte) (c queueDelete, err error) {
-	r := d.begin(p, 3)
-	c = queueDelete{r.Uint(), r.Uint32(), r.Uint()}
+	r := d.begin(p, 4)
+	c = queueDelete{r.Uint(), r.Uint32(), r.Uint(), r.Bool()}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeQueueUpdate(p []byte) (c queueUpdate, err error) {
+	r := d.begin(p, 6)
+	c = queueUpdate{incarnation: r.Uint(), group: r.Uint32(), number: r.Uint(), revision: r.Uint()}
+	r.BinExact(c.nonce[:])
+	c.settings = readSettings(r)
+	return c, r.Done()
+}
+
+func (d *decoder) decodeQueuePause(p []byte) (c queuePause, err error) {
+	r := d.begin(p, 4)
+	c = queuePause{r.Uint(), r.Uint32(), r.Uint(), r.Bool()}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeEdit(p []byte) (*edit, error) {
+	r := d.begin(p, 6)
+	c := &edit{incarnation: r.Uint(), group: r.Uint32(), number: r.Uint(), verb: EditVerb(r.Uint8()), target: r.StrBytes(QueueNameBytesMax)}
+	n := r.Array(EditPlacesMax)
+	c.places = make([]place, 0, n)
+	for range n {
+		r.ArrayExact(2)
+		at := place{r.Uint8(), r.Uint()}
+		if r.Err() == nil && at.lane >= Priorities {
+			r.Failf("lane %d, there are %d", at.lane, Priorities)
+		}
+		c.places = append(c.places, at)
+	}
+	if r.Err() == nil && (c.verb < EditDelete || c.verb > EditMove) {
+		r.Failf("unknown verb %d", c.verb)
+	}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeAckPublish(p []byte) (*ackPublish, error) {
+	r := d.begin(p, 11)
+	c := &ackPublish{incarnation: r.Uint(), group: r.Uint32(), session: r.Uint(), epoch: r.Uint(), floor: r.Uint(), sequence: r.Uint(), checksum: r.Uint()}
+	r.BinExact(c.consumer[:])
+	c.number, c.done = r.Uint(), r.Uint()
+	total := 0
+	for range r.Array(AckPublishQueuesMax) {
+		r.ArrayExact(2)
+		out := output{queue: r.StrBytes(QueueNameBytesMax)}
+		for range r.Array(MessagesPerPublishMax) {
+			out.messages = append(out.messages, r.Raw())
+			if r.Err() != nil {
+				return c, r.Err()
+			}
+		}
+		for _, other := range c.outputs {
+			if string(other.queue) == string(out.queue) {
+				r.Failf("queue %q is named twice", out.queue)
+			}
+		}
+		if r.Err() == nil && len(out.messages) == 0 {
+			r.Failf("no message for queue %q", out.queue)
+		}
+		total += len(out.messages)
+		c.outputs = append(c.outputs, out)
+	}
+	switch {
+	case r.Err() != nil:
+	case c.sequence == 0:
+		r.Failf("sequences start at 1")
+	case c.sequence < c.floor:
+		r.Failf("the floor %d is above the sequence %d", c.floor, c.sequence)
+	case total > MessagesPerPublishMax:
+		r.Failf("%d messages, at most %d are accepted", total, MessagesPerPublishMax)
+	}
 	return c, r.Done()
 }
 
@@ -319,9 +437,15 @@ func (x numberRange) check(r *pack.Reader, total uint64) uint64 {
 }
 
 func readSettings(r *pack.Reader) QueueSettings {
-	r.ArrayExact(2)
-	return QueueSettings{LeaseTime: time.Duration(r.Int()), LengthMax: r.Uint()}
+	r.ArrayExact(settingsFields)
+	return QueueSettings{
+		LeaseTime: time.Duration(r.Int()), LengthMax: r.Uint(), BytesMax: r.Uint(), TTL: time.Duration(r.Int()),
+		DeliveryLimit: r.Uint32(), DeadLetter: r.Str(QueueNameBytesMax),
+		BackoffMin: time.Duration(r.Int()), BackoffMax: time.Duration(r.Int()), SingleActive: r.Bool(),
+	}
 }
+
+const settingsFields = 9
 
 // TermPayload is the payload of a leader's first own entry. The incarnation is
 // set by the first of a new cluster; later ones must agree.

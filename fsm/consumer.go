@@ -7,8 +7,8 @@ import "container/heap"
 // for. Numbers from done to next-1 have a slot each, so every settle, also a
 // repeated one, gets the truth.
 //
-// Invariant: len(slots) = next - done, at most twice the credit; held is the
-// number of slots in state held, which is at most the credit unless the credit
+// Invariant: len(slots) = next - done, at most twice the credit and DoneSlack;
+// held is the number of slots in state held, which is at most the credit unless the credit
 // was lowered by a later attach.
 type consumer struct {
 	record
@@ -47,10 +47,10 @@ type slot struct {
 	state      LeaseState
 	notHandled bool // said by leave: no handler has seen it
 	attempt    uint32
-	failures   uint32
-	offset     uint64
+	place      place
 	deadline   Time
 	stored     Time
+	msg        *message // the message's record, nil while it has none
 }
 
 func (c *consumer) slot(number uint64) *slot {
@@ -205,10 +205,15 @@ func (c *consumer) state(number uint64) LeaseState {
 }
 
 func (c *consumer) delivery(number uint64, s *slot) Delivery {
-	return Delivery{
+	d := Delivery{
 		Consumer: c.id, N: c.n, Number: number, Queue: c.queue.number,
-		Offset: s.offset, Attempt: s.attempt, Deadline: max(s.deadline, c.resumeBase),
+		Lane: s.place.lane, Offset: s.place.offset, Attempt: s.attempt, Deadline: max(s.deadline, c.resumeBase),
 	}
+	if s.msg != nil {
+		d.Failures = s.msg.failures
+		d.Dead = s.msg.notes.dead()
+	}
+	return d
 }
 
 func (m *Machine) removeConsumer(c *consumer) {
@@ -216,6 +221,9 @@ func (m *Machine) removeConsumer(c *consumer) {
 	m.timers.set(&c.timer, never)
 	c.queue.hungry.remove(c)
 	delete(c.queue.consumers, c.ordinal)
+	if c.queue.settings.SingleActive {
+		m.feedAll(c.queue) // the next one takes over
+	}
 	delete(m.consumers, c.id)
 	delete(m.consumersByOrdinal, c.ordinal)
 }
@@ -224,7 +232,8 @@ func (m *Machine) removeConsumer(c *consumer) {
 func (m *Machine) feed(c *consumer) {
 	// The second condition bounds the table of outcomes for a client that acks
 	// but never says that it knows.
-	eats := c.attached && c.gone == goneNot && c.held < int(c.credit) && c.next-c.done < 2*uint64(c.credit)
+	eats := c.attached && c.gone == goneNot && c.held < int(c.credit) && c.next-c.done < 2*uint64(c.credit)+DoneSlack &&
+		(!c.queue.settings.SingleActive || c.queue.active() == c.ordinal)
 	h := &c.queue.hungry
 	switch {
 	case eats && c.hungry < 0:
@@ -234,6 +243,26 @@ func (m *Machine) feed(c *consumer) {
 		heap.Fix(h, c.hungry)
 	case c.hungry >= 0:
 		h.remove(c)
+	}
+}
+
+// active returns the ordinal of the consumer that has the queue to itself when
+// only one may: the one that attached first. While it is cut off and in grace
+// nobody else takes over, or two could work at once.
+func (q *queue) active() uint64 {
+	first := uint64(0)
+	for ord := range q.consumers {
+		if first == 0 || ord < first {
+			first = ord
+		}
+	}
+	return first
+}
+
+// feedAll looks at all consumers of a queue anew.
+func (m *Machine) feedAll(q *queue) {
+	for _, ord := range sortedKeys(q.consumers) {
+		m.feed(q.consumers[ord])
 	}
 }
 

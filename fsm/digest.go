@@ -21,11 +21,16 @@ type record struct {
 	dropped bool // the row has left its table
 }
 
-func (r *record) rec() *record { return r }
+func (r *record) rec() *record  { return r }
+func (r *record) inTable() bool { return !r.dropped }
 
-// row is a session, queue or consumer.
+func (msg *message) inTable() bool { return !msg.dropped && msg.gen == msg.q.gen }
+
+// row is a session, queue, message with a record, or consumer.
 type row interface {
 	rec() *record
+	// inTable is false for a message whose queue dropped all its records since.
+	inTable() bool
 	// appendRow writes all replicated fields; it is also the snapshot's form.
 	appendRow(w *pack.Writer)
 }
@@ -46,7 +51,7 @@ func (m *Machine) dirty(r row) {
 func (m *Machine) forget(r row) {
 	rec := r.rec()
 	if rec.summed {
-		m.sum -= rec.hash
+		m.add(r, -rec.hash)
 		rec.summed = false
 	}
 	rec.dropped = true
@@ -56,12 +61,21 @@ func (m *Machine) forget(r row) {
 	if m.droppedChanged > changedSlack && m.droppedChanged > len(m.changed)/2 {
 		kept := m.changed[:0]
 		for _, r := range m.changed {
-			if !r.rec().dropped {
+			if r.inTable() {
 				kept = append(kept, r)
 			}
 		}
 		clear(m.changed[len(kept):])
 		m.changed, m.droppedChanged = kept, 0
+	}
+}
+
+// add adds to the sum. What messages add is kept per queue as well, so that a
+// purge can take it out at once.
+func (m *Machine) add(r row, hash uint64) {
+	m.sum += hash
+	if msg, ok := r.(*message); ok {
+		msg.q.recordsSum += hash
 	}
 }
 
@@ -71,17 +85,17 @@ func (m *Machine) Digest() uint64 {
 	for _, r := range m.changed {
 		rec := r.rec()
 		rec.changed = false
-		if rec.dropped {
+		if !r.inTable() {
 			continue
 		}
 		w.Reset()
 		r.appendRow(w)
 		h := xxhash.Sum64(w.Bytes())
 		if rec.summed {
-			m.sum -= rec.hash
+			m.add(r, -rec.hash)
 		}
 		rec.hash, rec.summed = h, true
-		m.sum += h
+		m.add(r, h)
 	}
 	clear(m.changed)
 	m.changed, m.droppedChanged = m.changed[:0], 0

@@ -11,7 +11,9 @@
 //     the table of inner-msg-ids: because it is replicated with everything else,
 //     a new leader knows exactly what the old one had stored.
 //   - queues: per queue and priority lane the range of offsets that was never
-//     delivered (head to tail), and records for what came back.
+//     delivered (head to tail), and a record for each message that needs more
+//     than its place: an ordering key, a delay or a time to live of its own, or
+//     a failed attempt behind it.
 //   - consumers: per consumer its leases and the outcomes of its deliveries,
 //     numbered 1, 2, 3 by the machine. It is the session scheme turned around.
 //   - timers: one for each session, consumer and queue that waits for a moment.
@@ -23,12 +25,15 @@
 // # The states of a message
 //
 //	publish -> ready -> leased -> gone (acked)
-//	             ^         |
-//	             +---------+ expired, nacked, consumer gone or left
-//	             +-- delayed (nacked with a delay)
-//	any of them -> gone (purged)
+//	    |        ^         |
+//	    |        +---------+ lease ran out, consumer gone or left
+//	    +----> delayed <---+ nacked: a delay, or the queue's backoff
+//	                       +-> dead letter: ready in another queue, or parked
+//	any of them -> gone (expired, deleted, moved, purged)
 //
-// At each index the queue's Stored count is the sum of all of them.
+// Of an ordering key only the oldest message is ready, leased or delayed; the
+// others are ready and blocked behind it. At each index the queue's Stored count
+// is the sum of all of them.
 //
 // # An entry
 //
@@ -53,7 +58,9 @@
 // Leases in replicated state cost a table, and buy that a failover is no reason
 // to redeliver and that attempt numbers do not lie. Assignment inside Apply
 // makes them as cheap as a leader's private table would be: publish and ack are
-// the only commands a message costs. Sessions instead of a window of recent ids
+// the only commands a message costs. A record for each message would make every
+// feature simple and a backlog cost memory; a range with records for exceptions
+// costs the head a look-up while there are any. Sessions instead of a window of recent ids
 // cost the client a registration and a counter, and buy that the table is as
 // large as what is in flight and forgets nothing (Lee et al., "Implementing
 // Linearizability at Large Scale and Low Latency", SOSP 2015; Ongaro,

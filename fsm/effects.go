@@ -50,12 +50,13 @@ type Result struct {
 	Status Status
 
 	Session  SessionResult   // KindOpenSession
-	Publish  []PublishResult // KindPublish, KindSeal: in the order of the command
+	Publish  []PublishResult // KindPublish, KindSeal, KindAckPublish: in the order of the command
 	Attach   AttachResult    // KindAttach
 	Settle   []DeliveryState // KindSettle: covers every number asked, in order
-	Queue    QueueInfo       // KindQueueCreate, KindQueuePurge, KindQueueDelete
+	Queue    QueueInfo       // the queue commands
 	Removed  uint64          // KindQueuePurge, KindQueueDelete
-	Conflict string          // KindQueueCreate with StatusConflict: the settings that differ
+	Conflict string          // with StatusConflict: the settings that differ, or who needs the queue
+	Edits    []EditState     // KindEdit: for each place, in order
 }
 
 // SessionResult answers KindOpenSession. Epoch is the present one, also with
@@ -78,6 +79,15 @@ type PublishResult struct {
 	Lane      uint8
 	Offset    uint64
 	Count     uint32
+	Outputs   []Position // of an ack-and-publish, instead of the four before
+}
+
+// Position is where the messages of one publish begin in a queue.
+type Position struct {
+	Queue  uint64
+	Lane   uint8
+	Offset uint64
+	Count  uint32
 }
 
 // AttachResult answers KindAttach.
@@ -103,7 +113,18 @@ type Delivery struct {
 	Lane     uint8
 	Offset   uint64
 	Attempt  uint32
+	Failures uint32
 	Deadline Time
+	Dead     *DeadLetter // nil unless it is a dead letter; not changed afterwards
+}
+
+// DeadLetter is what a dead letter has behind it.
+type DeadLetter struct {
+	Reason, FirstError, LastError string
+	OriginQueue                   string
+	OriginLane                    uint8
+	OriginOffset                  uint64
+	OriginAttempts                uint32
 }
 
 // Loss tells an attached consumer what was taken from it.

@@ -2,6 +2,9 @@ package fsm
 
 import (
 	"fmt"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"onceq/transport/wire/pack"
 )
@@ -21,6 +24,9 @@ func Rows(m *Machine) map[string]string {
 	}
 	for n, q := range m.queues {
 		add(fmt.Sprintf("queue %d", n), q.appendRow)
+		for p, msg := range q.records {
+			add(fmt.Sprintf("message %d/%d.%d", n, p.lane, p.offset), msg.appendRow)
+		}
 	}
 	for n, c := range m.consumersByOrdinal {
 		add(fmt.Sprintf("consumer %d", n), c.appendRow)
@@ -40,6 +46,42 @@ func DifferentRows(a, b *Machine) (names []string) {
 		if ra[n] == "" {
 			names = append(names, n+" missing")
 		}
+	}
+	return names
+}
+
+// Backoff is QueueSettings.backoff for the model.
+func Backoff(s QueueSettings, queue uint64, lane uint8, offset uint64, failures uint32) time.Duration {
+	return s.backoff(queue, place{lane, offset}, failures)
+}
+
+// StaleRows names rows that changed without being noted as changed, and whether
+// the sum has something that is in no table.
+func StaleRows(m *Machine) (names []string) {
+	sum := uint64(0)
+	check := func(name string, r row) {
+		rec := r.rec()
+		sum += rec.hash
+		var w pack.Writer
+		r.appendRow(&w)
+		if !rec.changed && rec.hash != xxhash.Sum64(w.Bytes()) {
+			names = append(names, name)
+		}
+	}
+	for n, s := range m.sessions {
+		check(fmt.Sprintf("session %d", n), s)
+	}
+	for n, q := range m.queues {
+		check(fmt.Sprintf("queue %d", n), q)
+		for p, msg := range q.records {
+			check(fmt.Sprintf("message %d/%d.%d", n, p.lane, p.offset), msg)
+		}
+	}
+	for n, c := range m.consumersByOrdinal {
+		check(fmt.Sprintf("consumer %d", n), c)
+	}
+	if len(m.changed) == 0 && sum != m.sum {
+		names = append(names, "sum")
 	}
 	return names
 }

@@ -36,6 +36,10 @@ const (
 	KindQueueCreate  Kind = 23
 	KindQueueDelete  Kind = 24
 	KindQueuePurge   Kind = 25
+	KindQueueUpdate  Kind = 26
+	KindQueuePause   Kind = 27
+	KindEdit         Kind = 28
+	KindAckPublish   Kind = 29
 )
 
 // Status is what the machine decided. Not a Go error: it is the same on every
@@ -68,6 +72,7 @@ const (
 	StatusUnsupported      Status = 23
 	StatusWrongIncarnation Status = 24
 	StatusMalformed        Status = 25
+	StatusIndexCap         Status = 26
 )
 
 // LeaseState is what became of a delivery. Values are in snapshots and on the
@@ -84,10 +89,12 @@ const (
 	LeaseDeleted  LeaseState = 7
 	LeaseUnknown  LeaseState = 8
 	LeaseReturned LeaseState = 9
+	LeaseRejected LeaseState = 10
 )
 
 const (
 	verbAck    = 1
 	verbNack   = 2
 	verbExtend = 3
+	verbReject = 4
 )

@@ -2,9 +2,10 @@ package fsm
 
 import "time"
 
-// settle acks, nacks or extends. A lease is lost only when a timer has taken
-// it: until then it is accepted, also past its deadline, since nobody else has
-// the message. The answer is what became of the delivery, also when repeated.
+// settle acks, nacks, extends or rejects. A lease is lost only when a timer has
+// taken it: until then it is accepted, also past its deadline, since nobody else
+// has the message. The answer is what became of the delivery, also when
+// repeated.
 func (m *Machine) settle(s *settle, dst []DeliveryState) (Status, []DeliveryState) {
 	if st := m.own(s.incarnation, s.group); st != StatusOK {
 		return st, nil
@@ -13,9 +14,10 @@ func (m *Machine) settle(s *settle, dst []DeliveryState) (Status, []DeliveryStat
 	if c == nil {
 		return StatusConsumerGone, nil
 	}
-	for _, it := range s.items {
+	for i := range s.items {
+		it := &s.items[i]
 		for number := it.from; number <= it.to; number++ {
-			m.settleOne(c, number, it.verb, it.time)
+			m.settleOne(c, number, it)
 			dst = appendState(dst, number, c.state(number))
 		}
 	}
@@ -27,20 +29,21 @@ func (m *Machine) settle(s *settle, dst []DeliveryState) (Status, []DeliveryStat
 	return StatusOK, dst
 }
 
-func (m *Machine) settleOne(c *consumer, number uint64, verb uint8, d time.Duration) {
+func (m *Machine) settleOne(c *consumer, number uint64, it *settleItem) {
 	m.resolve(c, number)
 	s := c.slot(number)
 	if s == nil || s.state != LeaseHeld {
 		return
 	}
-	switch verb {
+	switch it.verb {
 	case verbAck:
 		m.ack(c, s)
 	case verbNack:
-		s.failures++
-		c.queue.counts.RedeliveredNacked++
-		m.release(c, s, LeaseNacked, d)
+		m.failed(c, s, LeaseNacked, EventNacked, string(it.reason), it.time, &c.queue.counts.RedeliveredNacked)
+	case verbReject:
+		m.failed(c, s, LeaseRejected, EventRejected, string(it.reason), 0, nil)
 	case verbExtend:
+		d := it.time
 		if d == 0 {
 			d = c.queue.settings.LeaseTime
 		}
@@ -51,24 +54,65 @@ func (m *Machine) settleOne(c *consumer, number uint64, verb uint8, d time.Durat
 	}
 }
 
-func (m *Machine) ack(c *consumer, s *slot) {
-	q := c.queue
-	s.state = LeaseAcked
-	c.held--
-	m.leases--
-	q.counts.Leased--
-	q.counts.Acked++
-	m.messages--
-	m.bodies.Delete(q.number, 0, s.offset)
-	m.dirty(q)
-}
-
-// release ends a lease other than by ack and gives the message back.
-func (m *Machine) release(c *consumer, s *slot, state LeaseState, delay time.Duration) {
+// drop ends a lease in the consumer's books.
+func (m *Machine) drop(c *consumer, s *slot, state LeaseState) {
 	s.state = state
 	c.held--
 	m.leases--
-	m.giveBack(c.queue, returned{offset: s.offset, attempts: s.attempt, failures: s.failures, stored: s.stored}, delay)
+}
+
+func (m *Machine) ack(c *consumer, s *slot) {
+	m.drop(c, s, LeaseAcked)
+	q := c.queue
+	if s.msg != nil {
+		m.leaveQueue(s.msg, &q.counts.Acked, true)
+		s.msg = nil
+		return
+	}
+	q.counts.Leased--
+	q.counts.Acked++
+	m.messages--
+	m.bodies.Delete(q.number, s.place.lane, s.place.offset)
+	m.dirty(q)
+}
+
+// failed ends a lease whose attempt has failed, and gives the message back after
+// its backoff, or makes it a dead letter. counter is nil when it does not come
+// back.
+func (m *Machine) failed(c *consumer, s *slot, state LeaseState, kind EventKind, text string, delay time.Duration, counter *uint64) {
+	msg := m.recordOf(c, s)
+	m.drop(c, s, state)
+	s.msg = nil
+	msg.failures++
+	msg.fail(text)
+	msg.note(event{at: m.now, kind: kind, attempt: s.attempt, consumer: c.ordinal, text: text})
+	m.dirty(msg)
+	q := c.queue
+	switch limit := q.settings.DeliveryLimit; {
+	case kind == EventRejected:
+		m.deadLetter(msg, "rejected")
+		return
+	case limit > 0 && msg.failures >= limit:
+		m.deadLetter(msg, "delivery limit reached")
+		return
+	}
+	if msg.expires > m.now {
+		*counter++
+	}
+	if kind == EventNacked && delay == 0 {
+		delay = q.settings.backoff(q.number, msg.place, msg.failures)
+	}
+	m.comeBack(msg, delay)
+}
+
+// unhandled ends a lease that no handler has seen: the attempt counts, a failure
+// it is not.
+func (m *Machine) unhandled(c *consumer, s *slot) {
+	msg := m.recordOf(c, s)
+	m.drop(c, s, LeaseReturned)
+	s.msg = nil
+	c.queue.counts.RedeliveredLeft++
+	m.comeBack(msg, 0)
 }
 
 // resolve finds out whether a held message was purged or its queue deleted
@@ -80,14 +124,13 @@ func (m *Machine) resolve(c *consumer, number uint64) (foundLost bool) {
 	}
 	switch {
 	case c.queue.deleted:
-		s.state = LeaseDeleted
-	case s.offset < c.queue.lane.purgedBelow:
-		s.state = LeasePurged
+		m.drop(c, s, LeaseDeleted)
+	case s.place.offset < c.queue.lanes[s.place.lane].purgedBelow:
+		m.drop(c, s, LeasePurged)
 	default:
 		return false
 	}
-	c.held--
-	m.leases--
+	s.msg = nil
 	return true
 }
 
@@ -125,6 +168,7 @@ func (m *Machine) fireConsumer(c *consumer, eff *Effects) {
 		c.gone = goneDead
 	}
 	var lost []DeliveryState
+	counts := &c.queue.counts
 	for i := range c.slots {
 		if m.spent >= m.limits.TimerBudget {
 			break
@@ -141,20 +185,14 @@ func (m *Machine) fireConsumer(c *consumer, eff *Effects) {
 			continue
 		}
 		switch {
+		case c.gone == goneLeft && s.notHandled:
+			m.unhandled(c, s)
 		case c.gone == goneLeft:
-			if !s.notHandled {
-				s.failures++
-			}
-			c.queue.counts.RedeliveredLeft++
-			m.release(c, s, LeaseReturned, 0)
+			m.failed(c, s, LeaseReturned, EventLeft, "", 0, &counts.RedeliveredLeft)
 		case c.gone == goneDead:
-			s.failures++
-			c.queue.counts.RedeliveredGone++
-			m.release(c, s, LeaseGone, 0)
+			m.failed(c, s, LeaseGone, EventGone, "", 0, &counts.RedeliveredGone)
 		case max(s.deadline, c.resumeBase) <= m.now:
-			s.failures++
-			c.queue.counts.RedeliveredExpired++
-			m.release(c, s, LeaseExpired, 0)
+			m.failed(c, s, LeaseExpired, EventExpired, "", 0, &counts.RedeliveredExpired)
 			lost = appendState(lost, number, LeaseExpired)
 		default:
 			continue

@@ -14,6 +14,7 @@ type Limits struct {
 	CreditMax        uint32 // messages a consumer may hold; default 65,536
 	TimerBudget      int    // messages and table rows that timers of one entry may change; default 4,096
 	AssignmentBudget int    // leases that one entry may make; default 16,384
+	IndexedMax       int    // messages with a record of their own: keyed, delayed, with a time to live, returned, parked, dead letters; default 8 million
 }
 
 // DefaultLimits returns the limits that a cluster runs with.
@@ -27,6 +28,7 @@ func DefaultLimits() Limits {
 		CreditMax:        65_536,
 		TimerBudget:      4_096,
 		AssignmentBudget: 16_384,
+		IndexedMax:       8_000_000,
 	}
 }
 
@@ -45,6 +47,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.QueuesMax, d.QueuesMax)
 	fill(&l.TimerBudget, d.TimerBudget)
 	fill(&l.AssignmentBudget, d.AssignmentBudget)
+	fill(&l.IndexedMax, d.IndexedMax)
 	if l.CreditMax == 0 {
 		l.CreditMax = d.CreditMax
 	}
@@ -53,34 +56,45 @@ func (l Limits) withDefaults() Limits {
 
 // Limits of the encodings. The wire package has equal ones; a test compares.
 const (
-	PayloadBytesMax         = 8 << 20
-	EntryBytesMax           = 8 << 20
-	EntryCommandsMax        = 1 << 20
-	PublishesPerFrameMax    = 65_536
-	MessagesPerPublishMax   = 16_384
-	HeadersMax              = 64
-	HeaderNameBytesMax      = 256
-	HeaderValueBytesMax     = 64 << 10
-	BizIDBytesMax           = 512
-	OrderingKeyBytesMax     = 512
-	QueueNameBytesMax       = 255
-	SessionNameBytesMax     = 255
-	LabelBytesMax           = 255
-	SealSequencesMax        = 65_536
-	RangesMax               = 65_536
-	SettleNumbersMax        = 131_072
-	SessionWindow           = 65_536 // sequences from the floor up
-	milestoneMessagesMax    = 4_096
-	milestoneInterval       = Time(time.Second)
-	LeaseTimeMin            = time.Second
-	LeaseTimeMax            = 12 * time.Hour
-	LeaseTimeDefault        = 30 * time.Second
-	NackDelayMax            = 24 * time.Hour
+	PayloadBytesMax       = 8 << 20
+	EntryBytesMax         = 8 << 20
+	EntryCommandsMax      = 1 << 20
+	PublishesPerFrameMax  = 65_536
+	MessagesPerPublishMax = 16_384
+	HeadersMax            = 64
+	HeaderNameBytesMax    = 256
+	HeaderValueBytesMax   = 64 << 10
+	BizIDBytesMax         = 512
+	OrderingKeyBytesMax   = 512
+	QueueNameBytesMax     = 255
+	SessionNameBytesMax   = 255
+	LabelBytesMax         = 255
+	SealSequencesMax      = 65_536
+	RangesMax             = 65_536
+	SettleNumbersMax      = 131_072
+	SessionWindow         = 65_536 // sequences from the floor up
+	milestoneMessagesMax  = 4_096
+	milestoneInterval     = Time(time.Second)
+	LeaseTimeMin          = time.Second
+	LeaseTimeMax          = 12 * time.Hour
+	LeaseTimeDefault      = 30 * time.Second
+	NackDelayMax          = 24 * time.Hour
+	DelayMax              = 365 * 24 * time.Hour // of a delay, a deliver-at from now, and a time to live
+	BackoffMinDefault     = 100 * time.Millisecond
+	BackoffMaxDefault     = time.Minute
+	ReasonBytesMax        = 256 // of a nack or reject; the client library cuts
+	EditPlacesMax         = 4_096
+	AckPublishQueuesMax   = 64
+	Priorities            = 10 // 0 to 9; 9 goes first
+	eventsMax             = 8  // kept for each message that failed
+	// DoneSlack is how far beyond twice its credit a consumer's numbers may go
+	// above done, so that one slow handler does not soon hold up the others.
+	DoneSlack               = 1024
 	GraceTime               = 10 * time.Second // a detached consumer keeps its leases at least this long
 	GraceHoldsMax           = 6                // how often a term may prolong the grace of all
 	SessionExpiry           = 72 * time.Hour   // of an idle unnamed session, in cluster time
 	TermNodeBytesMax        = 255
 	messageFields           = 8
-	queueLengthUnlimited    = 0
+	unlimited               = 0
 	sessionActivityInterval = Time(SessionExpiry) / 10
 )

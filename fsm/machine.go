@@ -33,6 +33,7 @@ type Machine struct {
 	graceHolds uint8
 
 	nextSession, nextQueue, nextConsumer uint64
+	lastEpoch                            uint64 // of named sessions
 
 	sessions           map[uint64]*session
 	sessionsByKey      map[sessionKey]*session
@@ -46,6 +47,7 @@ type Machine struct {
 	outcomes   int
 	leases     int
 	messages   int64
+	indexed    int // records of messages
 	duplicates uint64
 
 	busy       []*queue // may have something to assign
@@ -57,8 +59,9 @@ type Machine struct {
 	droppedChanged int
 	digests        digestRing
 
-	dec     decoder
-	scratch pack.Writer
+	dec        decoder
+	scratch    pack.Writer
+	attributes []attributes // of one publish, reused
 }
 
 // New returns an empty machine.
@@ -180,6 +183,28 @@ func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) 
 		if c, err = m.dec.decodeQueuePurge(p); err == nil {
 			r.Status = m.purgeQueue(c, r)
 		}
+	case KindQueueUpdate:
+		var c queueUpdate
+		if c, err = m.dec.decodeQueueUpdate(p); err == nil {
+			r.Status = m.updateQueue(c, r)
+		}
+	case KindQueuePause:
+		var c queuePause
+		if c, err = m.dec.decodeQueuePause(p); err == nil {
+			r.Status = m.pauseQueue(c, r)
+		}
+	case KindEdit:
+		var c *edit
+		if c, err = m.dec.decodeEdit(p); err == nil {
+			r.Status = m.edit(c, r, eff)
+		}
+	case KindAckPublish:
+		var c *ackPublish
+		if c, err = m.dec.decodeAckPublish(p); err == nil {
+			var res PublishResult
+			r.Status, res = m.ackAndPublish(c, wall)
+			r.Publish = []PublishResult{res}
+		}
 	default:
 		r.Status = StatusUnsupported
 	}
@@ -273,7 +298,7 @@ func (m *Machine) Incarnation() uint64 { return m.incarnation }
 
 // Counts are sums over the tables.
 type Counts struct {
-	Sessions, Outcomes, Queues, Consumers, Leases, Messages, Duplicates uint64
+	Sessions, Outcomes, Queues, Consumers, Leases, Messages, Indexed, Duplicates uint64
 }
 
 // Counts returns the sums over the tables.
@@ -281,6 +306,6 @@ func (m *Machine) Counts() Counts {
 	return Counts{
 		Sessions: uint64(len(m.sessions)), Outcomes: uint64(m.outcomes), Queues: uint64(len(m.queues)),
 		Consumers: uint64(len(m.consumers)), Leases: uint64(m.leases), Messages: uint64(m.messages),
-		Duplicates: m.duplicates,
+		Indexed: uint64(m.indexed), Duplicates: m.duplicates,
 	}
 }

@@ -43,7 +43,7 @@ type replicas struct {
 }
 
 func newReplicas(t *rapid.T) *replicas {
-	r := &replicas{t: t, model: &fsmtest.Model{}, bodies: storage.NewMemory(), stored: map[string]string{}}
+	r := &replicas{t: t, model: &fsmtest.Model{Backoff: backoff}, bodies: storage.NewMemory(), stored: map[string]string{}}
 	r.a = fsm.New(fsm.Config{Group: fsmtest.Group}, r.bodies)
 	r.b = fsm.New(fsm.Config{Group: fsmtest.Group}, storage.NewMemory())
 	return r
@@ -89,7 +89,7 @@ func (r *replicas) apply(cs ...fsmtest.Command) {
 		r.t.Fatalf("replicas disagree at %d:\n%v\n%v", r.index, a, b)
 	}
 	if a, b := r.a.Digest(), r.b.Digest(); a != b {
-		r.t.Fatalf("digests differ at %d: %016x, %016x: %v", r.index, a, b, fsm.DifferentRows(r.a, r.b))
+		r.t.Fatalf("digests differ at %d: %016x, %016x: %v", r.index, a, b, append(fsm.DifferentRows(r.a, r.b), append(fsm.StaleRows(r.a), fsm.StaleRows(r.b)...)...))
 	}
 	want := fsmtest.SortLosses(r.model.Apply(r.now, cs))
 	if got := fsmtest.Describe(effA); !slices.Equal(got, want) {
@@ -108,7 +108,7 @@ func (r *replicas) invariants(eff *fsm.Effects) {
 		if q.Counts.Stored != q.Counts.Sum() {
 			r.t.Fatalf("queue %s: stored %d, states add up to %d", q.Name, q.Counts.Stored, q.Counts.Sum())
 		}
-		messages += q.Counts.Ready + q.Counts.Leased + q.Counts.Delayed + q.Counts.Parked
+		messages += q.Counts.Here()
 	}
 	if c := r.a.Counts(); c.Messages != messages || c.Messages != uint64(r.bodies.Len()) {
 		r.t.Fatalf("queues hold %d messages, counted %d, bodies %d", messages, c.Messages, r.bodies.Len())
@@ -122,7 +122,7 @@ func (r *replicas) invariants(eff *fsm.Effects) {
 			if p.Status != fsm.StatusOK {
 				continue
 			}
-			id, place := fmt.Sprintf("s%d.%d", f.Session, p.Sequence), fmt.Sprintf("%d/%d", p.Queue, p.Offset)
+			id, place := fmt.Sprintf("s%d.%d", f.Session, p.Sequence), fmt.Sprintf("%d/%d.%d", p.Queue, p.Lane, p.Offset)
 			if was, ok := r.stored[id]; ok && was != place {
 				r.t.Fatalf("%s was stored at %s and at %s", id, was, place)
 			} else if !ok && p.Duplicate {
@@ -135,7 +135,21 @@ func (r *replicas) invariants(eff *fsm.Effects) {
 	}
 }
 
+// backoff is the machine's own, for the model.
+func backoff(s wire.QueueSettings, queue uint64, lane uint8, offset uint64, failures uint32) time.Duration {
+	return fsm.Backoff(fsm.QueueSettings(s), queue, lane, offset, failures)
+}
+
 var queueNames = []string{"a", "b"}
+
+func (r *replicas) small(label string, most int) uint64 {
+	return uint64(rapid.IntRange(1, most).Draw(r.t, label))
+}
+
+func (r *replicas) nonce() wire.Nonce {
+	r.nonces++
+	return wire.Nonce{r.nonces, 1}
+}
 
 // command draws a command that makes sense more often than not, or a copy of
 // one that was sent before.
@@ -147,61 +161,136 @@ func (r *replicas) command() fsmtest.Command {
 	const inc, grp = fsmtest.Incarnation, fsmtest.Group
 	queue := rapid.SampledFrom(queueNames).Draw(t, "queue")
 	consumer := wire.ConsumerID{rapid.ByteRange(1, 3).Draw(t, "consumer")}
-	small := func(label string, most int) uint64 { return uint64(rapid.IntRange(1, most).Draw(t, label)) }
-	switch k := rapid.IntRange(0, 39).Draw(t, "kind"); {
+	switch k := rapid.IntRange(0, 49).Draw(t, "kind"); {
 	case k == 0:
 		return fsmtest.New(fsmtest.Term{Node: "n"})
 	case k == 1:
-		return fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID(consumer), N: small("n", 3)})
+		return fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID(consumer), N: r.small("n", 3)})
 	case k == 2:
 		return fsmtest.New(fsmtest.HoldGrace{})
 	case k < 5:
-		r.nonces++
-		o := wire.OpenSession{Incarnation: inc, Group: grp, Nonce: wire.Nonce{r.nonces}}
+		o := wire.OpenSession{Incarnation: inc, Group: grp, Nonce: r.nonce()}
 		if rapid.Bool().Draw(t, "named") {
-			o.Named, o.Name, o.ExpectedEpoch = true, "svc", small("epoch", 3)-1
+			o.Named, o.Name, o.ExpectedEpoch = true, "svc", r.small("epoch", 5)-1
 		}
 		return fsmtest.New(o)
 	case k == 5:
-		return fsmtest.New(wire.CloseSession{Incarnation: inc, Group: grp, Session: small("session", 3), Epoch: small("epoch", 2)})
+		return fsmtest.New(wire.CloseSession{Incarnation: inc, Group: grp, Session: r.small("session", 3), Epoch: r.small("epoch", 2)})
 	case k < 8:
-		s := wire.QueueSettings{LeaseTime: time.Duration(small("lease", 20)) * time.Second}
-		if rapid.Bool().Draw(t, "limited") {
-			s.LengthMax = small("length", 8)
-		}
-		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: queue, Settings: s})
+		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: queue, Settings: r.settings(queue)})
 	case k == 8:
-		return fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: small("number", 3)})
+		return fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: r.small("number", 3), Force: rapid.Bool().Draw(t, "force")})
 	case k == 9:
-		r.nonces++
-		return fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: small("number", 3), Revision: small("revision", 2), Nonce: wire.Nonce{r.nonces}})
+		return fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: r.small("number", 3), Revision: r.small("revision", 3), Nonce: r.nonce()})
 	case k == 10:
-		s := wire.Seal{Incarnation: inc, Group: grp, Session: small("session", 3), Epoch: small("epoch", 2)}
-		for range small("sequences", 3) {
-			s.Sequences = append(s.Sequences, small("sequence", 12))
+		s := wire.Seal{Incarnation: inc, Group: grp, Session: r.small("session", 3), Epoch: r.small("epoch", 2)}
+		for range r.small("sequences", 3) {
+			s.Sequences = append(s.Sequences, r.small("sequence", 12))
 		}
 		return fsmtest.New(s)
-	case k < 20:
+	case k < 22:
 		return r.publish(queue)
-	case k < 26:
+	case k < 28:
 		a := wire.Attach{
-			Incarnation: inc, Group: grp, Consumer: consumer, N: small("n", 3), Queue: queue,
-			Credit: uint32(small("credit", 4)), Done: small("done", 6), Unsettled: r.ranges(),
+			Incarnation: inc, Group: grp, Consumer: consumer, N: r.small("n", 3), Queue: queue,
+			Credit: uint32(r.small("credit", 4)), Done: r.small("done", 6), Unsettled: r.ranges(),
 		}
 		return fsmtest.New(a)
-	case k == 26:
-		return fsmtest.New(wire.Leave{Incarnation: inc, Group: grp, Consumer: consumer, N: small("n", 3), Done: small("done", 6), NotHandled: r.ranges()})
+	case k == 28:
+		return fsmtest.New(wire.Leave{Incarnation: inc, Group: grp, Consumer: consumer, N: r.small("n", 3), Done: r.small("done", 6), NotHandled: r.ranges()})
+	case k < 31:
+		return fsmtest.New(wire.QueueUpdate{
+			Incarnation: inc, Group: grp, Number: r.small("number", 2), Revision: r.small("revision", 3),
+			Nonce: r.nonce(), Settings: r.settings(queue),
+		})
+	case k == 31:
+		return fsmtest.New(wire.QueuePause{Incarnation: inc, Group: grp, Number: r.small("number", 2), Paused: rapid.IntRange(0, 2).Draw(t, "paused") == 0})
+	case k < 35:
+		return r.edit(queue)
+	case k < 38:
+		return r.ackPublish(consumer)
 	default:
-		s := wire.Settle{Incarnation: inc, Group: grp, Consumer: consumer, Done: small("done", 10)}
+		s := wire.Settle{Incarnation: inc, Group: grp, Consumer: consumer, Done: r.small("done", 10)}
 		for _, x := range r.ranges() {
-			it := wire.SettleItem{From: x.From, To: x.To, Verb: rapid.SampledFrom([]wire.SettleVerb{wire.VerbAck, wire.VerbAck, wire.VerbNack, wire.VerbExtend}).Draw(t, "verb")}
-			if rapid.Bool().Draw(t, "timed") {
-				it.Time = time.Duration(small("time", 30)) * time.Second
+			it := wire.SettleItem{From: x.From, To: x.To, Verb: rapid.SampledFrom([]wire.SettleVerb{wire.VerbAck, wire.VerbAck, wire.VerbNack, wire.VerbNack, wire.VerbExtend, wire.VerbReject}).Draw(t, "verb")}
+			if rapid.Bool().Draw(t, "timed") && it.Verb != wire.VerbReject {
+				it.Time = time.Duration(r.small("time", 30)) * time.Second
 			}
 			s.Items = append(s.Items, it)
 		}
 		return fsmtest.New(s)
 	}
+}
+
+func (r *replicas) settings(queue string) wire.QueueSettings {
+	t := r.t
+	s := wire.QueueSettings{LeaseTime: time.Duration(r.small("lease", 20)) * time.Second, BackoffMin: -1}
+	often := func(label string) bool { return rapid.IntRange(0, 2).Draw(t, label) == 0 }
+	if often("limited") {
+		s.LengthMax = r.small("length", 8)
+	}
+	if often("bytes") {
+		s.BytesMax = r.small("bytes limit", 200)
+	}
+	if often("ttl") {
+		s.TTL = time.Duration(r.small("ttl", 30)) * time.Second
+	}
+	if often("delivery limit") {
+		s.DeliveryLimit = uint32(r.small("failures", 3))
+	}
+	if often("backoff") {
+		s.BackoffMin, s.BackoffMax = 2*time.Second, 7*time.Second
+	}
+	s.SingleActive = rapid.IntRange(0, 4).Draw(t, "single") == 0
+	if rapid.Bool().Draw(t, "dead letters") {
+		s.DeadLetter = rapid.SampledFrom([]string{"a", "b", "nowhere"}).Draw(t, "dead-letter queue")
+		if s.DeadLetter == queue {
+			s.DeadLetter = ""
+		}
+	}
+	return s
+}
+
+// options draws what a message may carry beside its body.
+func (r *replicas) options(m *wire.Message, priority uint8) {
+	t := r.t
+	m.Priority = priority
+	switch k := rapid.IntRange(0, 7).Draw(t, "option"); {
+	case k == 0 && priority == 0:
+		m.OrderingKey = rapid.SampledFrom([]string{"k", "l"}).Draw(t, "key")
+	case k == 1:
+		m.Delay = time.Duration(r.small("delay", 20)) * time.Second
+	case k == 2:
+		m.TTL = time.Duration(r.small("own ttl", 30)) * time.Second
+	}
+}
+
+func (r *replicas) edit(queue string) fsmtest.Command {
+	t := r.t
+	e := wire.Edit{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Number: r.small("number", 2), Verb: wire.EditVerb(rapid.IntRange(1, 4).Draw(t, "edit"))}
+	if rapid.Bool().Draw(t, "to a queue") {
+		e.Target = queue
+	}
+	for range r.small("places", 3) {
+		e.Places = append(e.Places, wire.Place{Lane: rapid.SampledFrom([]uint8{0, 0, 0, 3}).Draw(t, "lane"), Offset: r.small("offset", 8) - 1})
+	}
+	return fsmtest.New(e)
+}
+
+func (r *replicas) ackPublish(consumer wire.ConsumerID) fsmtest.Command {
+	t := r.t
+	c := wire.AckPublish{
+		Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Session: r.small("session", 3), Epoch: r.small("epoch", 2),
+		Sequence: r.small("sequence", 12), Consumer: consumer, Number: r.small("number", 10), Done: r.small("done", 5),
+	}
+	c.Floor = uint64(rapid.IntRange(0, int(c.Sequence)).Draw(t, "floor"))
+	for _, q := range queueNames[:rapid.IntRange(1, 2).Draw(t, "outputs")] {
+		m := wire.Message{Body: []byte(fmt.Sprint(c.Sequence))}
+		r.options(&m, 0)
+		c.Outputs = append(c.Outputs, wire.Output{Queue: q, Messages: []wire.Message{m}})
+	}
+	c.Checksum = wire.AckPublishChecksum(c.Consumer, c.Number, c.Outputs)
+	return fsmtest.New(c)
 }
 
 func (r *replicas) publish(queue string) fsmtest.Command {
@@ -215,13 +304,20 @@ func (r *replicas) publish(queue string) fsmtest.Command {
 	if rapid.IntRange(0, 3).Draw(t, "ordered") == 0 {
 		after = seq - 1
 	}
-	bodies := make([]string, rapid.IntRange(1, 3).Draw(t, "messages"))
-	for i := range bodies {
-		bodies[i] = fmt.Sprintf("%d.%d", seq, i)
+	f := wire.PublishFrame{
+		Incarnation: fsmtest.Incarnation, Group: fsmtest.Group,
+		Session: uint64(rapid.IntRange(1, 3).Draw(t, "session")), Epoch: uint64(rapid.IntRange(1, 2).Draw(t, "epoch")),
+		Floor: floor, Queue: queue,
 	}
-	f := fsmtest.Frame(uint64(rapid.IntRange(1, 3).Draw(t, "session")), uint64(rapid.IntRange(1, 2).Draw(t, "epoch")), floor, seq, after, queue, bodies...)
-	if next := seq + 1; rapid.Bool().Draw(t, "two in a frame") {
-		f.Publishes = append(f.Publishes, fsmtest.Frame(1, 1, 0, next, seq, queue, fmt.Sprintf("%d.0", next)).Publishes...)
+	for range rapid.IntRange(1, 2).Draw(t, "publishes") {
+		ms := make([]wire.Message, rapid.IntRange(1, 3).Draw(t, "messages"))
+		priority := rapid.SampledFrom([]uint8{0, 0, 0, 3}).Draw(t, "priority")
+		for k := range ms {
+			ms[k].Body = fmt.Appendf(nil, "%d.%d", seq, k)
+			r.options(&ms[k], priority)
+		}
+		f.Publishes = append(f.Publishes, wire.Publish{Sequence: seq, After: after, Checksum: wire.PublishChecksum(queue, ms), Messages: ms})
+		seq, after = seq+1, seq
 	}
 	return fsmtest.New(f)
 }

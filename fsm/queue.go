@@ -3,138 +3,95 @@ package fsm
 import (
 	"cmp"
 	"container/heap"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/google/btree"
+	"onceq/transport/wire/pack"
 )
 
-// QueueSettings are what a queue's owner chose. Zero fields take the default.
-type QueueSettings struct {
-	LeaseTime time.Duration
-	LengthMax uint64 // messages ready, delayed and leased; 0: no limit
+// QueueCounts: at each index Stored is the sum of Ready, Leased, Delayed,
+// Parked and of the ways to be gone: Acked, Expired, DeadLettered, Deleted,
+// Purged, Moved. The Redelivered counts say why messages came back.
+type QueueCounts struct {
+	Stored, Ready, Leased, Delayed, Parked        uint64
+	Acked, Expired, DeadLettered, Deleted, Purged uint64
+	Moved                                         uint64 // to another queue, by command
+	Delivered                                     uint64
+	RedeliveredExpired                            uint64
+	RedeliveredNacked                             uint64
+	RedeliveredGone                               uint64
+	RedeliveredLeft                               uint64
+	DuplicatesRefused                             uint64
 }
 
-// QueueCounts: at each index Stored is the sum of Ready, Leased, Delayed,
-// Parked, Acked and Purged.
-type QueueCounts struct {
-	Stored, Ready, Leased, Delayed, Parked uint64
-	Acked, Purged                          uint64
-	Delivered                              uint64
-	RedeliveredExpired                     uint64
-	RedeliveredNacked                      uint64
-	RedeliveredGone                        uint64
-	RedeliveredLeft                        uint64
-	DuplicatesRefused                      uint64
-}
+// Here is the number of messages that the queue holds.
+func (c QueueCounts) Here() uint64 { return c.Ready + c.Leased + c.Delayed + c.Parked }
 
 // Sum returns what Stored must be.
 func (c QueueCounts) Sum() uint64 {
-	return c.Ready + c.Leased + c.Delayed + c.Parked + c.Acked + c.Purged
+	return c.Here() + c.Acked + c.Expired + c.DeadLettered + c.Deleted + c.Purged + c.Moved
 }
 
-// QueueInfo is what the machine knows of a queue. OldestAge is the cluster time
-// since the oldest ready message was stored, to within a second.
+// QueueInfo is what the machine knows of a queue. Bytes counts encoded messages:
+// exactly when one enters; what was never delivered is given back a milestone
+// (a second, or 4,096 messages) at a time. OldestAge is the cluster time since
+// the oldest message that waits for its first delivery, or that is ready again,
+// was stored, to within a second.
 type QueueInfo struct {
 	Number    uint64
 	Name      string
 	Revision  uint64
+	Paused    bool
 	Settings  QueueSettings
 	Counts    QueueCounts
+	Bytes     uint64
 	Consumers uint64
 	OldestAge time.Duration
 }
 
-// queue is a named, ordered list of messages. What was never delivered is the
-// range [lane.head, lane.tail), whatever its length; only messages that were
-// delivered at least once and came back have records.
+// queue is a named list of messages, ordered within each priority.
+//
+// Invariants: eligible is the number of messages that could be delivered now,
+// plain ones and records in state ready; of records and keys only those of the
+// present generation count.
 type queue struct {
 	record
 	number   uint64
 	name     string
 	revision uint64
 	settings QueueSettings
+	paused   bool
 	counts   QueueCounts
-	lane     lane
-	// purge remembers the newest purge, so that a repeat gets its answer.
-	purge struct {
+	bytes    uint64
+	lanes    [Priorities]*lane
+	eligible uint64
+	// admin remembers the newest purge, update or pause, so that a repeat gets
+	// its answer.
+	admin struct {
 		nonce   Nonce
 		removed uint64
 	}
 
+	records    map[place]*message
+	recordsSum uint64 // of their hashes, part of Machine.sum
+	gen        uint32 // a purge drops all records by reference and begins a new generation
+	keys       map[string]*keyChain
+	delayed    dueHeap
+	expiries   expiryHeap
+
 	deleted   bool
 	consumers map[uint64]*consumer // by ordinal
 	hungry    hungryHeap           // consumers that may be given a message
-	delayed   delayedHeap
 	timer     timer
 	listed    bool // in Machine.busy
-}
-
-// lane is one priority's sequence of offsets.
-type lane struct {
-	head, tail uint64 // next offset to deliver for the first time; next to store
-	// purgedBelow: a lease on a lower offset is lost. A purge is then O(1): it
-	// moves this and touches no lease.
-	purgedBelow uint64
-	// returned holds what was delivered before and is ready again. Every offset
-	// in it is below head, so it goes first.
-	returned *btree.BTreeG[returned]
-	// milestones are sparse notes of when offsets were stored, ascending; the
-	// first covers head.
-	milestones []milestone
-}
-
-// returned is a message that was delivered at least once and is not leased.
-type returned struct {
-	offset   uint64
-	attempts uint32
-	failures uint32
-	stored   Time
-}
-
-type delayed struct {
-	returned
-	due Time
-}
-
-// milestone: offsets from first on, up to the next milestone, were stored at
-// stored or within a second after it.
-type milestone struct {
-	first  uint64
-	stored Time
-}
-
-func newLane() lane {
-	return lane{returned: btree.NewG(16, func(a, b returned) bool { return a.offset < b.offset })}
 }
 
 func newQueue(number uint64, name string, settings QueueSettings) *queue {
 	return &queue{
 		number: number, name: name, revision: 1, settings: settings,
-		lane: newLane(), consumers: map[uint64]*consumer{},
-		timer: timer{kind: timerQueue, id: number, pos: -1},
+		records: map[place]*message{}, keys: map[string]*keyChain{}, consumers: map[uint64]*consumer{},
+		timer: timer{kind: timerQueue, id: number, pos: -1, at: never},
 	}
-}
-
-func (s QueueSettings) withDefaults() QueueSettings {
-	if s.LeaseTime == 0 {
-		s.LeaseTime = LeaseTimeDefault
-	}
-	return s
-}
-
-// differences names the settings in which two queues differ.
-func (s QueueSettings) differences(want QueueSettings) string {
-	var d []string
-	if s.LeaseTime != want.LeaseTime {
-		d = append(d, fmt.Sprintf("lease time is %v, not %v", s.LeaseTime, want.LeaseTime))
-	}
-	if s.LengthMax != want.LengthMax {
-		d = append(d, fmt.Sprintf("length limit is %d, not %d", s.LengthMax, want.LengthMax))
-	}
-	return strings.Join(d, "; ")
 }
 
 func (m *Machine) createQueue(c queueCreate, r *Result) Status {
@@ -166,7 +123,7 @@ func (m *Machine) createQueue(c queueCreate, r *Result) Status {
 
 // deleteQueue is by number: a late copy cannot meet a queue that was created
 // again under the name. A number that was given out and is gone is deleted
-// already.
+// already. A queue that another names for its dead letters goes only by force.
 func (m *Machine) deleteQueue(c queueDelete, r *Result) Status {
 	if st := m.own(c.incarnation, c.group); st != StatusOK {
 		return st
@@ -178,16 +135,140 @@ func (m *Machine) deleteQueue(c queueDelete, r *Result) Status {
 		}
 		return StatusOK
 	}
-	r.Removed = q.counts.Ready + q.counts.Leased + q.counts.Delayed + q.counts.Parked
+	if user := m.deadLettersInto(q.name); user != "" && !c.force {
+		r.Queue, r.Conflict = m.info(q), "it takes the dead letters of queue "+user
+		return StatusConflict
+	}
+	r.Removed = q.counts.Here()
 	r.Queue = m.info(q)
-	m.bodies.DeleteRange(q.number, 0, 0, q.lane.tail)
-	m.messages -= int64(r.Removed)
+	m.dropAll(q)
 	q.deleted = true
 	m.forget(q)
 	m.timers.set(&q.timer, never)
 	delete(m.queues, q.number)
 	delete(m.queuesByName, q.name)
 	q.wakeConsumers(m)
+	return StatusOK
+}
+
+// deadLettersInto names a queue whose dead letters go to name, "" for none.
+func (m *Machine) deadLettersInto(name string) string {
+	for _, n := range sortedKeys(m.queues) {
+		if m.queues[n].settings.DeadLetter == name {
+			return m.queues[n].name
+		}
+	}
+	return ""
+}
+
+// dropAll takes everything out of a queue, whatever its number, at once: heads
+// jump, tables are dropped by reference. A lease on what was dropped is found
+// lost when it is touched, at the latest by its consumer's timer.
+func (m *Machine) dropAll(q *queue) {
+	m.messages -= int64(q.counts.Here())
+	n := &q.counts
+	n.Purged += n.Here()
+	n.Ready, n.Leased, n.Delayed, n.Parked = 0, 0, 0, 0
+	for i, l := range q.lanes {
+		if l == nil {
+			continue
+		}
+		m.bodies.DeleteRange(q.number, l.number, 0, l.tail)
+		fresh := newLane(l.number)
+		fresh.head, fresh.tail, fresh.purgedBelow = l.tail, l.tail, l.tail
+		q.lanes[i] = fresh
+	}
+	m.indexed -= len(q.records)
+	m.sum -= q.recordsSum
+	q.recordsSum = 0
+	q.gen++
+	q.records, q.keys = map[place]*message{}, map[string]*keyChain{}
+	q.delayed, q.expiries = nil, nil
+	q.eligible, q.bytes = 0, 0
+	m.timers.set(&q.timer, never)
+	m.dirty(q)
+}
+
+// repeated says whether a command on a queue was run before, or must not run
+// because the queue has changed since its sender looked.
+func (q *queue) repeated(revision uint64, nonce Nonce) (again bool, st Status) {
+	switch {
+	case q.admin.nonce == nonce && q.revision == revision+1:
+		return true, StatusOK
+	case q.revision != revision:
+		return false, StatusRevision
+	}
+	return false, StatusOK
+}
+
+func (q *queue) remember(nonce Nonce, removed uint64) {
+	q.revision++
+	q.admin.nonce, q.admin.removed = nonce, removed
+}
+
+// purgeQueue removes every message.
+func (m *Machine) purgeQueue(c queuePurge, r *Result) Status {
+	if st := m.own(c.incarnation, c.group); st != StatusOK {
+		return st
+	}
+	q := m.queues[c.number]
+	if q == nil {
+		return StatusNoQueue
+	}
+	again, st := q.repeated(c.revision, c.nonce)
+	if again {
+		r.Removed = q.admin.removed
+	} else if st == StatusOK {
+		r.Removed = q.counts.Here()
+		m.dropAll(q)
+		q.wakeConsumers(m)
+		q.remember(c.nonce, r.Removed)
+	}
+	r.Queue = m.info(q)
+	return st
+}
+
+// updateQueue changes a queue's settings while it works. Leases that run keep
+// their deadline, and records their expiry.
+func (m *Machine) updateQueue(c queueUpdate, r *Result) Status {
+	if st := m.own(c.incarnation, c.group); st != StatusOK {
+		return st
+	}
+	q := m.queues[c.number]
+	if q == nil {
+		return StatusNoQueue
+	}
+	if c.settings.check(q.name) != "" {
+		return StatusMalformed
+	}
+	again, st := q.repeated(c.revision, c.nonce)
+	if !again && st == StatusOK {
+		q.settings = c.settings.withDefaults()
+		q.remember(c.nonce, 0)
+		m.feedAll(q)
+		m.retimeQueue(q)
+		m.dirty(q)
+	}
+	r.Queue = m.info(q)
+	return st
+}
+
+// pauseQueue stops or resumes handing out. Leases, delays and times to live go
+// on.
+func (m *Machine) pauseQueue(c queuePause, r *Result) Status {
+	if st := m.own(c.incarnation, c.group); st != StatusOK {
+		return st
+	}
+	q := m.queues[c.number]
+	if q == nil {
+		return StatusNoQueue
+	}
+	if q.paused != c.paused {
+		q.paused = c.paused
+		m.dirty(q)
+		m.wake(q)
+	}
+	r.Queue = m.info(q)
 	return StatusOK
 }
 
@@ -200,167 +281,172 @@ func (q *queue) wakeConsumers(m *Machine) {
 	}
 }
 
-// purgeQueue removes every message, whatever their number, at once: heads jump,
-// counters move, tables are dropped by reference. A lease on a purged message is
-// found lost when it is touched, at the latest by its consumer's timer, which
-// is due now.
-func (m *Machine) purgeQueue(c queuePurge, r *Result) Status {
-	if st := m.own(c.incarnation, c.group); st != StatusOK {
-		return st
+// room says whether the messages of one publish fit.
+func (m *Machine) room(q *queue, count int, bytes uint64) Status {
+	s := &q.settings
+	if s.LengthMax != unlimited {
+		held := q.counts.Ready + q.counts.Delayed + q.counts.Leased
+		if held >= s.LengthMax || uint64(count) > s.LengthMax-held {
+			return StatusQueueFull
+		}
 	}
-	q := m.queues[c.number]
-	if q == nil {
-		return StatusNoQueue
+	if s.BytesMax != unlimited && (q.bytes >= s.BytesMax || bytes > s.BytesMax-q.bytes) {
+		return StatusQueueFull
 	}
-	if q.purge.nonce == c.nonce && q.revision == c.revision+1 {
-		r.Removed = q.purge.removed
-		r.Queue = m.info(q)
-		return StatusOK
-	}
-	if q.revision != c.revision {
-		r.Queue = m.info(q)
-		return StatusRevision
-	}
-	n := &q.counts
-	r.Removed = n.Ready + n.Leased + n.Delayed + n.Parked
-	n.Purged += r.Removed
-	n.Ready, n.Leased, n.Delayed, n.Parked = 0, 0, 0, 0
-	m.messages -= int64(r.Removed)
-	tail := q.lane.tail
-	m.bodies.DeleteRange(q.number, 0, 0, tail)
-	q.lane = newLane()
-	q.lane.head, q.lane.tail, q.lane.purgedBelow = tail, tail, tail
-	q.delayed = nil
-	m.timers.set(&q.timer, never)
-	q.revision++
-	q.purge.nonce, q.purge.removed = c.nonce, r.Removed
-	q.wakeConsumers(m)
-	m.dirty(q)
-	r.Queue = m.info(q)
 	return StatusOK
 }
 
-// full says whether n more messages would exceed the length limit.
-func (q *queue) full(n uint64) bool {
-	if q.settings.LengthMax == queueLengthUnlimited {
-		return false
+// prepare reads what Apply must know of the messages of one publish, and says
+// whether the queue takes them. Nothing has changed after a refusal.
+func (m *Machine) prepare(q *queue, messages [][]byte) ([]attributes, Status) {
+	if q == nil {
+		return nil, StatusNoQueue
 	}
-	held := q.counts.Ready + q.counts.Delayed + q.counts.Leased
-	return held >= q.settings.LengthMax || n > q.settings.LengthMax-held
+	as := m.attributes[:0]
+	var r pack.Reader
+	bytes, indexed := uint64(0), 0
+	for _, b := range messages {
+		a, err := readAttributes(&r, b)
+		if err != nil || a.priority >= Priorities || a.priority != as0(as, a).priority {
+			return nil, StatusMalformed
+		}
+		if !a.plain() {
+			indexed++
+		}
+		bytes += uint64(len(b))
+		as = append(as, a)
+	}
+	m.attributes = as
+	if st := m.room(q, len(messages), bytes); st != StatusOK {
+		return nil, st
+	}
+	if indexed > 0 && m.indexed+indexed > m.limits.IndexedMax {
+		return nil, StatusIndexCap
+	}
+	return as, StatusOK
 }
 
-// store appends messages and returns the offset of the first.
-func (m *Machine) store(q *queue, messages [][]byte, wall int64) uint64 {
-	first := q.lane.tail
-	q.lane.note(first, m.now)
-	for i, b := range messages {
-		m.bodies.Put(q.number, 0, first+uint64(i), wall, b)
+// as0 returns the first of a publish's messages, by which its lane is chosen.
+func as0(as []attributes, otherwise attributes) attributes {
+	if len(as) > 0 {
+		return as[0]
 	}
-	n := uint64(len(messages))
-	q.lane.tail += n
-	q.counts.Stored += n
-	q.counts.Ready += n
-	m.messages += int64(n)
+	return otherwise
+}
+
+// store appends messages that prepare has let through and returns the place of
+// the first.
+func (m *Machine) store(q *queue, as []attributes, messages [][]byte, wall int64) place {
+	l := q.laneFor(as[0].priority)
+	first := place{l.number, l.tail}
+	for i, b := range messages {
+		p := place{l.number, l.tail}
+		m.bodies.Put(q.number, p.lane, p.offset, wall, b)
+		l.tail++
+		q.counts.Stored++
+		m.messages++
+		q.bytes += uint64(len(b))
+		if a := &as[i]; a.plain() {
+			l.note(p.offset, m.now, len(b))
+			l.plain++
+			q.eligible++
+			q.counts.Ready++
+		} else {
+			m.storeIndexed(q, p, a, len(b), wall)
+		}
+	}
+	m.skip(q, l)
 	m.dirty(q)
 	m.wake(q)
+	if q.settings.TTL > 0 || len(q.delayed) > 0 || len(q.expiries) > 0 {
+		m.retimeQueue(q)
+	}
 	return first
 }
 
-func (l *lane) note(first uint64, now Time) {
-	if n := len(l.milestones); n > 0 {
-		last := l.milestones[n-1]
-		if now-last.stored < milestoneInterval && first-last.first < milestoneMessagesMax {
-			return
+func (m *Machine) storeIndexed(q *queue, p place, a *attributes, size int, wall int64) {
+	msg := &message{place: p, size: uint32(size), stored: m.now, expires: q.expiry(m.now, a.ttl)}
+	m.addRecord(q, msg)
+	if len(a.key) > 0 {
+		m.joinKey(q, msg, string(a.key))
+	}
+	if wait := a.wait(wall); wait > 0 {
+		msg.due = m.now + Time(wait)
+		m.setState(msg, stateDelayed)
+		return
+	}
+	m.ready(msg)
+}
+
+// retimeQueue sets the queue's timer to the earliest moment that matters.
+func (m *Machine) retimeQueue(q *queue) {
+	at := never
+	if len(q.delayed) > 0 {
+		at = min(at, q.delayed[0].due)
+	}
+	if len(q.expiries) > 0 {
+		at = min(at, q.expiries[0].expires)
+	}
+	if ttl := Time(q.settings.TTL); ttl > 0 {
+		for _, l := range q.lanes {
+			if l != nil && l.plain > 0 {
+				at = min(at, l.milestones[0].stored+milestoneInterval+ttl)
+			}
 		}
 	}
-	l.milestones = append(l.milestones, milestone{first, now})
+	if at != q.timer.at {
+		m.timers.set(&q.timer, at)
+		m.dirty(q)
+	}
 }
 
-// takeNext removes the next message to deliver. The caller has seen that one is
-// ready.
-func (q *queue) takeNext() returned {
-	if r, ok := q.lane.returned.DeleteMin(); ok {
-		return r
-	}
-	l := &q.lane
-	r := returned{offset: l.head, stored: l.storedAt(l.head)}
-	l.head++
-	if l.head == l.tail {
-		l.milestones = l.milestones[:0]
-	}
-	return r
-}
-
-// storedAt returns the stored time of head, and drops the milestones that the
-// head has passed.
-func (l *lane) storedAt(offset uint64) Time {
-	passed := 0
-	for passed+1 < len(l.milestones) && l.milestones[passed+1].first <= offset {
-		passed++
-	}
-	if passed > 0 {
-		// Copied down, so that the array does not keep growing behind a slice.
-		l.milestones = slices.Delete(l.milestones, 0, passed)
-	}
-	if len(l.milestones) == 0 {
-		return 0
-	}
-	return l.milestones[0].stored
-}
-
-// giveBack makes a message that was delivered ready again, at once or after a
-// delay. It keeps its place by offset.
-func (m *Machine) giveBack(q *queue, r returned, delay time.Duration) {
-	q.counts.Leased--
-	if delay > 0 {
-		q.counts.Delayed++
-		heap.Push(&q.delayed, delayed{r, m.now + Time(delay)})
-		m.timers.set(&q.timer, q.delayed[0].due)
-	} else {
-		q.counts.Ready++
-		q.lane.returned.ReplaceOrInsert(r)
-	}
-	m.dirty(q)
-	m.wake(q)
-}
-
-// fireQueue makes delayed messages ready whose time has come.
+// fireQueue makes delayed messages ready whose time has come, and drops those
+// that are too old.
 func (m *Machine) fireQueue(q *queue) {
 	m.dirty(q)
-	m.wake(q)
-	for len(q.delayed) > 0 && q.delayed[0].due <= m.now {
-		if m.spent >= m.limits.TimerBudget {
-			return // the timer stays due
-		}
+	for len(q.expiries) > 0 && q.expiries[0].expires <= m.now && m.spent < m.limits.TimerBudget {
 		m.spent++
-		d := heap.Pop(&q.delayed).(delayed)
-		q.counts.Delayed--
-		q.counts.Ready++
-		q.lane.returned.ReplaceOrInsert(d.returned)
+		msg := q.expiries[0]
+		if msg.state == stateLeased || msg.state == stateParked {
+			// Nobody takes it from its consumer; it is looked at when it comes back.
+			heap.Pop(&q.expiries)
+			m.dirty(msg)
+			continue
+		}
+		m.leaveQueue(msg, &q.counts.Expired, true)
 	}
-	if len(q.delayed) == 0 {
-		m.timers.set(&q.timer, never)
-	} else {
-		m.timers.set(&q.timer, q.delayed[0].due)
+	for len(q.delayed) > 0 && q.delayed[0].due <= m.now && m.spent < m.limits.TimerBudget {
+		m.spent++
+		m.ready(q.delayed[0])
 	}
+	for _, l := range q.lanes {
+		if l != nil {
+			m.sweep(q, l)
+		}
+	}
+	m.retimeQueue(q)
 }
 
 // info returns what is known of a queue.
 func (m *Machine) info(q *queue) QueueInfo {
 	i := QueueInfo{
-		Number: q.number, Name: q.name, Revision: q.revision, Settings: q.settings,
-		Counts: q.counts, Consumers: uint64(len(q.consumers)),
+		Number: q.number, Name: q.name, Revision: q.revision, Paused: q.paused, Settings: q.settings,
+		Counts: q.counts, Bytes: q.bytes, Consumers: uint64(len(q.consumers)),
 	}
-	if q.counts.Ready > 0 {
-		oldest := never
-		if r, ok := q.lane.returned.Min(); ok {
-			oldest = r.stored
-		} else if len(q.lane.milestones) > 0 {
-			oldest = q.lane.milestones[0].stored
+	oldest := never
+	for _, l := range q.lanes {
+		if l == nil {
+			continue
 		}
-		if oldest < m.now {
-			i.OldestAge = time.Duration(m.now - oldest)
+		if msg, ok := l.ready.Min(); ok {
+			oldest = min(oldest, msg.stored)
 		}
+		if l.plain > 0 {
+			oldest = min(oldest, l.milestones[0].stored)
+		}
+	}
+	if oldest < m.now {
+		i.OldestAge = time.Duration(m.now - oldest)
 	}
 	return i
 }
@@ -382,24 +468,6 @@ func (m *Machine) Queues() []QueueInfo {
 	}
 	slices.SortFunc(qs, func(a, b QueueInfo) int { return cmp.Compare(a.Name, b.Name) })
 	return qs
-}
-
-type delayedHeap []delayed
-
-func (h delayedHeap) Len() int { return len(h) }
-func (h delayedHeap) Less(i, j int) bool {
-	if h[i].due != h[j].due {
-		return h[i].due < h[j].due
-	}
-	return h[i].offset < h[j].offset
-}
-func (h delayedHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *delayedHeap) Push(x any)   { *h = append(*h, x.(delayed)) }
-func (h *delayedHeap) Pop() any {
-	old := *h
-	d := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return d
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {

@@ -2,10 +2,9 @@ package fsm
 
 import (
 	"cmp"
+	"container/heap"
 	"slices"
 	"time"
-
-	"github.com/google/btree"
 
 	"onceq/transport/wire/pack"
 )
@@ -15,12 +14,14 @@ import (
 // (heaps, sums, indexes) is not in them and is rebuilt by Restore.
 
 const (
-	scalarFields   = 11
+	scalarFields   = 12
 	sessionFields  = 11
-	outcomeFields  = 7
-	queueFields    = 14
+	outcomeFields  = 8
+	queueFields    = 11
 	consumerFields = 15
-	slotFields     = 7
+	slotFields     = 8
+
+	messageRowFields = 14
 )
 
 // rowItemsMax bounds what a row's nested array may hold, beside the bytes that
@@ -38,6 +39,7 @@ func (m *Machine) appendScalars(w *pack.Writer) {
 	w.Uint(m.nextSession)
 	w.Uint(m.nextQueue)
 	w.Uint(m.nextConsumer)
+	w.Uint(m.lastEpoch)
 	w.Uint(m.duplicates)
 	w.Uint(m.assignFrom)
 }
@@ -49,7 +51,7 @@ func (m *Machine) readScalars(r *pack.Reader) {
 	m.leader = r.Str(TermNodeBytesMax)
 	r.BinExact(m.leaderNonce[:])
 	m.graceFloor, m.graceHolds = Time(r.Int()), r.Uint8()
-	m.nextSession, m.nextQueue, m.nextConsumer = r.Uint(), r.Uint(), r.Uint()
+	m.nextSession, m.nextQueue, m.nextConsumer, m.lastEpoch = r.Uint(), r.Uint(), r.Uint(), r.Uint()
 	m.duplicates, m.assignFrom = r.Uint(), r.Uint()
 }
 
@@ -76,6 +78,14 @@ func (s *session) appendRow(w *pack.Writer) {
 		w.Uint(uint64(o.lane))
 		w.Uint(o.offset)
 		w.Uint(uint64(o.count))
+		w.Array(len(o.positions))
+		for _, p := range o.positions {
+			w.Array(4)
+			w.Uint(p.Queue)
+			w.Uint(uint64(p.Lane))
+			w.Uint(p.Offset)
+			w.Uint(uint64(p.Count))
+		}
 	}
 }
 
@@ -90,10 +100,15 @@ func (m *Machine) readSession(r *pack.Reader) {
 	for range n {
 		r.ArrayExact(outcomeFields)
 		seq := r.Uint()
-		s.outcomes[seq] = outcome{
+		o := outcome{
 			sealed: r.Bool(), checksum: r.Uint(), queue: r.Uint(),
 			lane: r.Uint8(), offset: r.Uint(), count: r.Uint32(),
 		}
+		for range r.Array(AckPublishQueuesMax) {
+			r.ArrayExact(4)
+			o.positions = append(o.positions, Position{r.Uint(), r.Uint8(), r.Uint(), r.Uint32()})
+		}
+		s.outcomes[seq] = o
 	}
 	if r.Err() != nil {
 		return
@@ -110,93 +125,244 @@ func (q *queue) appendRow(w *pack.Writer) {
 	w.Uint(q.number)
 	w.Str(q.name)
 	w.Uint(q.revision)
-	w.Array(2)
-	w.Int(int64(q.settings.LeaseTime))
-	w.Uint(q.settings.LengthMax)
+	q.settings.append(w)
+	w.Bool(q.paused)
 	q.counts.append(w)
-	w.Uint(q.lane.head)
-	w.Uint(q.lane.tail)
-	w.Uint(q.lane.purgedBelow)
-	w.Array(q.lane.returned.Len())
-	q.lane.returned.Ascend(func(r returned) bool {
-		r.append(w, 0)
-		return true
-	})
-	w.Array(len(q.lane.milestones))
-	for _, ms := range q.lane.milestones {
-		w.Array(2)
-		w.Uint(ms.first)
-		w.Int(int64(ms.stored))
-	}
-	w.Array(len(q.delayed))
-	for _, d := range slices.SortedFunc(slices.Values(q.delayed), func(a, b delayed) int { return cmp.Compare(a.offset, b.offset) }) {
-		d.append(w, d.due)
-	}
-	w.Bin(q.purge.nonce[:])
-	w.Uint(q.purge.removed)
+	w.Uint(q.bytes)
+	w.Bin(q.admin.nonce[:])
+	w.Uint(q.admin.removed)
 	q.timer.append(w)
+	used := 0
+	for _, l := range q.lanes {
+		if l != nil {
+			used++
+		}
+	}
+	w.Array(used)
+	for _, l := range q.lanes {
+		if l != nil {
+			l.append(w)
+		}
+	}
 }
 
 func (m *Machine) readQueue(r *pack.Reader) {
 	r.ArrayExact(queueFields)
 	q := newQueue(r.Uint(), r.Str(QueueNameBytesMax), QueueSettings{})
-	q.revision, q.settings = r.Uint(), readSettings(r)
+	q.revision, q.settings, q.paused = r.Uint(), readSettings(r), r.Bool()
 	q.counts.read(r)
-	l := &q.lane
-	l.head, l.tail, l.purgedBelow = r.Uint(), r.Uint(), r.Uint()
-	readReturned(r, l.returned)
-	for range r.Array(rowItemsMax) {
-		r.ArrayExact(2)
-		l.milestones = append(l.milestones, milestone{r.Uint(), Time(r.Int())})
-	}
-	for range r.Array(rowItemsMax) {
-		x, due := readOneReturned(r)
-		q.delayed = append(q.delayed, delayed{x, due})
-	}
-	slices.SortFunc(q.delayed, func(a, b delayed) int { // a sorted slice is a heap
-		return cmp.Or(cmp.Compare(a.due, b.due), cmp.Compare(a.offset, b.offset))
-	})
-	r.BinExact(q.purge.nonce[:])
-	q.purge.removed = r.Uint()
+	q.bytes = r.Uint()
+	r.BinExact(q.admin.nonce[:])
+	q.admin.removed = r.Uint()
 	at := Time(r.Int())
+	for range r.Array(Priorities) {
+		l := readLane(r)
+		if r.Err() != nil {
+			return
+		}
+		if q.lanes[l.number] != nil {
+			r.Failf("lane %d of queue %d stands twice", l.number, q.number)
+			return
+		}
+		q.lanes[l.number] = l
+		q.eligible += l.plain
+	}
 	if r.Err() != nil {
 		return
 	}
-	m.messages += int64(q.counts.Ready + q.counts.Leased + q.counts.Delayed + q.counts.Parked)
+	m.messages += int64(q.counts.Here())
 	m.timers.set(&q.timer, at)
 	m.queues[q.number] = q
 	m.queuesByName[q.name] = q
 	m.dirty(q)
 }
 
-func (r returned) append(w *pack.Writer, due Time) {
-	w.Array(5)
-	w.Uint(r.offset)
-	w.Uint(uint64(r.attempts))
-	w.Uint(uint64(r.failures))
-	w.Int(int64(r.stored))
-	w.Int(int64(due))
+func (s QueueSettings) append(w *pack.Writer) {
+	w.Array(settingsFields)
+	w.Int(int64(s.LeaseTime))
+	w.Uint(s.LengthMax)
+	w.Uint(s.BytesMax)
+	w.Int(int64(s.TTL))
+	w.Uint(uint64(s.DeliveryLimit))
+	w.Str(s.DeadLetter)
+	w.Int(int64(s.BackoffMin))
+	w.Int(int64(s.BackoffMax))
+	w.Bool(s.SingleActive)
 }
 
-func readOneReturned(r *pack.Reader) (returned, Time) {
-	r.ArrayExact(5)
-	return returned{offset: r.Uint(), attempts: r.Uint32(), failures: r.Uint32(), stored: Time(r.Int())}, Time(r.Int())
-}
-
-func readReturned(r *pack.Reader, t *btree.BTreeG[returned]) {
-	for range r.Array(rowItemsMax) {
-		x, _ := readOneReturned(r)
-		if r.Err() != nil {
-			return
-		}
-		t.ReplaceOrInsert(x)
+func (l *lane) append(w *pack.Writer) {
+	w.Array(6)
+	w.Uint(uint64(l.number))
+	w.Uint(l.head)
+	w.Uint(l.tail)
+	w.Uint(l.plain)
+	w.Uint(l.purgedBelow)
+	w.Array(len(l.milestones))
+	for _, ms := range l.milestones {
+		w.Array(3)
+		w.Uint(ms.first)
+		w.Int(int64(ms.stored))
+		w.Uint(ms.bytes)
 	}
 }
 
+func readLane(r *pack.Reader) *lane {
+	r.ArrayExact(6)
+	number := r.Uint8()
+	if r.Err() == nil && number >= Priorities {
+		r.Failf("lane %d, there are %d", number, Priorities)
+	}
+	if r.Err() != nil {
+		return newLane(0)
+	}
+	l := newLane(number)
+	l.head, l.tail, l.plain, l.purgedBelow = r.Uint(), r.Uint(), r.Uint(), r.Uint()
+	for range r.Array(rowItemsMax) {
+		r.ArrayExact(3)
+		l.milestones = append(l.milestones, milestone{r.Uint(), Time(r.Int()), r.Uint()})
+	}
+	return l
+}
+
+func (msg *message) appendRow(w *pack.Writer) {
+	w.Array(messageRowFields)
+	w.Uint(msg.q.number)
+	w.Uint(uint64(msg.lane))
+	w.Uint(msg.offset)
+	w.Uint(uint64(msg.state))
+	w.Uint(uint64(msg.size))
+	w.Uint(uint64(msg.attempts))
+	w.Uint(uint64(msg.failures))
+	w.Int(int64(msg.stored))
+	w.Int(int64(msg.due))
+	w.Int(int64(msg.expires))
+	w.Bool(msg.expiryPos >= 0)
+	key, current := "", false
+	if msg.key != nil {
+		key, current = msg.key.key, msg.key.current == msg
+	}
+	w.Str(key)
+	w.Bool(current)
+	msg.notes.append(w)
+}
+
+func (n *notes) append(w *pack.Writer) {
+	if n == nil {
+		w.Array(0)
+		return
+	}
+	w.Array(6)
+	w.Str(n.reason)
+	w.Str(n.first)
+	w.Str(n.last)
+	w.Str(n.key)
+	o := &n.origin
+	w.Array(7)
+	w.Str(o.queue)
+	w.Uint(o.number)
+	w.Uint(uint64(o.place.lane))
+	w.Uint(o.place.offset)
+	w.Uint(uint64(o.attempts))
+	w.Uint(uint64(o.failures))
+	w.Int(int64(o.stored))
+	w.Array(len(n.events))
+	for _, e := range n.events {
+		w.Array(5)
+		w.Int(int64(e.at))
+		w.Uint(uint64(e.kind))
+		w.Uint(uint64(e.attempt))
+		w.Uint(e.consumer)
+		w.Str(e.text)
+	}
+}
+
+func readNotes(r *pack.Reader) *notes {
+	switch n := r.Array(6); {
+	case n == 0:
+		return nil
+	case n != 6:
+		r.Failf("notes of %d fields", n)
+		return nil
+	}
+	n := &notes{reason: r.Str(notesTextMax), first: r.Str(notesTextMax), last: r.Str(notesTextMax), key: r.Str(OrderingKeyBytesMax)}
+	r.ArrayExact(7)
+	n.origin = origin{
+		queue: r.Str(QueueNameBytesMax), number: r.Uint(), place: place{r.Uint8(), r.Uint()},
+		attempts: r.Uint32(), failures: r.Uint32(), stored: Time(r.Int()),
+	}
+	for range r.Array(eventsMax) {
+		r.ArrayExact(5)
+		n.events = append(n.events, event{Time(r.Int()), EventKind(r.Uint8()), r.Uint32(), r.Uint(), r.Str(notesTextMax)})
+	}
+	return n
+}
+
+// notesTextMax bounds a text in notes: a reason may name a queue.
+const notesTextMax = 1024
+
+// readMessage follows the queues; messages stand in the order of their places,
+// so that those of a key line up as they were.
+func (m *Machine) readMessage(r *pack.Reader) {
+	r.ArrayExact(messageRowFields)
+	q := m.queues[r.Uint()]
+	msg := &message{place: place{r.Uint8(), r.Uint()}, state: messageState(r.Uint8()), size: r.Uint32(), attempts: r.Uint32(), failures: r.Uint32()}
+	msg.stored, msg.due = Time(r.Int()), Time(r.Int())
+	expires, waits := Time(r.Int()), r.Bool()
+	key, current := r.Str(OrderingKeyBytesMax), r.Bool()
+	msg.notes = readNotes(r)
+	if r.Err() != nil {
+		return
+	}
+	if q == nil || msg.lane >= Priorities || q.lanes[msg.lane] == nil || msg.state == stateNew || msg.state > stateGone {
+		r.Failf("a message at lane %d offset %d in state %d belongs nowhere", msg.lane, msg.offset, msg.state)
+		return
+	}
+	msg.expires = never
+	m.addRecord(q, msg)
+	msg.expires = expires
+	if waits {
+		heap.Push(&q.expiries, msg)
+	}
+	switch msg.state {
+	case stateReady:
+		q.lanes[msg.lane].ready.ReplaceOrInsert(msg)
+		q.eligible++
+	case stateDelayed:
+		heap.Push(&q.delayed, msg)
+	}
+	if key == "" {
+		return
+	}
+	k := q.keys[key]
+	if k == nil {
+		k = &keyChain{key: key}
+		q.keys[key] = k
+	}
+	msg.key = k
+	if current {
+		k.current = msg
+	} else {
+		k.waiting = append(k.waiting, msg)
+	}
+}
+
+// sortedRecords returns a queue's records by place.
+func (q *queue) sortedRecords() []*message {
+	msgs := make([]*message, 0, len(q.records))
+	for _, msg := range q.records {
+		msgs = append(msgs, msg)
+	}
+	slices.SortFunc(msgs, func(a, b *message) int {
+		return cmp.Or(cmp.Compare(a.lane, b.lane), cmp.Compare(a.offset, b.offset))
+	})
+	return msgs
+}
+
 // fields lists the counts in the order of their encoding.
-func (c *QueueCounts) fields() [13]*uint64 {
-	return [13]*uint64{
-		&c.Stored, &c.Ready, &c.Leased, &c.Delayed, &c.Parked, &c.Acked, &c.Purged, &c.Delivered,
+func (c *QueueCounts) fields() [17]*uint64 {
+	return [17]*uint64{
+		&c.Stored, &c.Ready, &c.Leased, &c.Delayed, &c.Parked,
+		&c.Acked, &c.Expired, &c.DeadLettered, &c.Deleted, &c.Purged, &c.Moved, &c.Delivered,
 		&c.RedeliveredExpired, &c.RedeliveredNacked, &c.RedeliveredGone, &c.RedeliveredLeft, &c.DuplicatesRefused,
 	}
 }
@@ -240,10 +406,11 @@ func (c *consumer) appendRow(w *pack.Writer) {
 		w.Uint(uint64(s.state))
 		w.Bool(s.notHandled)
 		w.Uint(uint64(s.attempt))
-		w.Uint(uint64(s.failures))
-		w.Uint(s.offset)
+		w.Uint(uint64(s.place.lane))
+		w.Uint(s.place.offset)
 		w.Int(int64(s.deadline))
 		w.Int(int64(s.stored))
+		w.Bool(s.msg != nil && s.msg.inTable())
 	}
 }
 
@@ -260,9 +427,11 @@ func (m *Machine) readConsumer(r *pack.Reader, deleted map[uint64]*queue) {
 	at := Time(r.Int())
 	n := r.Array(rowItemsMax)
 	c.slots = make([]slot, 0, n)
+	recorded := make([]bool, 0, n)
 	for range n {
 		r.ArrayExact(slotFields)
-		s := slot{state: LeaseState(r.Uint8()), notHandled: r.Bool(), attempt: r.Uint32(), failures: r.Uint32(), offset: r.Uint(), deadline: Time(r.Int()), stored: Time(r.Int())}
+		s := slot{state: LeaseState(r.Uint8()), notHandled: r.Bool(), attempt: r.Uint32(), place: place{r.Uint8(), r.Uint()}, deadline: Time(r.Int()), stored: Time(r.Int())}
+		recorded = append(recorded, r.Bool())
 		if s.state == LeaseHeld {
 			c.held++
 		}
@@ -286,6 +455,13 @@ func (m *Machine) readConsumer(r *pack.Reader, deleted map[uint64]*queue) {
 	if c.queue == nil {
 		r.Failf("consumer %x belongs to queue %d, which is not there", c.id, queueNumber)
 		return
+	}
+	for i := range c.slots {
+		s := &c.slots[i]
+		// A purged or deleted message's record went with its queue's table.
+		if recorded[i] {
+			s.msg = c.queue.records[s.place]
+		}
 	}
 	m.leases += c.held
 	c.timer = timer{kind: timerConsumer, id: c.ordinal, pos: -1}

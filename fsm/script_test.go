@@ -76,6 +76,8 @@ func (s *script) run(d *datadriven.TestData) string {
 				s.limits.TimerBudget = n
 			case "assignments":
 				s.limits.AssignmentBudget = n
+			case "indexed":
+				s.limits.IndexedMax = n
 			default:
 				d.Fatalf(s.t, "unknown limit %s", a.Key)
 			}
@@ -88,6 +90,19 @@ func (s *script) run(d *datadriven.TestData) string {
 		return s.state()
 	case "restore":
 		return s.restore()
+	case "peek":
+		return s.peek(d)
+	case "message":
+		var queue string
+		var offset, lane uint64
+		d.ScanArgs(s.t, "queue", &queue)
+		d.ScanArgs(s.t, "offset", &offset)
+		d.MaybeScanArgs(s.t, "lane", &lane)
+		i, ok := s.m.Message(queue, uint8(lane), offset)
+		if !ok {
+			return "not here\n"
+		}
+		return s.message(queue, i)
 	case "outcome":
 		var session, seq uint64
 		d.ScanArgs(s.t, "s", &session)
@@ -135,7 +150,10 @@ func (s *script) entry(d *datadriven.TestData) string {
 		b.WriteString(s.result(r))
 	}
 	for _, dl := range eff.Deliveries {
-		fmt.Fprintf(&b, "-> %s/%d #%d %s attempt %d until %v\n", name(dl.Consumer), dl.N, dl.Number, s.place(dl.Queue, dl.Offset), dl.Attempt, time.Duration(dl.Deadline))
+		fmt.Fprintf(&b, "-> %s/%d #%d %s attempt %d until %v\n", name(dl.Consumer), dl.N, dl.Number, s.place(dl.Queue, dl.Lane, dl.Offset), dl.Attempt, time.Duration(dl.Deadline))
+		if dd := dl.Dead; dd != nil {
+			fmt.Fprintf(&b, "   dead letter of %s after %d attempts: %s; first error %q, last %q\n", place(dd.OriginQueue, dd.OriginLane, dd.OriginOffset), dd.OriginAttempts, dd.Reason, dd.FirstError, dd.LastError)
+		}
 	}
 	for _, l := range eff.Lost {
 		if l.Gone {
@@ -150,16 +168,82 @@ func (s *script) entry(d *datadriven.TestData) string {
 	return b.String()
 }
 
-func (s *script) place(queue, offset uint64) string {
-	return fmt.Sprintf("%s/%d", s.queues[queue], offset)
+func (s *script) place(queue uint64, lane uint8, offset uint64) string {
+	return place(s.queues[queue], lane, offset)
+}
+
+func place(queue string, lane uint8, offset uint64) string {
+	return wire.FormatMessageID(queue, lane, offset)
+}
+
+// peek lists messages in a state: peek queue=orders state=ready [limit=2].
+func (s *script) peek(d *datadriven.TestData) string {
+	var queue, state string
+	limit := 100
+	d.ScanArgs(s.t, "queue", &queue)
+	d.ScanArgs(s.t, "state", &state)
+	d.MaybeScanArgs(s.t, "limit", &limit)
+	var b strings.Builder
+	is, ok := s.m.Peek(queue, messageStates[state], fsm.MessageInfo{}, limit)
+	if !ok {
+		return "no queue\n"
+	}
+	for _, i := range is {
+		b.WriteString(s.message(queue, i))
+	}
+	return b.String()
+}
+
+var messageStates = map[string]fsm.MessageState{
+	"ready": fsm.MessageReady, "blocked": fsm.MessageBlocked, "delayed": fsm.MessageDelayed,
+	"leased": fsm.MessageLeased, "parked": fsm.MessageParked,
+}
+
+func (s *script) message(queue string, i fsm.MessageInfo) string {
+	out := place(queue, i.Lane, i.Offset)
+	for n, st := range messageStates {
+		if st == i.State {
+			out += " " + n
+		}
+	}
+	out += fmt.Sprintf(" attempts %d failures %d age %v", i.Attempts, i.Failures, i.Age)
+	note := func(name string, v any, show bool) {
+		if show {
+			out += fmt.Sprintf(" %s %v", name, v)
+		}
+	}
+	note("due in", i.Due, i.Due != 0)
+	note("expires in", i.Expires, i.Expires != 0)
+	note("key", i.Key, i.Key != "")
+	note("held by", name(i.Consumer), i.State == fsm.MessageLeased)
+	note("for", i.Deadline, i.State == fsm.MessageLeased)
+	note("reason:", i.Reason, i.Reason != "")
+	note("from", place(i.OriginQueue, i.OriginLane, i.OriginOffset), i.OriginQueue != "")
+	out += "\n"
+	for _, e := range i.Events {
+		out += fmt.Sprintf("  %v ago: %s attempt %d %s\n", e.Ago, eventKinds[e.Kind], e.Attempt, e.Text)
+	}
+	return out
+}
+
+var eventKinds = map[fsm.EventKind]string{
+	fsm.EventExpired: "lease ran out", fsm.EventNacked: "nacked", fsm.EventGone: "consumer gone", fsm.EventLeft: "consumer left",
+	fsm.EventRejected: "rejected", fsm.EventLeased: "leased", fsm.EventDead: "dead letter", fsm.EventParked: "parked",
+	fsm.EventRequeued: "requeued", fsm.EventReleased: "released",
 }
 
 func (s *script) publishResult(r fsm.PublishResult) string {
 	out := fmt.Sprintf("%d %s", r.Sequence, status(r.Status))
 	if r.Status == fsm.StatusOK {
-		out += " " + s.place(r.Queue, r.Offset)
-		if r.Count > 1 {
-			out += fmt.Sprintf("..%d", r.Offset+uint64(r.Count)-1)
+		outputs := r.Outputs
+		if outputs == nil {
+			outputs = []fsm.Position{{Queue: r.Queue, Lane: r.Lane, Offset: r.Offset, Count: r.Count}}
+		}
+		for _, o := range outputs {
+			out += " " + s.place(o.Queue, o.Lane, o.Offset)
+			if o.Count > 1 {
+				out += fmt.Sprintf("..%d", o.Offset+uint64(o.Count)-1)
+			}
 		}
 		if r.Duplicate {
 			out += " duplicate"
@@ -171,7 +255,7 @@ func (s *script) publishResult(r fsm.PublishResult) string {
 func (s *script) result(r fsm.Result) string {
 	out := kinds[r.Kind] + ": "
 	switch r.Kind {
-	case fsm.KindPublish, fsm.KindSeal:
+	case fsm.KindPublish, fsm.KindSeal, fsm.KindAckPublish:
 		var rs []string
 		for _, p := range r.Publish {
 			rs = append(rs, s.publishResult(p))
@@ -203,6 +287,17 @@ func (s *script) result(r fsm.Result) string {
 		}
 	case fsm.KindQueuePurge, fsm.KindQueueDelete:
 		out += fmt.Sprintf("%s removed %d", status(r.Status), r.Removed)
+		if r.Conflict != "" {
+			out += ": " + r.Conflict
+		}
+	case fsm.KindEdit:
+		out += status(r.Status)
+		for _, e := range r.Edits {
+			out += " " + map[fsm.EditState]string{
+				fsm.EditDone: "done", fsm.EditNotHere: "not here", fsm.EditLeased: "leased",
+				fsm.EditUnchanged: "unchanged", fsm.EditRefused: "refused",
+			}[e]
+		}
 	case fsm.KindQueueCreate:
 		out += status(r.Status)
 		if r.Status == fsm.StatusOK {
@@ -222,11 +317,19 @@ func (s *script) state() string {
 	for _, q := range s.m.Queues() {
 		c := q.Counts
 		fmt.Fprintf(&b, "%s: stored %d = ready %d + leased %d + delayed %d + acked %d + purged %d", q.Name, c.Stored, c.Ready, c.Leased, c.Delayed, c.Acked, c.Purged)
+		for _, more := range []struct {
+			name string
+			n    uint64
+		}{{"parked", c.Parked}, {"expired", c.Expired}, {"dead-lettered", c.DeadLettered}, {"deleted", c.Deleted}, {"moved", c.Moved}} {
+			if more.n > 0 {
+				fmt.Fprintf(&b, " + %s %d", more.name, more.n)
+			}
+		}
 		fmt.Fprintf(&b, "; delivered %d, redelivered: expired %d, nacked %d, gone %d, left %d; duplicates refused %d\n",
 			c.Delivered, c.RedeliveredExpired, c.RedeliveredNacked, c.RedeliveredGone, c.RedeliveredLeft, c.DuplicatesRefused)
 	}
 	c := s.m.Counts()
-	fmt.Fprintf(&b, "sessions %d, outcomes %d, consumers %d, leases %d, messages %d, bodies %d\n", c.Sessions, c.Outcomes, c.Consumers, c.Leases, c.Messages, s.bodies.Len())
+	fmt.Fprintf(&b, "sessions %d, outcomes %d, consumers %d, leases %d, messages %d, records %d, bodies %d\n", c.Sessions, c.Outcomes, c.Consumers, c.Leases, c.Messages, c.Indexed, s.bodies.Len())
 	return b.String()
 }
 
@@ -259,12 +362,16 @@ func restore(t interface{ Fatal(...any) }, from, to *fsm.Machine) {
 // parseCommand reads lines such as
 //
 //	term node=n1
-//	create orders lease=30s length=10
+//	create orders lease=30s length=10 bytes=1000 ttl=1m limit=3 dead=orders.dead backoff=1s-1m single
+//	update number=1 revision=1 ...the same...
+//	pause|resume number=1
 //	open nonce=a [name=svc expect=1]
-//	publish orders s=1 [epoch=1] [floor=1] seq=1 [after=..] body [body ...]
+//	publish orders s=1 [epoch=1] [floor=1] seq=1 [after=..] [key=k] [priority=3] [delay=5s] [at=unix s] [ttl=1m] body [body ...]
+//	ackpublish c1 number=1 s=1 seq=2 queue:body [queue:body ...]
 //	seal s=1 seq=1,2
 //	attach c1 n=1 queue=orders credit=2 [done=1] [unsettled=1-3,5]
-//	ack|nack|extend c1 1-3 [time=5s] [done=4]
+//	ack|nack|extend|reject c1 1-3 [time=5s] [done=4] [reason=text]
+//	edit number=1 delete|requeue|release|move 3,4 [lane=0] [to=queue]
 //	leave c1 n=1 [unhandled=2-3]
 //	detach c1 n=1
 func parseCommand(t *testing.T, line string) fsmtest.Command {
@@ -300,11 +407,36 @@ func parseCommand(t *testing.T, line string) fsmtest.Command {
 	case "detach":
 		return fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID(consumer(plain[0])), N: num("n", 1)})
 	case "create":
-		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: plain[0], Settings: wire.QueueSettings{
-			LeaseTime: duration(t, args["lease"]), LengthMax: num("length", 0),
-		}})
+		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: plain[0], Settings: settings(t, args, plain, num)})
+	case "update":
+		return fsmtest.New(wire.QueueUpdate{Incarnation: inc, Group: grp, Number: num("number", 1), Revision: num("revision", 1), Nonce: nonce(args["nonce"]), Settings: settings(t, args, plain, num)})
+	case "pause", "resume":
+		return fsmtest.New(wire.QueuePause{Incarnation: inc, Group: grp, Number: num("number", 1), Paused: verb == "pause"})
 	case "delete":
-		return fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: num("number", 1)})
+		return fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: num("number", 1), Force: args["force"] == "yes"})
+	case "edit":
+		e := wire.Edit{Incarnation: inc, Group: grp, Number: num("number", 1), Target: args["to"], Verb: map[string]wire.EditVerb{
+			"delete": wire.EditVerb(fsm.EditDelete), "requeue": wire.EditVerb(fsm.EditRequeue), "release": wire.EditVerb(fsm.EditRelease), "move": wire.EditVerb(fsm.EditMove),
+		}[plain[0]]}
+		for part := range strings.SplitSeq(plain[1], ",") {
+			n, err := strconv.ParseUint(part, 10, 64)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			e.Places = append(e.Places, wire.Place{Lane: uint8(num("lane", 0)), Offset: n})
+		}
+		return fsmtest.New(e)
+	case "ackpublish":
+		c := wire.AckPublish{
+			Incarnation: inc, Group: grp, Session: num("s", 1), Epoch: num("epoch", 1), Floor: num("floor", 0), Sequence: num("seq", 0),
+			Consumer: consumer(plain[0]), Number: num("number", 1), Done: num("done", 1),
+		}
+		for _, out := range plain[1:] {
+			queue, body, _ := strings.Cut(out, ":")
+			c.Outputs = append(c.Outputs, wire.Output{Queue: queue, Messages: []wire.Message{{Body: []byte(body)}}})
+		}
+		c.Checksum = wire.AckPublishChecksum(c.Consumer, c.Number, c.Outputs)
+		return fsmtest.New(c)
 	case "purge":
 		return fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: num("number", 1), Revision: num("revision", 1), Nonce: nonce(args["nonce"])})
 	case "open":
@@ -320,8 +452,14 @@ func parseCommand(t *testing.T, line string) fsmtest.Command {
 		if args["sum"] == "bad" {
 			f.Publishes[0].Checksum++
 		}
-		if len(args["key"]) > 0 {
-			f.Publishes[0].Messages[0].OrderingKey = args["key"]
+		p := &f.Publishes[0]
+		for i := range p.Messages {
+			m := &p.Messages[i]
+			m.OrderingKey, m.Priority = args["key"], uint8(num("priority", 0))
+			m.Delay, m.DeliverAt, m.TTL = duration(t, args["delay"]), int64(num("at", 0))*int64(time.Second), duration(t, args["ttl"])
+		}
+		if args["sum"] != "bad" {
+			p.Checksum = wire.PublishChecksum(plain[0], p.Messages)
 		}
 		return fsmtest.New(f)
 	case "seal":
@@ -342,17 +480,30 @@ func parseCommand(t *testing.T, line string) fsmtest.Command {
 			Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), N: num("n", 1),
 			Done: num("done", 1), NotHandled: ranges(t, args["unhandled"]),
 		})
-	case "ack", "nack", "extend":
-		v := map[string]wire.SettleVerb{"ack": wire.VerbAck, "nack": wire.VerbNack, "extend": wire.VerbExtend}[verb]
+	case "ack", "nack", "extend", "reject":
+		v := map[string]wire.SettleVerb{"ack": wire.VerbAck, "nack": wire.VerbNack, "extend": wire.VerbExtend, "reject": wire.VerbReject}[verb]
 		s := wire.Settle{Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), Done: num("done", 1)}
 		for _, r := range ranges(t, plain[1]) {
-			s.Items = append(s.Items, wire.SettleItem{From: r.From, To: r.To, Verb: v, Time: duration(t, args["time"])})
+			s.Items = append(s.Items, wire.SettleItem{From: r.From, To: r.To, Verb: v, Time: duration(t, args["time"]), Reason: args["reason"]})
 		}
 		return fsmtest.New(s)
 	default:
 		t.Fatalf("unknown command %q", line)
 		panic("unreachable")
 	}
+}
+
+// settings reads a queue's settings; without backoff= there is none.
+func settings(t *testing.T, args map[string]string, plain []string, num func(string, uint64) uint64) wire.QueueSettings {
+	s := wire.QueueSettings{
+		LeaseTime: duration(t, args["lease"]), LengthMax: num("length", 0), BytesMax: num("bytes", 0), TTL: duration(t, args["ttl"]),
+		DeliveryLimit: uint32(num("limit", 0)), DeadLetter: args["dead"], BackoffMin: -1,
+		SingleActive: len(plain) > 0 && plain[len(plain)-1] == "single",
+	}
+	if from, to, ok := strings.Cut(args["backoff"], "-"); ok {
+		s.BackoffMin, s.BackoffMax = duration(t, from), duration(t, to)
+	}
+	return s
 }
 
 func consumer(s string) (id wire.ConsumerID) { copy(id[:], s); return id }
@@ -408,4 +559,5 @@ var kinds = map[fsm.Kind]string{
 	fsm.KindOpenSession: "open", fsm.KindCloseSession: "close", fsm.KindPublish: "publish", fsm.KindSeal: "seal",
 	fsm.KindAttach: "attach", fsm.KindLeave: "leave", fsm.KindSettle: "settle",
 	fsm.KindQueueCreate: "create", fsm.KindQueueDelete: "delete", fsm.KindQueuePurge: "purge",
+	fsm.KindQueueUpdate: "update", fsm.KindQueuePause: "pause", fsm.KindEdit: "edit", fsm.KindAckPublish: "ackpublish",
 }

@@ -25,14 +25,17 @@ type session struct {
 	timer      timer
 }
 
-// outcome is the record of one sequence at or above the floor.
+// outcome is the record of one sequence at or above the floor. A publish has
+// one position, which stands in it; an ack-and-publish has as many as it has
+// output queues.
 type outcome struct {
-	sealed   bool
-	checksum uint64
-	queue    uint64
-	lane     uint8
-	offset   uint64
-	count    uint32
+	sealed    bool
+	checksum  uint64
+	queue     uint64
+	lane      uint8
+	offset    uint64
+	count     uint32
+	positions []Position
 }
 
 // sessionKey keeps named and unnamed sessions in one table without letting a
@@ -50,7 +53,7 @@ func (o outcome) result(sequence uint64, duplicate bool) PublishResult {
 	}
 	return PublishResult{
 		Sequence: sequence, Status: StatusOK, Duplicate: duplicate,
-		Queue: o.queue, Lane: o.lane, Offset: o.offset, Count: o.count,
+		Queue: o.queue, Lane: o.lane, Offset: o.offset, Count: o.count, Outputs: o.positions,
 	}
 }
 
@@ -81,7 +84,7 @@ func (m *Machine) openSession(c openSession) (Status, SessionResult) {
 		m.nextSession++
 		s = &session{
 			number: m.nextSession, named: c.named, name: key.name, label: c.label,
-			epoch: 1, nonce: c.nonce, floor: 1, outcomes: map[uint64]outcome{},
+			epoch: m.takeEpoch(c.named), nonce: c.nonce, floor: 1, outcomes: map[uint64]outcome{},
 		}
 		m.addSession(s)
 		s.timer = timer{kind: timerSession, id: s.number, pos: -1}
@@ -92,13 +95,25 @@ func (m *Machine) openSession(c openSession) (Status, SessionResult) {
 	case s.epoch != c.expected:
 		return StatusEpochMismatch, SessionResult{Number: s.number, Epoch: s.epoch}
 	default:
-		s.epoch++
+		s.epoch = m.takeEpoch(true)
 		s.nonce = c.nonce
 		s.label = c.label
 	}
 	s.lastActive = m.now
 	m.dirty(s)
 	return StatusOK, s.result()
+}
+
+// takeEpoch returns an epoch that no named session has had: a name that was
+// closed and opened again must not meet the epochs of its former life, or a late
+// copy of an open from then would take the session from its owner. The name of
+// an unnamed session is used once.
+func (m *Machine) takeEpoch(named bool) uint64 {
+	if !named {
+		return 1
+	}
+	m.lastEpoch++
+	return m.lastEpoch
 }
 
 func (m *Machine) addSession(s *session) {
@@ -209,15 +224,34 @@ func (m *Machine) publish(c *publishFrame, wall int64, dst []PublishResult) (Sta
 // before is answered before anything is judged anew, and a refusal records
 // nothing, so that a retry can still succeed.
 func (m *Machine) publishOne(s *session, q *queue, p publish, messages [][]byte, wall int64) PublishResult {
-	refuse := func(st Status) PublishResult { return PublishResult{Sequence: p.sequence, Status: st} }
+	if r, decided := m.judge(s, p.sequence, p.after, p.checksum); decided {
+		return r
+	}
+	as, st := m.prepare(q, messages)
+	if st == StatusOK && m.outcomes >= m.limits.OutcomesMax {
+		st = StatusOutcomeCap
+	}
+	if st != StatusOK {
+		return PublishResult{Sequence: p.sequence, Status: st}
+	}
+	first := m.store(q, as, messages, wall)
+	o := outcome{checksum: p.checksum, queue: q.number, lane: first.lane, offset: first.offset, count: uint32(p.count)}
+	m.recordOutcome(s, p.sequence, o)
+	return o.result(p.sequence, false)
+}
+
+// judge answers a copy from what is known of its sequence. It is not decided
+// when the copy is the first that can be stored.
+func (m *Machine) judge(s *session, sequence, after, checksum uint64) (r PublishResult, decided bool) {
+	refuse := func(st Status) (PublishResult, bool) { return PublishResult{Sequence: sequence, Status: st}, true }
 	switch {
-	case p.sequence < s.floor:
+	case sequence < s.floor:
 		return refuse(StatusBelowFloor)
-	case p.sequence-s.floor >= SessionWindow:
+	case sequence-s.floor >= SessionWindow:
 		return refuse(StatusWindowFull)
 	}
-	if o, ok := s.outcomes[p.sequence]; ok {
-		if !o.sealed && o.checksum != p.checksum {
+	if o, ok := s.outcomes[sequence]; ok {
+		if !o.sealed && o.checksum != checksum {
 			return refuse(StatusBodyDiffers)
 		}
 		if !o.sealed {
@@ -227,24 +261,14 @@ func (m *Machine) publishOne(s *session, q *queue, p publish, messages [][]byte,
 				m.dirty(q)
 			}
 		}
-		return o.result(p.sequence, true)
+		return o.result(sequence, true), true
 	}
-	if p.after != 0 && p.after >= s.floor {
-		if _, ok := s.outcomes[p.after]; !ok {
+	if after != 0 && after >= s.floor {
+		if _, ok := s.outcomes[after]; !ok {
 			return refuse(StatusOutOfOrder)
 		}
 	}
-	switch {
-	case q == nil:
-		return refuse(StatusNoQueue)
-	case q.full(uint64(p.count)):
-		return refuse(StatusQueueFull)
-	case m.outcomes >= m.limits.OutcomesMax:
-		return refuse(StatusOutcomeCap)
-	}
-	o := outcome{checksum: p.checksum, queue: q.number, offset: m.store(q, messages, wall), count: uint32(p.count)}
-	m.recordOutcome(s, p.sequence, o)
-	return o.result(p.sequence, false)
+	return r, false
 }
 
 // seal closes sequences for good. It is never refused for room: what is

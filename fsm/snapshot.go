@@ -18,8 +18,8 @@ import (
 //	sections:   kind (1)  length (4)  CRC32C of kind, length and payload (4)  payload
 //
 // A section holds rows of one table, each with its length (4) before it. The
-// scalars come first, queues before the consumers that refer to them, the end
-// section, with the number of sections before it, last: a snapshot without one
+// scalars come first, queues before the messages and consumers that refer to
+// them, messages before consumers, the end section, with the number of sections before it, last: a snapshot without one
 // was cut short.
 const (
 	snapshotMagic   = "ONCEQSNP"
@@ -30,6 +30,7 @@ const (
 	sectionQueues    = 3
 	sectionConsumers = 4
 	sectionBodies    = 5
+	sectionMessages  = 6
 	sectionEnd       = 255
 
 	sectionHeaderBytes = 9
@@ -70,6 +71,13 @@ func (m *Machine) Snapshot() (*Snapshot, error) {
 		row.Reset()
 		m.queues[n].appendRow(&row)
 		w.row(sectionQueues, row.Bytes())
+	}
+	for _, n := range sortedKeys(m.queues) {
+		for _, msg := range m.queues[n].sortedRecords() {
+			row.Reset()
+			msg.appendRow(&row)
+			w.row(sectionMessages, row.Bytes())
+		}
 	}
 	for _, n := range sortedKeys(m.consumersByOrdinal) {
 		row.Reset()
@@ -261,6 +269,8 @@ func (m *Machine) restoreSection(kind byte, payload []byte, before uint64, delet
 			m.readSession(&r)
 		case sectionQueues:
 			m.readQueue(&r)
+		case sectionMessages:
+			m.readMessage(&r)
 		case sectionConsumers:
 			m.readConsumer(&r, deleted)
 		case sectionBodies:

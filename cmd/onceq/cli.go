@@ -20,7 +20,10 @@ type cli struct {
 
 	Pub     pubCmd     `cmd:"" group:"use" help:"Publish messages."`
 	Sub     subCmd     `cmd:"" group:"use" help:"Consume messages and write them to standard output."`
-	Queue   queueCmd   `cmd:"" group:"use" help:"Create, list, show, purge and delete queues."`
+	Queue   queueCmd   `cmd:"" group:"use" help:"Create, list, change, pause, look into, redrive, purge and delete queues."`
+	Message messageCmd `cmd:"" group:"use" help:"Show, delete, requeue, release or move single messages."`
+	Trace   traceCmd   `cmd:"" group:"use" help:"Tell the life of one message, as far as it is kept."`
+	Session sessionCmd `cmd:"" group:"use" help:"List, show and end the sessions of producers."`
 	Outcome outcomeCmd `cmd:"" group:"use" help:"Look up, or settle for good, what became of a publish."`
 
 	Server  serverCmd  `cmd:"" group:"operate" help:"Run one node."`

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"onceq/client"
 	"onceq/cmd/onceq/internal/console"
@@ -35,6 +36,8 @@ type outcomeRow struct {
 	Message string `json:"message,omitempty"`
 	Count   int    `json:"count,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	// Outputs are the first messages in each queue, of an ack-and-publish.
+	Outputs []string `json:"outputs,omitempty"`
 }
 
 // Run looks the outcome up, or seals it.
@@ -71,6 +74,12 @@ func describe(id string, out client.Outcome) (outcomeRow, string, int) {
 	switch out.State {
 	case client.Stored:
 		row.Message, row.Count = out.Message.String(), out.Count
+		if len(out.Outputs) > 0 {
+			for _, m := range out.Outputs {
+				row.Outputs = append(row.Outputs, m.String())
+			}
+			return row, fmt.Sprintf("acked, and stored %s from %s on", plural(uint64(out.Count), "message"), strings.Join(row.Outputs, ", ")), exit.OK
+		}
 		if out.Count > 1 {
 			return row, fmt.Sprintf("stored as %s and the %d after it", out.Message, out.Count-1), exit.OK
 		}

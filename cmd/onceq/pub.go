@@ -15,14 +15,15 @@ import (
 
 type pubCmd struct {
 	outputFlag
-	Queue    string   `arg:"" help:"Queue to publish to."`
-	Body     *string  `arg:"" optional:"" help:"The message. Without it, standard input is the message."`
-	Lines    bool     `short:"l" help:"Publish each line of standard input as a message."`
-	BizID    string   `name:"biz-id" help:"Business id, carried along unread, for the consumer's own dedup." placeholder:"ID"`
-	Header   []string `short:"H" help:"Header; may be repeated." placeholder:"NAME=VALUE" sep:"none"`
-	Create   bool     `help:"Create the queue if it does not exist."`
-	Session  string   `help:"Name of the producer's session; opening it again fences an older producer." placeholder:"NAME"`
-	InFlight int      `help:"With -l, how many messages may be without an answer." default:"4096" placeholder:"N"`
+	Queue  string   `arg:"" help:"Queue to publish to."`
+	Body   *string  `arg:"" optional:"" help:"The message. Without it, standard input is the message."`
+	Lines  bool     `short:"l" help:"Publish each line of standard input as a message."`
+	BizID  string   `name:"biz-id" help:"Business id, carried along unread, for the consumer's own dedup." placeholder:"ID"`
+	Header []string `short:"H" help:"Header; may be repeated." placeholder:"NAME=VALUE" sep:"none"`
+	publishFlags
+	Create   bool   `help:"Create the queue if it does not exist."`
+	Session  string `help:"Name of the producer's session; opening it again fences an older producer." placeholder:"NAME"`
+	InFlight int    `help:"With -l, how many messages may be without an answer." default:"4096" placeholder:"N"`
 }
 
 // Help shows examples.
@@ -38,6 +39,10 @@ Exit code 7 means that the outcome is not known; the id that is printed tells it
 Examples:
   onceq pub hello hi
   onceq pub orders '{"order":42}' --biz-id order-42 -H source=web
+  onceq pub orders '{"order":42}' --key customer-7
+  onceq pub mail 'urgent' --priority 9 --ttl 10m
+  onceq pub mail 'later' --delay 1h30m
+  onceq pub mail 'tomorrow' --at 2026-12-01T08:00:00+01:00
   cat rows.jsonl | onceq pub orders -l --create
   onceq pub pictures < cat.jpg`
 }
@@ -48,6 +53,11 @@ func (p *pubCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if err != nil {
 		return err
 	}
+	options, err := p.message(time.Now())
+	if err != nil {
+		return err
+	}
+	options.Headers = headers
 	switch {
 	case p.Lines && p.Body != nil:
 		return exit.Errorf(exit.Usage, "a body and -l exclude each other")
@@ -59,9 +69,10 @@ func (p *pubCmd) Run(ctx context.Context, a *app, g *globals) error {
 		return exit.Errorf(exit.Usage, "no body: give it as an argument or on standard input")
 	}
 	if p.Lines {
-		return p.lines(ctx, a, g, headers)
+		return p.lines(ctx, a, g, options)
 	}
-	return p.one(ctx, a, g, headers)
+	options.BizID = p.BizID
+	return p.one(ctx, a, g, options)
 }
 
 // inFlightMax stays well within the window of a session.
@@ -79,10 +90,9 @@ type receiptRow struct {
 	Attempts  int    `json:"attempts"`
 }
 
-func (p *pubCmd) one(ctx context.Context, a *app, g *globals, headers []client.Header) error {
-	var body []byte
+func (p *pubCmd) one(ctx context.Context, a *app, g *globals, m client.Message) error {
 	if p.Body != nil {
-		body = []byte(*p.Body)
+		m.Body = []byte(*p.Body)
 	} else {
 		b, err := io.ReadAll(io.LimitReader(a.In, bodyBytesMax+1))
 		if err != nil {
@@ -91,14 +101,14 @@ func (p *pubCmd) one(ctx context.Context, a *app, g *globals, headers []client.H
 		if len(b) > bodyBytesMax {
 			return exit.Errorf(exit.Usage, "standard input has more than %d bytes", bodyBytesMax)
 		}
-		body = b
+		m.Body = b
 	}
 	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
 		prod, err := p.producer(ctx, c)
 		if err != nil {
 			return err
 		}
-		r, err := prod.Publish(ctx, client.Message{Body: body, BizID: p.BizID, Headers: headers})
+		r, err := prod.Publish(ctx, m)
 		if err != nil {
 			// What is left to do is a seal in the background; it has had its time.
 			return publishError(ctx, c, err, p.Queue)

@@ -89,7 +89,7 @@ type stream struct {
 	unknown []error
 }
 
-func (p *pubCmd) lines(ctx context.Context, a *app, g *globals, headers []client.Header) error {
+func (p *pubCmd) lines(ctx context.Context, a *app, g *globals, options client.Message) error {
 	dialing, cancel := context.WithTimeout(ctx, g.Timeout)
 	defer cancel()
 	c, err := a.dial(dialing, g)
@@ -123,7 +123,7 @@ func (p *pubCmd) lines(ctx context.Context, a *app, g *globals, headers []client
 		defer close(collected)
 		s.collect(publishing)
 	}()
-	readErr := s.read(reading, publishing, headers)
+	readErr := s.read(reading, publishing, options)
 	close(s.flights)
 	<-collected
 	s.close()
@@ -133,7 +133,7 @@ func (p *pubCmd) lines(ctx context.Context, a *app, g *globals, headers []client
 // read publishes lines until they end, something fails, or ctx ends. Reading
 // standard input cannot be called off, so it has a goroutine of its own, which
 // may outlast this function until the process ends.
-func (s *stream) read(ctx, publishing context.Context, headers []client.Header) error {
+func (s *stream) read(ctx, publishing context.Context, m client.Message) error {
 	type read struct {
 		line int
 		body []byte
@@ -169,7 +169,8 @@ func (s *stream) read(ctx, publishing context.Context, headers []client.Header) 
 		}
 		s.budget.take(len(in.body)) // the collector gives back, without waiting for this goroutine
 		began := time.Now()
-		f := s.prod.PublishAsync(publishing, client.Message{Body: in.body, Headers: headers})
+		m.Body = in.body
+		f := s.prod.PublishAsync(publishing, m)
 		s.flights <- flight{f, in.line, len(in.body), began}
 	}
 }

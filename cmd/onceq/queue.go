@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"onceq/client"
 	"onceq/cmd/onceq/internal/console"
@@ -15,34 +14,49 @@ import (
 )
 
 type queueCmd struct {
-	Create queueCreateCmd `cmd:"" help:"Create a queue if it does not exist."`
-	Ls     queueLsCmd     `cmd:"" help:"List the queues."`
-	Show   queueShowCmd   `cmd:"" help:"Show one queue with all its counters."`
-	Purge  queuePurgeCmd  `cmd:"" help:"Remove every message of a queue."`
-	Delete queueDeleteCmd `cmd:"" help:"Delete a queue with everything in it."`
+	Create    queueCreateCmd    `cmd:"" help:"Create a queue if it does not exist."`
+	Ls        queueLsCmd        `cmd:"" help:"List the queues."`
+	Show      queueShowCmd      `cmd:"" help:"Show one queue with its settings and all its counters."`
+	Update    queueUpdateCmd    `cmd:"" help:"Change settings of a queue while it works."`
+	Pause     queuePauseCmd     `cmd:"" help:"Stop handing out messages; publishes are still taken."`
+	Resume    queueResumeCmd    `cmd:"" help:"Hand out messages again."`
+	Peek      queuePeekCmd      `cmd:"" help:"Look at messages without touching them."`
+	Consumers queueConsumersCmd `cmd:"" help:"Show who consumes, and how much each holds."`
+	Redrive   queueRedriveCmd   `cmd:"" help:"Send dead letters and parked messages back to work."`
+	Purge     queuePurgeCmd     `cmd:"" help:"Remove every message of a queue."`
+	Delete    queueDeleteCmd    `cmd:"" help:"Delete a queue with everything in it."`
 }
 
 // Help shows examples.
 func (*queueCmd) Help() string {
 	return `Examples:
-  onceq queue create orders --lease-time 1m
+  onceq queue create orders.dead
+  onceq queue create orders --delivery-limit 5 --dead-letter orders.dead
+  onceq queue update orders --lease-time 1m --length-max 1000000
   onceq queue ls
   onceq queue show orders -o json
+  onceq queue pause orders
+  onceq queue resume orders
+  onceq queue peek orders --limit 5 --bodies
+  onceq queue peek orders --state leased
+  onceq queue consumers orders
+  onceq queue redrive orders.dead --to-origin --where 'reason~timeout' --rate 50/s --dry-run
   onceq queue purge orders --dry-run
   onceq queue delete orders --yes`
 }
 
 type queueCreateCmd struct {
 	outputFlag
-	Queue     string        `arg:"" help:"Name of the queue."`
-	LeaseTime time.Duration `help:"How long a consumer holds a message without a word before it is delivered again, 1s to 12h. Default 30s." placeholder:"TIME"`
-	LengthMax uint64        `help:"Messages that the queue holds at most; publishes beyond are refused. Default: no limit." placeholder:"N"`
+	settingsFlags
+	Queue string `arg:"" help:"Name of the queue."`
 }
 
 // Run creates the queue.
 func (q *queueCreateCmd) Run(ctx context.Context, a *app, g *globals) error {
 	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
-		info, err := c.Admin().CreateQueue(ctx, q.Queue, client.QueueSettings{LeaseTime: q.LeaseTime, LengthMax: q.LengthMax})
+		var s client.QueueSettings
+		q.apply(&s)
+		info, err := c.Admin().CreateQueue(ctx, q.Queue, s)
 		if err != nil {
 			return err
 		}
@@ -54,13 +68,6 @@ func (q *queueCreateCmd) Run(ctx context.Context, a *app, g *globals) error {
 	})
 }
 
-func limitText(n uint64) string {
-	if n == 0 {
-		return "no limit of length"
-	}
-	return "at most " + plural(n, "message")
-}
-
 // queueRow is how a queue is written as JSON: times in seconds, flat names.
 type queueRow struct {
 	Name               string  `json:"queue"`
@@ -68,7 +75,16 @@ type queueRow struct {
 	Revision           uint64  `json:"revision"`
 	LeaseSeconds       float64 `json:"lease_seconds"`
 	LengthMax          uint64  `json:"length_max"`
+	BytesMax           uint64  `json:"bytes_max"`
+	TTLSeconds         float64 `json:"ttl_seconds"`
+	DeliveryLimit      uint32  `json:"delivery_limit"`
+	DeadLetter         string  `json:"dead_letter"`
+	BackoffSeconds     float64 `json:"backoff_seconds"`
+	BackoffMaxSeconds  float64 `json:"backoff_max_seconds"`
+	SingleActive       bool    `json:"single_active"`
+	Paused             bool    `json:"paused"`
 	Consumers          uint64  `json:"consumers"`
+	Bytes              uint64  `json:"bytes"`
 	OldestSeconds      float64 `json:"oldest_seconds"`
 	Stored             uint64  `json:"stored"`
 	Ready              uint64  `json:"ready"`
@@ -76,7 +92,11 @@ type queueRow struct {
 	Delayed            uint64  `json:"delayed"`
 	Parked             uint64  `json:"parked"`
 	Acked              uint64  `json:"acked"`
+	Expired            uint64  `json:"expired"`
+	DeadLettered       uint64  `json:"dead_lettered"`
+	Deleted            uint64  `json:"deleted"`
 	Purged             uint64  `json:"purged"`
+	Moved              uint64  `json:"moved"`
 	Delivered          uint64  `json:"delivered"`
 	RedeliveredExpired uint64  `json:"redelivered_expired"`
 	RedeliveredNacked  uint64  `json:"redelivered_nacked"`
@@ -90,9 +110,14 @@ func toQueueRow(i client.QueueInfo) queueRow {
 	return queueRow{
 		Name: i.Name, Number: i.Number, Revision: i.Revision,
 		LeaseSeconds: i.Settings.LeaseTime.Seconds(), LengthMax: i.Settings.LengthMax,
-		Consumers: i.Consumers, OldestSeconds: i.OldestAge.Seconds(),
+		BytesMax: i.Settings.BytesMax, TTLSeconds: i.Settings.TTL.Seconds(),
+		DeliveryLimit: i.Settings.DeliveryLimit, DeadLetter: i.Settings.DeadLetter,
+		BackoffSeconds: max(0, i.Settings.BackoffMin.Seconds()), BackoffMaxSeconds: i.Settings.BackoffMax.Seconds(),
+		SingleActive: i.Settings.SingleActive, Paused: i.Paused,
+		Consumers: i.Consumers, Bytes: i.Bytes, OldestSeconds: i.OldestAge.Seconds(),
 		Stored: n.Stored, Ready: n.Ready, Leased: n.Leased, Delayed: n.Delayed, Parked: n.Parked,
-		Acked: n.Acked, Purged: n.Purged, Delivered: n.Delivered,
+		Acked: n.Acked, Expired: n.Expired, DeadLettered: n.DeadLettered, Deleted: n.Deleted, Purged: n.Purged, Moved: n.Moved,
+		Delivered:          n.Delivered,
 		RedeliveredExpired: n.RedeliveredExpired, RedeliveredNacked: n.RedeliveredNacked,
 		RedeliveredGone: n.RedeliveredGone, RedeliveredLeft: n.RedeliveredLeft,
 		DuplicatesRefused: n.DuplicatesRefused,
@@ -115,10 +140,14 @@ func (q *queueLsCmd) Run(ctx context.Context, a *app, g *globals) error {
 			}
 			return console.WriteList(a.Out, q.format(), rows)
 		}
-		grid := console.NewGrid("QUEUE", ">READY", ">LEASED", ">DELAYED", ">PARKED", ">OLDEST", ">CONSUMERS", ">STORED", ">ACKED")
+		grid := console.NewGrid("QUEUE", ">READY", ">LEASED", ">DELAYED", ">PARKED", ">DEAD", ">OLDEST", ">CONSUMERS", ">STORED", ">ACKED")
 		for _, i := range infos {
 			n := i.Counts
-			grid.Row(i.Name, console.Count(n.Ready), console.Count(n.Leased), console.Count(n.Delayed), console.Count(n.Parked),
+			name := i.Name
+			if i.Paused {
+				name += " (paused)"
+			}
+			grid.Row(name, console.Count(n.Ready), console.Count(n.Leased), console.Count(n.Delayed), console.Count(n.Parked), console.Count(n.DeadLettered),
 				console.Age(i.OldestAge), console.Count(i.Consumers), console.Count(n.Stored), console.Count(n.Acked))
 		}
 		_, err = grid.WriteTo(a.Out)
@@ -144,8 +173,13 @@ func (q *queueShowCmd) Run(ctx context.Context, a *app, g *globals) error {
 		n := i.Counts
 		grid := console.NewGrid("QUEUE", i.Name)
 		grid.Row("number", fmt.Sprintf("%d (revision %d)", i.Number, i.Revision))
-		grid.Row("lease time", i.Settings.LeaseTime)
-		grid.Row("length", limitText(i.Settings.LengthMax))
+		if i.Paused {
+			grid.Row("paused", "yes: nothing is handed out")
+		}
+		for _, s := range settingsText(i.Settings) {
+			grid.Row(s[0], s[1])
+		}
+		grid.Row("bytes not delivered yet", console.Bytes(i.Bytes))
 		grid.Row("consumers", console.Count(i.Consumers))
 		grid.Row("oldest message", console.Age(i.OldestAge))
 		for _, r := range []struct {
@@ -153,7 +187,8 @@ func (q *queueShowCmd) Run(ctx context.Context, a *app, g *globals) error {
 			n    uint64
 		}{
 			{"stored", n.Stored}, {"  ready", n.Ready}, {"  leased", n.Leased}, {"  delayed", n.Delayed}, {"  parked", n.Parked},
-			{"  acked", n.Acked}, {"  purged", n.Purged},
+			{"  acked", n.Acked}, {"  expired", n.Expired}, {"  gone to the dead-letter queue", n.DeadLettered},
+			{"  deleted", n.Deleted}, {"  purged", n.Purged}, {"  moved", n.Moved},
 			{"delivered", n.Delivered}, {"ready again: lease ran out", n.RedeliveredExpired}, {"ready again: nacked", n.RedeliveredNacked},
 			{"ready again: consumer gone", n.RedeliveredGone}, {"ready again: consumer left", n.RedeliveredLeft},
 			{"duplicates refused", n.DuplicatesRefused},
@@ -209,12 +244,17 @@ func (q *queuePurgeCmd) Run(ctx context.Context, a *app, g *globals) error {
 
 type queueDeleteCmd struct {
 	destructive
+	Force bool   `help:"Also when it takes the dead letters of another queue, which are parked there from then on."`
 	Queue string `arg:"" help:"Name of the queue."`
 }
 
 // Run deletes the queue.
 func (q *queueDeleteCmd) Run(ctx context.Context, a *app, g *globals) error {
-	return a.removing(ctx, g, q.Queue, q.destructive, "remove %s and delete the queue %s", "%s: deleted, %s removed", (*client.Admin).DeleteQueue)
+	do := (*client.Admin).DeleteQueue
+	if q.Force {
+		do = (*client.Admin).ForceDeleteQueue
+	}
+	return a.removing(ctx, g, q.Queue, q.destructive, "remove %s and delete the queue %s", "%s: deleted, %s removed", do)
 }
 
 // removing asks with the numbers of now, then does it. The time that a person

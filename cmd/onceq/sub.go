@@ -40,6 +40,7 @@ Format: ` + format.Verbs + `
 Examples:
   onceq sub hello
   onceq sub orders -n 1 -f '%i %a %b\n'
+  onceq sub orders.dead -f '%i %r %b\n'
   onceq sub orders --until-empty > rows.jsonl
   onceq sub orders --until-empty --empty-for 15s > rows.jsonl
   onceq sub orders -o jsonl | jq .biz_id`
@@ -158,7 +159,11 @@ func (s *subscription) handle(_ context.Context, d *client.Delivery) error {
 }
 
 func message(d *client.Delivery) *format.Message {
-	m := &format.Message{ID: d.ID().String(), Queue: d.Queue(), Attempt: d.Attempt(), BizID: d.BizID(), Body: d.Body(), PublishedAt: d.PublishedAt()}
+	m := &format.Message{ID: d.ID().String(), Queue: d.Queue(), Attempt: d.Attempt(), BizID: d.BizID(), Body: d.Body(), PublishedAt: d.PublishedAt(),
+		Failures: d.Failures(), OrderingKey: d.OrderingKey(), Priority: d.Priority()}
+	if dead, is := d.DeadLetter(); is {
+		m.Dead = &format.Dead{Reason: dead.Reason, FirstError: dead.FirstError, LastError: dead.LastError, Origin: dead.Origin, Attempts: dead.Attempts}
+	}
 	for _, h := range d.Headers() {
 		m.Headers = append(m.Headers, format.Header{Name: h.Name, Value: h.Value})
 	}

@@ -79,6 +79,14 @@ func New(request any) Command {
 		c.Kind, c.Payload = fsm.KindQueueDelete, encode(r)
 	case wire.QueuePurge:
 		c.Kind, c.Payload = fsm.KindQueuePurge, encode(r)
+	case wire.QueueUpdate:
+		c.Kind, c.Payload = fsm.KindQueueUpdate, encode(r)
+	case wire.QueuePause:
+		c.Kind, c.Payload = fsm.KindQueuePause, encode(r)
+	case wire.Edit:
+		c.Kind, c.Payload = fsm.KindEdit, encode(r)
+	case wire.AckPublish:
+		c.Kind, c.Payload = fsm.KindAckPublish, encode(r)
 	default:
 		panic("fsmtest: not a command")
 	}

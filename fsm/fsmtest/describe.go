@@ -18,7 +18,7 @@ func Describe(eff *fsm.Effects) []string {
 		out = append(out, describe(r))
 	}
 	for _, d := range eff.Deliveries {
-		out = append(out, fmt.Sprintf("-> %x/%d #%d q%d/%d attempt %d until %v", d.Consumer[:4], d.N, d.Number, d.Queue, d.Offset, d.Attempt, time.Duration(d.Deadline)))
+		out = append(out, fmt.Sprintf("-> %x/%d #%d q%d/p%d.%d attempt %d until %v", d.Consumer[:4], d.N, d.Number, d.Queue, d.Lane, d.Offset, d.Attempt, time.Duration(d.Deadline)))
 	}
 	var lost []string
 	for _, l := range eff.Lost {
@@ -56,12 +56,20 @@ func describe(r fsm.Result) string {
 		case fsm.StatusEpochMismatch:
 			return fmt.Sprintf("epoch mismatch %d", r.Session.Epoch)
 		}
-	case fsm.KindPublish, fsm.KindSeal:
+	case fsm.KindPublish, fsm.KindSeal, fsm.KindAckPublish:
 		var out []string
 		for _, p := range r.Publish {
 			one := fmt.Sprintf("%d %v", p.Sequence, wire.Status(p.Status))
 			if p.Status == fsm.StatusOK {
-				one += fmt.Sprintf(" q%d/%d+%d", p.Queue, p.Offset, p.Count)
+				places := p.Outputs
+				if places == nil && p.Count > 0 {
+					places = []fsm.Position{{Queue: p.Queue, Lane: p.Lane, Offset: p.Offset, Count: p.Count}}
+				}
+				var at []string
+				for _, x := range places {
+					at = append(at, fmt.Sprintf("q%d/p%d.%d+%d", x.Queue, x.Lane, x.Offset, x.Count))
+				}
+				one += " " + strings.Join(at, " ")
 				if p.Duplicate {
 					one += " duplicate"
 				}
@@ -84,6 +92,10 @@ func describe(r fsm.Result) string {
 	case fsm.KindQueueCreate:
 		if r.Status == fsm.StatusOK {
 			return fmt.Sprintf("ok q%d", r.Queue.Number)
+		}
+	case fsm.KindEdit:
+		for _, e := range r.Edits {
+			st += fmt.Sprintf(" %d", e)
 		}
 	case fsm.KindQueueDelete, fsm.KindQueuePurge:
 		return fmt.Sprintf("%s removed %d", st, r.Removed)

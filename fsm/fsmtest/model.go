@@ -8,6 +8,7 @@ import (
 
 	"onceq/fsm"
 	"onceq/transport/wire"
+	"onceq/transport/wire/pack"
 )
 
 // Model is the queue machine again, slow and obvious: every message is a
@@ -15,11 +16,14 @@ import (
 // walks through everything. It has no budgets and no caps; run it against a
 // machine whose limits the test does not reach.
 type Model struct {
-	Now      time.Duration
+	Now time.Duration
+	// Backoff is the machine's own: its jitter is a hash.
+	Backoff  func(s wire.QueueSettings, queue uint64, lane uint8, offset uint64, failures uint32) time.Duration
 	sessions []*modelSession
 	queues   []*modelQueue // deleted ones stay, so that leases on them are found
 	graceMin time.Duration
 	holds    int
+	epochs   uint64 // of named sessions
 	leaders  int
 }
 
@@ -38,27 +42,46 @@ type modelSession struct {
 type modelOutcome struct {
 	sealed   bool
 	checksum uint64
-	queue    int
-	first    int
-	count    int
+	places   []string
 }
 
 type modelQueue struct {
-	deleted     bool
-	name        string
-	settings    wire.QueueSettings
-	revision    uint64
-	purgeNonce  wire.Nonce
-	purgeResult uint64
-	messages    []*modelMessage
-	consumers   []*modelConsumer // in the order of their first attach
+	deleted    bool
+	name       string
+	settings   wire.QueueSettings
+	paused     bool
+	revision   uint64
+	nonce      wire.Nonce
+	removed    uint64
+	lanes      [fsm.Priorities][]*modelMessage // by offset
+	milestones [fsm.Priorities][]*modelMilestone
+	keys       map[string][]*modelMessage // the first has its turn, the rest wait by offset
+	consumers  []*modelConsumer           // in the order of their first attach
 }
 
-// modelMessage.state is ready, leased, delayed, acked or purged.
+// modelMessage.state is ready, leased, delayed, parked, or a way to be gone.
 type modelMessage struct {
-	state    string
-	attempts int
-	due      time.Duration
+	queue     *modelQueue
+	lane      int
+	offset    int
+	state     string
+	own       bool // it has a record: its size and expiry are exact
+	size      uint64
+	attempts  int
+	failures  uint32
+	stored    time.Duration
+	due       time.Duration
+	expires   time.Duration // 0: never
+	key       string        // its place in keys
+	oldKey    string        // while parked or a dead letter
+	origin    *modelQueue
+	milestone *modelMilestone // of a plain one that was never delivered
+}
+
+// modelMilestone joins plain messages that were stored within a second.
+type modelMilestone struct {
+	start time.Duration
+	bytes uint64
 }
 
 type modelConsumer struct {
@@ -70,6 +93,7 @@ type modelConsumer struct {
 	resumed  time.Duration // no lease ends before it
 	graceEnd time.Duration
 	leaving  bool
+	spared   map[uint64]bool // by leave: no handler has seen them
 	done     uint64
 	log      []*modelDelivery // number 1 first; never shortened
 }
@@ -77,7 +101,6 @@ type modelConsumer struct {
 type modelDelivery struct {
 	state    wire.LeaseState
 	message  *modelMessage
-	offset   int
 	attempt  int
 	deadline time.Duration
 	fell     bool // below done: the outcome is forgotten
@@ -162,6 +185,18 @@ func (e *modelEntry) run(c Command) string {
 		return e.deleteQueue(r)
 	case wire.QueuePurge:
 		return e.purge(r)
+	case wire.QueueUpdate:
+		return e.update(r)
+	case wire.QueuePause:
+		if q := e.live(r.Number); q != nil {
+			q.paused = r.Paused
+			return "ok"
+		}
+		return "no queue"
+	case wire.Edit:
+		return e.edit(r)
+	case wire.AckPublish:
+		return e.ackPublish(r)
 	}
 	panic("fsmtest: not a command")
 }
@@ -219,13 +254,18 @@ func (e *modelEntry) open(r wire.OpenSession) string {
 		return "epoch mismatch 0"
 	case s == nil:
 		s = &modelSession{named: r.Named, name: name, nonce: r.Nonce, epoch: 1, floor: 1, outcomes: map[uint64]modelOutcome{}}
+		if r.Named {
+			e.epochs++
+			s.epoch = e.epochs
+		}
 		e.sessions = append(e.sessions, s)
 		number = len(e.sessions)
 	case s.nonce == r.Nonce:
 	case s.epoch != r.ExpectedEpoch:
 		return fmt.Sprintf("epoch mismatch %d", s.epoch)
 	default:
-		s.epoch, s.nonce = s.epoch+1, r.Nonce
+		e.epochs++
+		s.epoch, s.nonce = e.epochs, r.Nonce
 	}
 	s.active = e.Now
 	return fmt.Sprintf("ok s%d epoch %d floor %d next %d", number, s.epoch, s.floor, max(s.floor, s.highest+1))
@@ -239,14 +279,7 @@ func (e *modelEntry) publish(r wire.PublishFrame) string {
 		all = "session expired"
 	} else if all = s.judge(r.Epoch); all == "" {
 		s.active = e.Now
-		if r.Floor > s.floor {
-			s.floor = r.Floor
-			for seq := range s.outcomes {
-				if seq < s.floor {
-					delete(s.outcomes, seq)
-				}
-			}
-		}
+		s.raise(r.Floor)
 	}
 	for _, p := range r.Publishes {
 		if all != "" {
@@ -258,34 +291,45 @@ func (e *modelEntry) publish(r wire.PublishFrame) string {
 	return strings.Join(out, ", ")
 }
 
-func (e *modelEntry) judge(s *modelSession, queue string, p wire.Publish) string {
-	if p.Sequence < s.floor {
+func (s *modelSession) raise(floor uint64) {
+	s.floor = max(s.floor, floor)
+	for seq := range s.outcomes {
+		if seq < s.floor {
+			delete(s.outcomes, seq)
+		}
+	}
+}
+
+// known is what is answered without storing anything, "" when the copy may be
+// stored.
+func (s *modelSession) known(sequence, after, checksum uint64) string {
+	if sequence < s.floor {
 		return "below floor"
 	}
-	if p.Sequence >= s.floor+fsm.SessionWindow {
+	if sequence >= s.floor+fsm.SessionWindow {
 		return "window full"
 	}
-	if o, ok := s.outcomes[p.Sequence]; ok {
-		if !o.sealed && o.checksum != p.Checksum {
+	if o, ok := s.outcomes[sequence]; ok {
+		if !o.sealed && o.checksum != checksum {
 			return "body differs"
 		}
 		return o.String() + map[bool]string{false: " duplicate", true: ""}[o.sealed]
 	}
-	if _, ok := s.outcomes[p.After]; p.After >= s.floor && !ok {
+	if _, ok := s.outcomes[after]; after >= s.floor && !ok {
 		return "out of order"
 	}
-	number, q := e.queue(queue)
-	if q == nil {
-		return "no queue"
+	return ""
+}
+
+func (e *modelEntry) judge(s *modelSession, queue string, p wire.Publish) string {
+	if st := s.known(p.Sequence, p.After, p.Checksum); st != "" {
+		return st
 	}
-	c := q.counts()
-	if held := c["ready"] + c["leased"] + c["delayed"]; q.settings.LengthMax > 0 && uint64(held+len(p.Messages)) > q.settings.LengthMax {
-		return "queue full"
+	_, q := e.queue(queue)
+	if st := e.room(q, p.Messages); st != "" {
+		return st
 	}
-	o := modelOutcome{checksum: p.Checksum, queue: number, first: len(q.messages), count: len(p.Messages)}
-	for range p.Messages {
-		q.messages = append(q.messages, &modelMessage{state: "ready"})
-	}
+	o := modelOutcome{checksum: p.Checksum, places: []string{e.store(q, p.Messages)}}
 	s.outcomes[p.Sequence] = o
 	s.highest = max(s.highest, p.Sequence)
 	return o.String()
@@ -295,7 +339,157 @@ func (o modelOutcome) String() string {
 	if o.sealed {
 		return "sealed"
 	}
-	return fmt.Sprintf("ok q%d/%d+%d", o.queue, o.first, o.count)
+	return "ok " + strings.Join(o.places, " ")
+}
+
+func encodedSize(m wire.Message) uint64 {
+	var w pack.Writer
+	m.Append(&w)
+	return uint64(w.Len())
+}
+
+// room says why messages do not fit, "" when they do.
+func (m *Model) room(q *modelQueue, ms []wire.Message) string {
+	if q == nil {
+		return "no queue"
+	}
+	bytes := uint64(0)
+	for _, x := range ms {
+		bytes += encodedSize(x)
+	}
+	if !q.fits(len(ms), bytes) {
+		return "queue full"
+	}
+	return ""
+}
+
+func (q *modelQueue) fits(n int, bytes uint64) bool {
+	c := q.counts()
+	held := c["ready"] + c["leased"] + c["delayed"]
+	if most := q.settings.LengthMax; most > 0 && (uint64(held) >= most || uint64(held+n) > most) {
+		return false
+	}
+	most, have := q.settings.BytesMax, q.bytes()
+	return most == 0 || have < most && have+bytes <= most
+}
+
+// bytes is exact for what has a record, and by milestone for what was never
+// delivered.
+func (q *modelQueue) bytes() (n uint64) {
+	for i, lane := range q.lanes {
+		for _, x := range lane {
+			if x.own && x.here() {
+				n += x.size
+			}
+		}
+		for _, ms := range q.milestones[i] {
+			n += ms.bytes
+		}
+	}
+	return n
+}
+
+func (x *modelMessage) here() bool {
+	switch x.state {
+	case "ready", "leased", "delayed", "parked":
+		return true
+	}
+	return false
+}
+
+// pass drops the milestones in front of which nothing plain is left.
+func (q *modelQueue) pass() {
+	for i := range q.milestones {
+		for len(q.milestones[i]) > 0 {
+			ms := q.milestones[i][0]
+			if slices.ContainsFunc(q.lanes[i], func(x *modelMessage) bool { return x.milestone == ms }) {
+				break
+			}
+			q.milestones[i] = q.milestones[i][1:]
+		}
+	}
+}
+
+func (e *modelEntry) add(q *modelQueue, lane int, x *modelMessage) *modelMessage {
+	x.queue, x.lane, x.offset = q, lane, len(q.lanes[lane])
+	q.lanes[lane] = append(q.lanes[lane], x)
+	return x
+}
+
+func (e *modelEntry) store(q *modelQueue, ms []wire.Message) string {
+	lane := int(ms[0].Priority)
+	place := fmt.Sprintf("q%d/p%d.%d+%d", e.number(q), lane, len(q.lanes[lane]), len(ms))
+	for _, m := range ms {
+		x := e.add(q, lane, &modelMessage{state: "ready", size: encodedSize(m), stored: e.Now})
+		if m.OrderingKey == "" && m.Delay == 0 && m.DeliverAt == 0 && m.TTL == 0 {
+			list := q.milestones[lane]
+			if n := len(list); n == 0 || e.Now-list[n-1].start >= time.Second {
+				q.milestones[lane] = append(list, &modelMilestone{start: e.Now})
+			}
+			x.milestone = q.milestones[lane][len(q.milestones[lane])-1]
+			x.milestone.bytes += x.size
+			x.stored = x.milestone.start
+			continue
+		}
+		x.own = true
+		x.expires = q.expiry(e.Now, m.TTL)
+		if m.Delay > 0 {
+			x.state, x.due = "delayed", e.Now+m.Delay
+		}
+		q.join(x, m.OrderingKey)
+	}
+	return place
+}
+
+func (q *modelQueue) expiry(stored, ttl time.Duration) time.Duration {
+	if own := q.settings.TTL; own > 0 && (ttl == 0 || own < ttl) {
+		ttl = own
+	}
+	if ttl == 0 {
+		return 0
+	}
+	return stored + ttl
+}
+
+func (q *modelQueue) join(x *modelMessage, key string) {
+	if key == "" {
+		return
+	}
+	if q.keys == nil {
+		q.keys = map[string][]*modelMessage{}
+	}
+	x.key = key
+	list := append(q.keys[key], x)
+	slices.SortStableFunc(list[1:], func(a, b *modelMessage) int { return a.offset - b.offset })
+	q.keys[key] = list
+}
+
+func (q *modelQueue) leaveKey(x *modelMessage) {
+	if x.key == "" {
+		return
+	}
+	q.keys[x.key] = slices.DeleteFunc(q.keys[x.key], func(y *modelMessage) bool { return y == x })
+	x.key = ""
+}
+
+// may says whether a message could be delivered now.
+func (x *modelMessage) may() bool {
+	return x.state == "ready" && (x.key == "" || x.queue.keys[x.key][0] == x)
+}
+
+// gone ends a message.
+func (x *modelMessage) gone(how string) {
+	x.state = how
+	x.plain(false)
+	x.queue.leaveKey(x)
+}
+
+// plain takes a message out of the plain ones.
+func (x *modelMessage) plain(own bool) {
+	if x.milestone != nil || own {
+		x.milestone = nil
+		x.queue.pass()
+	}
 }
 
 func (e *modelEntry) seal(r wire.Seal) string {
@@ -403,8 +597,8 @@ func (k *modelConsumer) held() (n int) {
 }
 
 func (e *modelEntry) deliver(q *modelQueue, k *modelConsumer, n uint64, d *modelDelivery) {
-	e.deliveries = append(e.deliveries, fmt.Sprintf("-> %x/%d #%d q%d/%d attempt %d until %v",
-		k.id[:4], k.n, n, e.number(q), d.offset, d.attempt, max(d.deadline, k.resumed)))
+	e.deliveries = append(e.deliveries, fmt.Sprintf("-> %x/%d #%d %s attempt %d until %v",
+		k.id[:4], k.n, n, fmt.Sprintf("q%d/p%d.%d", e.number(q), d.message.lane, d.message.offset), d.attempt, max(d.deadline, k.resumed)))
 }
 
 func (m *Model) number(q *modelQueue) int { return slices.Index(m.queues, q) + 1 }
@@ -418,6 +612,12 @@ func (e *modelEntry) leave(r wire.Leave) string {
 		return "stale"
 	}
 	k.raise(r.Done)
+	k.spared = map[uint64]bool{}
+	for _, x := range r.NotHandled {
+		for n := x.From; n <= x.To; n++ {
+			k.spared[n] = true
+		}
+	}
 	k.leaving, k.attached = true, false
 	return "ok"
 }
@@ -434,12 +634,12 @@ func (e *modelEntry) settle(r wire.Settle) string {
 				d := k.log[n-1]
 				switch it.Verb {
 				case wire.VerbAck:
-					d.state, d.message.state = wire.LeaseAcked, "acked"
+					d.state = wire.LeaseAcked
+					d.message.gone("acked")
 				case wire.VerbNack:
-					d.giveBack(wire.LeaseNacked)
-					if it.Time > 0 {
-						d.message.state, d.message.due = "delayed", e.Now+it.Time
-					}
+					e.failed(d, wire.LeaseNacked, it.Time)
+				case wire.VerbReject:
+					e.failed(d, wire.LeaseRejected, 0)
 				case wire.VerbExtend:
 					t := it.Time
 					if t == 0 {
@@ -455,15 +655,190 @@ func (e *modelEntry) settle(r wire.Settle) string {
 	return out
 }
 
-func (d *modelDelivery) giveBack(why wire.LeaseState) {
-	d.state, d.message.state = why, "ready"
+// record gives a message that was plain a record: from now on its expiry counts
+// by itself, and its bytes were given back when the head passed it.
+func (e *modelEntry) record(x *modelMessage) {
+	if !x.own {
+		x.own, x.size = true, 0
+		x.expires = x.queue.expiry(x.stored, 0)
+	}
+}
+
+// failed ends an attempt that has failed.
+func (e *modelEntry) failed(d *modelDelivery, why wire.LeaseState, delay time.Duration) {
+	d.state = why
+	x := d.message
+	q := x.queue
+	e.record(x)
+	x.failures++
+	if limit := q.settings.DeliveryLimit; why == wire.LeaseRejected || limit > 0 && x.failures >= limit {
+		e.deadLetter(x)
+		return
+	}
+	if why == wire.LeaseNacked && delay == 0 {
+		delay = e.Backoff(q.settings, uint64(e.number(q)), uint8(x.lane), uint64(x.offset), x.failures)
+	}
+	e.comeBack(x, delay)
+}
+
+func (e *modelEntry) comeBack(x *modelMessage, delay time.Duration) {
+	switch {
+	case x.expires > 0 && x.expires <= e.Now:
+		x.gone("expired")
+	case delay > 0:
+		x.state, x.due = "delayed", e.Now+delay
+	default:
+		x.state = "ready"
+	}
+}
+
+func (e *modelEntry) deadLetter(x *modelMessage) {
+	_, target := e.queue(x.queue.settings.DeadLetter)
+	if target == nil || target == x.queue || !target.fits(1, x.size) {
+		x.state = "parked"
+		x.oldKey = x.key
+		x.queue.leaveKey(x)
+		return
+	}
+	moved := e.add(target, 0, &modelMessage{
+		state: "ready", own: true, size: x.size, stored: e.Now, expires: target.expiry(e.Now, 0),
+		origin: x.queue, oldKey: x.key, attempts: x.attempts,
+	})
+	if moved.oldKey == "" {
+		moved.oldKey = x.oldKey
+	}
+	x.gone("dead")
+}
+
+// live returns a queue by number, nil when it is not there.
+func (m *Model) live(number uint64) *modelQueue {
+	if number == 0 || number > uint64(len(m.queues)) || m.queues[number-1].deleted {
+		return nil
+	}
+	return m.queues[number-1]
+}
+
+func (e *modelEntry) edit(r wire.Edit) string {
+	q := e.live(r.Number)
+	if q == nil {
+		return "no queue"
+	}
+	var target *modelQueue
+	if r.Target != "" {
+		if _, target = e.queue(r.Target); target == nil || target == q {
+			return "no queue"
+		}
+	}
+	out := "ok"
+	for _, p := range r.Places {
+		out += fmt.Sprintf(" %d", e.editOne(q, target, p, fsm.EditVerb(r.Verb)))
+	}
+	return out
+}
+
+func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditVerb) fsm.EditState {
+	if p.Offset >= uint64(len(q.lanes[p.Lane])) || !q.lanes[p.Lane][p.Offset].here() {
+		return fsm.EditNotHere
+	}
+	x := q.lanes[p.Lane][p.Offset]
+	if x.state == "leased" {
+		if verb != fsm.EditRelease {
+			return fsm.EditLeased
+		}
+		for _, k := range q.consumers {
+			for i, d := range k.log {
+				if d.message == x && d.state == wire.LeaseHeld {
+					d.state = wire.LeaseReturned
+					e.record(x)
+					e.comeBack(x, 0)
+					if k.attached {
+						e.lost = append(e.lost, fmt.Sprintf("lost %x/%d #%d returned", k.id[:4], k.n, i+1))
+					}
+				}
+			}
+		}
+		return fsm.EditDone
+	}
+	switch verb {
+	case fsm.EditDelete:
+		x.gone("deleted")
+		return fsm.EditDone
+	case fsm.EditRequeue:
+		switch x.state {
+		case "parked":
+			x.failures = 0
+			x.expires = q.expiry(e.Now, 0)
+			q.join(x, x.oldKey)
+			x.oldKey = ""
+		case "delayed":
+		default:
+			return fsm.EditUnchanged
+		}
+		x.state = "ready"
+		return fsm.EditDone
+	case fsm.EditMove:
+		if target == nil && x.own && x.origin != nil && !x.origin.deleted {
+			target = x.origin
+		}
+		size := x.size
+		if !x.own {
+			size = 0
+		}
+		if target == nil || target == q || !target.fits(1, size) {
+			return fsm.EditRefused
+		}
+		moved := e.add(target, 0, &modelMessage{state: "ready", own: true, size: size, stored: e.Now, expires: target.expiry(e.Now, 0), attempts: x.attempts})
+		key := x.oldKey
+		x.gone("moved")
+		target.join(moved, key)
+		return fsm.EditDone
+	}
+	return fsm.EditUnchanged
+}
+
+func (e *modelEntry) ackPublish(r wire.AckPublish) string {
+	s := e.session(r.Session)
+	say := func(what string) string { return fmt.Sprintf("%d %s", r.Sequence, what) }
+	if s == nil {
+		return say("session expired")
+	}
+	if st := s.judge(r.Epoch); st != "" {
+		return say(st)
+	}
+	s.active = e.Now
+	s.raise(r.Floor)
+	if st := s.known(r.Sequence, 0, r.Checksum); st != "" {
+		return say(st)
+	}
+	_, k := e.consumer(r.Consumer)
+	if k == nil {
+		return say("consumer gone")
+	}
+	if k.state(r.Number) != wire.LeaseHeld {
+		return say("lease lost")
+	}
+	for _, out := range r.Outputs {
+		_, q := e.queue(out.Queue)
+		if st := e.room(q, out.Messages); st != "" {
+			return say(st)
+		}
+	}
+	d := k.log[r.Number-1]
+	d.state = wire.LeaseAcked
+	d.message.gone("acked")
+	o := modelOutcome{checksum: r.Checksum}
+	for _, out := range r.Outputs {
+		_, q := e.queue(out.Queue)
+		o.places = append(o.places, e.store(q, out.Messages))
+	}
+	s.outcomes[r.Sequence] = o
+	s.highest = max(s.highest, r.Sequence)
+	k.raise(r.Done)
+	return say(o.String())
 }
 
 func (e *modelEntry) create(r wire.QueueCreate) string {
-	want := r.Settings
-	if want.LeaseTime == 0 {
-		want.LeaseTime = fsm.LeaseTimeDefault
-	}
+	want := defaults(r.Settings)
 	number, q := e.queue(r.Name)
 	if q == nil {
 		q = &modelQueue{name: r.Name, settings: want, revision: 1}
@@ -476,6 +851,36 @@ func (e *modelEntry) create(r wire.QueueCreate) string {
 	return fmt.Sprintf("ok q%d", number)
 }
 
+func defaults(s wire.QueueSettings) wire.QueueSettings {
+	if s.LeaseTime == 0 {
+		s.LeaseTime = fsm.LeaseTimeDefault
+	}
+	if s.BackoffMin == 0 {
+		s.BackoffMin = fsm.BackoffMinDefault
+	}
+	if s.BackoffMax == 0 {
+		s.BackoffMax = max(fsm.BackoffMaxDefault, s.BackoffMin)
+	}
+	return s
+}
+
+func (e *modelEntry) update(r wire.QueueUpdate) string {
+	q := e.live(r.Number)
+	switch {
+	case q == nil:
+		return "no queue"
+	case r.Settings.DeadLetter == q.name:
+		return "malformed"
+	case q.nonce == r.Nonce && q.revision == r.Revision+1:
+	case q.revision != r.Revision:
+		return "revision has changed"
+	default:
+		q.settings, q.nonce, q.removed = defaults(r.Settings), r.Nonce, 0
+		q.revision++
+	}
+	return "ok"
+}
+
 func (e *modelEntry) deleteQueue(r wire.QueueDelete) string {
 	if r.Number == 0 || r.Number > uint64(len(e.queues)) {
 		return "no queue removed 0"
@@ -484,8 +889,13 @@ func (e *modelEntry) deleteQueue(r wire.QueueDelete) string {
 	if q.deleted {
 		return "ok removed 0"
 	}
+	for _, other := range e.queues {
+		if !other.deleted && other.settings.DeadLetter == q.name && !r.Force {
+			return "conflict removed 0"
+		}
+	}
 	q.deleted = true
-	c := q.counts()
+	n := q.here()
 	for _, k := range q.consumers {
 		for _, d := range k.log {
 			if d.state == wire.LeaseHeld || d.tell {
@@ -493,27 +903,39 @@ func (e *modelEntry) deleteQueue(r wire.QueueDelete) string {
 			}
 		}
 	}
-	return fmt.Sprintf("ok removed %d", c["ready"]+c["leased"]+c["delayed"])
+	return fmt.Sprintf("ok removed %d", n)
+}
+
+func (q *modelQueue) here() (n uint64) {
+	for _, lane := range q.lanes {
+		for _, x := range lane {
+			if x.here() {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func (e *modelEntry) purge(r wire.QueuePurge) string {
-	if r.Number == 0 || r.Number > uint64(len(e.queues)) || e.queues[r.Number-1].deleted {
+	q := e.live(r.Number)
+	if q == nil {
 		return "no queue removed 0"
 	}
-	q := e.queues[r.Number-1]
-	if q.purgeNonce == r.Nonce && q.revision == r.Revision+1 {
-		return fmt.Sprintf("ok removed %d", q.purgeResult)
+	if q.nonce == r.Nonce && q.revision == r.Revision+1 {
+		return fmt.Sprintf("ok removed %d", q.removed)
 	}
 	if q.revision != r.Revision {
 		return "revision has changed removed 0"
 	}
-	c := q.counts()
-	q.purgeResult = uint64(c["ready"] + c["leased"] + c["delayed"])
-	q.purgeNonce = r.Nonce
+	q.removed = q.here()
+	q.nonce = r.Nonce
 	q.revision++
-	for _, msg := range q.messages {
-		if msg.state != "acked" {
-			msg.state = "purged"
+	for _, lane := range q.lanes {
+		for _, x := range lane {
+			if x.here() {
+				x.gone("purged")
+			}
 		}
 	}
 	for _, k := range q.consumers {
@@ -523,13 +945,15 @@ func (e *modelEntry) purge(r wire.QueuePurge) string {
 			}
 		}
 	}
-	return fmt.Sprintf("ok removed %d", q.purgeResult)
+	return fmt.Sprintf("ok removed %d", q.removed)
 }
 
 func (q *modelQueue) counts() map[string]int {
 	c := map[string]int{}
-	for _, msg := range q.messages {
-		c[msg.state]++
+	for _, lane := range q.lanes {
+		for _, x := range lane {
+			c[x.state]++
+		}
 	}
 	return c
 }
@@ -543,9 +967,9 @@ func (e *modelEntry) timers() {
 		}
 	}
 	for _, q := range e.queues {
-		for _, msg := range q.messages {
-			if msg.state == "delayed" && msg.due <= e.Now {
-				msg.state = "ready"
+		for _, lane := range q.lanes {
+			for _, x := range lane {
+				e.messageTimers(x)
 			}
 		}
 		q.consumers = slices.DeleteFunc(q.consumers, func(k *modelConsumer) bool { return e.consumerEnds(q, k) })
@@ -560,10 +984,17 @@ func (e *modelEntry) consumerEnds(q *modelQueue, k *modelConsumer) bool {
 		return true
 	}
 	if k.leaving || !k.attached && max(k.graceEnd, e.graceMin) <= e.Now {
-		for _, d := range k.log {
-			if d.state == wire.LeaseHeld && d.message.state == "leased" {
-				d.giveBack(wire.LeaseGone)
+		for i, d := range k.log {
+			if d.state != wire.LeaseHeld {
+				continue
 			}
+			if k.spared[uint64(i+1)] {
+				d.state = wire.LeaseReturned
+				e.record(d.message)
+				e.comeBack(d.message, 0)
+				continue
+			}
+			e.failed(d, wire.LeaseGone, 0)
 		}
 		return true
 	}
@@ -575,32 +1006,53 @@ func (e *modelEntry) consumerEnds(q *modelQueue, k *modelConsumer) bool {
 			e.lost = append(e.lost, fmt.Sprintf("lost %x/%d #%d purged", k.id[:4], k.n, i+1))
 		}
 		d.tell = false
-		if d.state == wire.LeaseHeld && d.message.state == "leased" && max(d.deadline, k.resumed) <= e.Now {
-			d.giveBack(wire.LeaseExpired)
+		if d.state == wire.LeaseHeld && max(d.deadline, k.resumed) <= e.Now {
+			e.failed(d, wire.LeaseExpired, 0)
 			e.lost = append(e.lost, fmt.Sprintf("lost %x/%d #%d expired", k.id[:4], k.n, i+1))
 		}
 	}
 	return false
 }
 
+// messageTimers takes what is too old, and what has waited long enough.
+func (e *modelEntry) messageTimers(x *modelMessage) {
+	ttl := x.queue.settings.TTL
+	switch {
+	case x.milestone != nil && ttl > 0 && x.milestone.start+time.Second+ttl <= e.Now:
+		x.gone("expired")
+	case x.own && (x.state == "ready" || x.state == "delayed") && x.expires > 0 && x.expires <= e.Now:
+		x.gone("expired")
+	case x.state == "delayed" && x.due <= e.Now:
+		x.state = "ready"
+	}
+}
+
 func (e *modelEntry) assign() {
 	for _, q := range e.queues {
-		for !q.deleted {
-			offset := slices.IndexFunc(q.messages, func(msg *modelMessage) bool { return msg.state == "ready" })
+		for !q.deleted && !q.paused {
+			var x *modelMessage
+			for lane := len(q.lanes) - 1; lane >= 0 && x == nil; lane-- {
+				if i := slices.IndexFunc(q.lanes[lane], (*modelMessage).may); i >= 0 {
+					x = q.lanes[lane][i]
+				}
+			}
 			var to *modelConsumer
-			for _, k := range q.consumers {
-				room := k.attached && !k.leaving && k.held() < k.credit && len(k.log)+1-int(k.done) < 2*k.credit
+			for i, k := range q.consumers {
+				room := k.attached && !k.leaving && k.held() < k.credit && len(k.log)+1-int(k.done) < 2*k.credit+fsm.DoneSlack
+				if q.settings.SingleActive && i > 0 {
+					room = false
+				}
 				if room && (to == nil || k.held() < to.held() || k.held() == to.held() && k.ordinal < to.ordinal) {
 					to = k
 				}
 			}
-			if offset < 0 || to == nil {
+			if x == nil || to == nil {
 				break
 			}
-			msg := q.messages[offset]
-			msg.attempts++
-			msg.state = "leased"
-			d := &modelDelivery{state: wire.LeaseHeld, message: msg, offset: offset, attempt: msg.attempts, deadline: e.Now + q.settings.LeaseTime}
+			x.state = "leased"
+			x.plain(false)
+			x.attempts++
+			d := &modelDelivery{state: wire.LeaseHeld, message: x, attempt: x.attempts, deadline: e.Now + q.settings.LeaseTime}
 			to.log = append(to.log, d)
 			e.deliver(q, to, uint64(len(to.log)), d)
 		}

@@ -244,3 +244,13 @@ func (f *frozen) Release() {
 	}
 	s.held = nil
 }
+
+// Move keeps a body under another place instead.
+func (s *Memory) Move(queue uint64, ln uint8, offset uint64, toQueue uint64, toLane uint8, toOffset uint64) {
+	at, message, ok := s.Get(queue, ln, offset)
+	if !ok {
+		return
+	}
+	s.Put(toQueue, toLane, toOffset, at, message)
+	s.Delete(queue, ln, offset)
+}

@@ -225,6 +225,19 @@ func (s *Pebble) Get(queue uint64, ln uint8, offset uint64) (publishedAt int64, 
 	return publishedAt, message, true
 }
 
+// Move keeps a body under another place instead. It is the one call of the
+// machine's that may read from disk: a dead letter that was written long ago, or
+// one that is sent on by command. The old place is deleted like any other, so a
+// replay that moves it again finds it, or finds it moved.
+func (s *Pebble) Move(queue uint64, ln uint8, offset uint64, toQueue uint64, toLane uint8, toOffset uint64) {
+	publishedAt, message, ok := s.Get(queue, ln, offset)
+	if !ok {
+		return
+	}
+	s.Put(toQueue, toLane, toOffset, publishedAt, message)
+	s.Delete(queue, ln, offset)
+}
+
 // Delete forgets one body.
 func (s *Pebble) Delete(queue uint64, ln uint8, offset uint64) {
 	s.DeleteRange(queue, ln, offset, offset+1)

@@ -7,6 +7,23 @@ import "onceq/transport/wire/pack"
 // was damaged on the way. It covers all that the producer decided.
 func PublishChecksum(queue string, messages []Message) uint64 {
 	var s pack.Sum
+	sumMessages(&s, queue, messages)
+	return s.Sum64()
+}
+
+// AckPublishChecksum is the checksum of an ack-and-publish: of the lease that it
+// acks, and of what it publishes to each queue.
+func AckPublishChecksum(consumer ConsumerID, number uint64, outputs []Output) uint64 {
+	var s pack.Sum
+	s.Field(consumer[:])
+	s.Uint(number)
+	for i := range outputs {
+		sumMessages(&s, outputs[i].Queue, outputs[i].Messages)
+	}
+	return s.Sum64()
+}
+
+func sumMessages(s *pack.Sum, queue string, messages []Message) {
 	s.FieldString(queue)
 	s.Uint(uint64(len(messages)))
 	for i := range messages {
@@ -24,5 +41,4 @@ func PublishChecksum(queue string, messages []Message) uint64 {
 		s.Uint(uint64(m.DeliverAt))
 		s.Uint(uint64(m.TTL))
 	}
-	return s.Sum64()
 }

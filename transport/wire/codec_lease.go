@@ -135,23 +135,25 @@ func (m *Settle) read(r *pack.Reader) {
 func DecodeSettle(b []byte) (Settle, error) { return decode[Settle](b) }
 
 // settleItemLeast is the size of the shortest encoding of a SettleItem.
-const settleItemLeast = 5
+const settleItemLeast = 6
 
 // Append writes the payload.
 func (m SettleItem) Append(w *pack.Writer) {
-	w.Array(4)
+	w.Array(5)
 	w.Uint(m.From)
 	w.Uint(m.To)
 	w.Uint(uint64(m.Verb))
 	w.Int(int64(m.Time))
+	w.Str(m.Reason)
 }
 
 func (m *SettleItem) read(r *pack.Reader) {
-	r.ArrayExact(4)
+	r.ArrayExact(5)
 	m.From = r.Uint()
 	m.To = r.Uint()
 	m.Verb = SettleVerb(r.Uint8())
 	m.Time = readDuration(r)
+	m.Reason = r.Str(ReasonBytesMax)
 }
 
 // Append writes the payload.
@@ -198,31 +200,61 @@ func (m *Deliver) read(r *pack.Reader) {
 func DecodeDeliver(b []byte) (Deliver, error) { return decode[Deliver](b) }
 
 // deliveryLeast is the size of the shortest encoding of a Delivery.
-const deliveryLeast = 10
+const deliveryLeast = 12
 
 // Append writes the payload.
 func (m Delivery) Append(w *pack.Writer) {
-	w.Array(8)
+	w.Array(10)
 	w.Uint(m.Number)
 	w.Uint(m.Queue)
 	w.Uint(uint64(m.Lane))
 	w.Uint(m.Offset)
 	w.Uint(uint64(m.Attempt))
+	w.Uint(uint64(m.Failures))
 	w.Int(int64(m.Remaining))
 	w.Int(m.PublishedAt)
 	w.Bin(m.Message)
+	appendList(w, m.Dead)
 }
 
 func (m *Delivery) read(r *pack.Reader) {
-	r.ArrayExact(8)
+	r.ArrayExact(10)
 	m.Number = r.Uint()
 	m.Queue = r.Uint()
 	m.Lane = r.Uint8()
 	m.Offset = r.Uint()
 	m.Attempt = r.Uint32()
+	m.Failures = r.Uint32()
 	m.Remaining = readDuration(r)
 	m.PublishedAt = r.Int()
 	m.Message = readBin(r, BodyBytesMax)
+	m.Dead = readList[DeadLetter](r, 1, deadLetterLeast)
+}
+
+// deadLetterLeast is the size of the shortest encoding of a DeadLetter.
+const deadLetterLeast = 8
+
+// Append writes the payload.
+func (m DeadLetter) Append(w *pack.Writer) {
+	w.Array(7)
+	w.Str(m.Reason)
+	w.Str(m.FirstError)
+	w.Str(m.LastError)
+	w.Str(m.OriginQueue)
+	w.Uint(uint64(m.OriginLane))
+	w.Uint(m.OriginOffset)
+	w.Uint(uint64(m.OriginAttempts))
+}
+
+func (m *DeadLetter) read(r *pack.Reader) {
+	r.ArrayExact(7)
+	m.Reason = r.Str(NoteBytesMax)
+	m.FirstError = r.Str(NoteBytesMax)
+	m.LastError = r.Str(NoteBytesMax)
+	m.OriginQueue = r.Str(QueueNameBytesMax)
+	m.OriginLane = r.Uint8()
+	m.OriginOffset = r.Uint()
+	m.OriginAttempts = r.Uint32()
 }
 
 // Append writes the payload.

@@ -119,11 +119,11 @@ func (m *PublishReply) read(r *pack.Reader) {
 func DecodePublishReply(b []byte) (PublishReply, error) { return decode[PublishReply](b) }
 
 // publishResultLeast is the size of the shortest encoding of a PublishResult.
-const publishResultLeast = 8
+const publishResultLeast = 9
 
 // Append writes the payload.
 func (m PublishResult) Append(w *pack.Writer) {
-	w.Array(7)
+	w.Array(8)
 	w.Uint(m.Sequence)
 	w.Uint(uint64(m.Status))
 	w.Bool(m.Duplicate)
@@ -131,13 +131,35 @@ func (m PublishResult) Append(w *pack.Writer) {
 	w.Uint(uint64(m.Lane))
 	w.Uint(m.Offset)
 	w.Uint(uint64(m.Count))
+	appendList(w, m.Outputs)
 }
 
 func (m *PublishResult) read(r *pack.Reader) {
-	r.ArrayExact(7)
+	r.ArrayExact(8)
 	m.Sequence = r.Uint()
 	m.Status = Status(r.Uint8())
 	m.Duplicate = r.Bool()
+	m.Queue = r.Uint()
+	m.Lane = r.Uint8()
+	m.Offset = r.Uint()
+	m.Count = r.Uint32()
+	m.Outputs = readList[Position](r, AckPublishQueuesMax, positionLeast)
+}
+
+// positionLeast is the size of the shortest encoding of a Position.
+const positionLeast = 5
+
+// Append writes the payload.
+func (m Position) Append(w *pack.Writer) {
+	w.Array(4)
+	w.Uint(m.Queue)
+	w.Uint(uint64(m.Lane))
+	w.Uint(m.Offset)
+	w.Uint(uint64(m.Count))
+}
+
+func (m *Position) read(r *pack.Reader) {
+	r.ArrayExact(4)
 	m.Queue = r.Uint()
 	m.Lane = r.Uint8()
 	m.Offset = r.Uint()

@@ -4,15 +4,29 @@ import "onceq/transport/wire/pack"
 
 // Append writes the payload.
 func (m QueueSettings) Append(w *pack.Writer) {
-	w.Array(2)
+	w.Array(9)
 	w.Int(int64(m.LeaseTime))
 	w.Uint(m.LengthMax)
+	w.Uint(m.BytesMax)
+	w.Int(int64(m.TTL))
+	w.Uint(uint64(m.DeliveryLimit))
+	w.Str(m.DeadLetter)
+	w.Int(int64(m.BackoffMin))
+	w.Int(int64(m.BackoffMax))
+	w.Bool(m.SingleActive)
 }
 
 func (m *QueueSettings) read(r *pack.Reader) {
-	r.ArrayExact(2)
+	r.ArrayExact(9)
 	m.LeaseTime = readDuration(r)
 	m.LengthMax = r.Uint()
+	m.BytesMax = r.Uint()
+	m.TTL = readDuration(r)
+	m.DeliveryLimit = r.Uint32()
+	m.DeadLetter = r.Str(QueueNameBytesMax)
+	m.BackoffMin = readDuration(r)
+	m.BackoffMax = readDuration(r)
+	m.SingleActive = r.Bool()
 }
 
 // Append writes the payload.
@@ -37,17 +51,19 @@ func DecodeQueueCreate(b []byte) (QueueCreate, error) { return decode[QueueCreat
 
 // Append writes the payload.
 func (m QueueDelete) Append(w *pack.Writer) {
-	w.Array(3)
+	w.Array(4)
 	w.Uint(m.Incarnation)
 	w.Uint(uint64(m.Group))
 	w.Uint(m.Number)
+	w.Bool(m.Force)
 }
 
 func (m *QueueDelete) read(r *pack.Reader) {
-	r.ArrayExact(3)
+	r.ArrayExact(4)
 	m.Incarnation = r.Uint()
 	m.Group = r.Uint32()
 	m.Number = r.Uint()
+	m.Force = r.Bool()
 }
 
 // DecodeQueueDelete reads what QueueDelete.Append writes.
@@ -76,6 +92,50 @@ func (m *QueuePurge) read(r *pack.Reader) {
 func DecodeQueuePurge(b []byte) (QueuePurge, error) { return decode[QueuePurge](b) }
 
 // Append writes the payload.
+func (m QueueUpdate) Append(w *pack.Writer) {
+	w.Array(6)
+	w.Uint(m.Incarnation)
+	w.Uint(uint64(m.Group))
+	w.Uint(m.Number)
+	w.Uint(m.Revision)
+	w.Bin(m.Nonce[:])
+	m.Settings.Append(w)
+}
+
+func (m *QueueUpdate) read(r *pack.Reader) {
+	r.ArrayExact(6)
+	m.Incarnation = r.Uint()
+	m.Group = r.Uint32()
+	m.Number = r.Uint()
+	m.Revision = r.Uint()
+	r.BinExact(m.Nonce[:])
+	m.Settings.read(r)
+}
+
+// DecodeQueueUpdate reads what QueueUpdate.Append writes.
+func DecodeQueueUpdate(b []byte) (QueueUpdate, error) { return decode[QueueUpdate](b) }
+
+// Append writes the payload.
+func (m QueuePause) Append(w *pack.Writer) {
+	w.Array(4)
+	w.Uint(m.Incarnation)
+	w.Uint(uint64(m.Group))
+	w.Uint(m.Number)
+	w.Bool(m.Paused)
+}
+
+func (m *QueuePause) read(r *pack.Reader) {
+	r.ArrayExact(4)
+	m.Incarnation = r.Uint()
+	m.Group = r.Uint32()
+	m.Number = r.Uint()
+	m.Paused = r.Bool()
+}
+
+// DecodeQueuePause reads what QueuePause.Append writes.
+func DecodeQueuePause(b []byte) (QueuePause, error) { return decode[QueuePause](b) }
+
+// Append writes the payload.
 func (m QueueReply) Append(w *pack.Writer) {
 	w.Array(4)
 	w.Uint(uint64(m.Status))
@@ -96,41 +156,49 @@ func (m *QueueReply) read(r *pack.Reader) {
 func DecodeQueueReply(b []byte) (QueueReply, error) { return decode[QueueReply](b) }
 
 // queueInfoLeast is the size of the shortest encoding of a QueueInfo.
-const queueInfoLeast = 23
+const queueInfoLeast = 38
 
 // Append writes the payload.
 func (m QueueInfo) Append(w *pack.Writer) {
-	w.Array(7)
+	w.Array(9)
 	w.Uint(m.Number)
 	w.Str(m.Name)
 	w.Uint(m.Revision)
+	w.Bool(m.Paused)
 	m.Settings.Append(w)
 	m.Counts.Append(w)
+	w.Uint(m.Bytes)
 	w.Uint(m.Consumers)
 	w.Int(int64(m.OldestAge))
 }
 
 func (m *QueueInfo) read(r *pack.Reader) {
-	r.ArrayExact(7)
+	r.ArrayExact(9)
 	m.Number = r.Uint()
 	m.Name = r.Str(QueueNameBytesMax)
 	m.Revision = r.Uint()
+	m.Paused = r.Bool()
 	m.Settings.read(r)
 	m.Counts.read(r)
+	m.Bytes = r.Uint()
 	m.Consumers = r.Uint()
 	m.OldestAge = readDuration(r)
 }
 
 // Append writes the payload.
 func (m QueueCounts) Append(w *pack.Writer) {
-	w.Array(13)
+	w.Array(17)
 	w.Uint(m.Stored)
 	w.Uint(m.Ready)
 	w.Uint(m.Leased)
 	w.Uint(m.Delayed)
 	w.Uint(m.Parked)
 	w.Uint(m.Acked)
+	w.Uint(m.Expired)
+	w.Uint(m.DeadLettered)
+	w.Uint(m.Deleted)
 	w.Uint(m.Purged)
+	w.Uint(m.Moved)
 	w.Uint(m.Delivered)
 	w.Uint(m.RedeliveredExpired)
 	w.Uint(m.RedeliveredNacked)
@@ -140,14 +208,18 @@ func (m QueueCounts) Append(w *pack.Writer) {
 }
 
 func (m *QueueCounts) read(r *pack.Reader) {
-	r.ArrayExact(13)
+	r.ArrayExact(17)
 	m.Stored = r.Uint()
 	m.Ready = r.Uint()
 	m.Leased = r.Uint()
 	m.Delayed = r.Uint()
 	m.Parked = r.Uint()
 	m.Acked = r.Uint()
+	m.Expired = r.Uint()
+	m.DeadLettered = r.Uint()
+	m.Deleted = r.Uint()
 	m.Purged = r.Uint()
+	m.Moved = r.Uint()
 	m.Delivered = r.Uint()
 	m.RedeliveredExpired = r.Uint()
 	m.RedeliveredNacked = r.Uint()

@@ -29,6 +29,8 @@ const (
 	CodeEpochMismatch      Code = 2013
 	CodeChecksum           Code = 2014 // the body does not match its checksum
 	CodeNotStored          Code = 2015
+	CodeIndexCap           Code = 2016 // too many messages with a record of their own
+	CodeBadOptions         Code = 2017 // options of a message that exclude each other, or one out of range
 	CodeLeaseLost          Code = 3001
 	CodeConsumerGone       Code = 3002
 	CodeStale              Code = 3003

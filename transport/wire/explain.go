@@ -134,7 +134,7 @@ var explanations = map[Code]Explanation{
 	},
 	CodeQueueFull: {
 		Name:      "queue full",
-		What:      "The queue has reached its length limit. The message was not stored.",
+		What:      "The queue has reached its limit of messages or bytes. The message was not stored.",
 		Why:       "Consumers are slower than producers, or there are none.",
 		Do:        "Add consumers or raise the queue's limit; look at `onceq queue show QUEUE`. Publishing again is safe.",
 		Retriable: true,
@@ -184,10 +184,23 @@ var explanations = map[Code]Explanation{
 		Why:  "The publish has not arrived, or was refused.",
 		Do:   "Seal it to know for certain (`onceq outcome --seal INNER-MSG-ID`), or let the producer go on trying.",
 	},
+	CodeIndexCap: {
+		Name:      "too many indexed messages",
+		What:      "The group holds as many messages with a record of their own as it allows. The message was not stored.",
+		Why:       "Messages with an ordering key, a delay or a time to live, returned messages, parked messages and dead letters take memory each; all others do not.",
+		Do:        "Consume, delete or purge such messages (`onceq queue ls` shows where they are), or publish without these options. Publishing again is safe.",
+		Retriable: true,
+	},
+	CodeBadOptions: {
+		Name: "options exclude each other",
+		What: "The options of the message do not go together, or one is out of range. It was not stored.",
+		Why:  "An ordering key keeps messages in the order in which they were stored, so it excludes priority, delay and deliver-at; delay excludes deliver-at; a batch has one priority.",
+		Do:   "Leave one of them away. The text says which, the README has the table.",
+	},
 	CodeLeaseLost: {
 		Name: "lease lost",
 		What: "The message is no longer held by this consumer. The ack, nack or extension had no effect; somebody else may be working on the message.",
-		Why:  "The lease ran out before it was extended, the queue was purged or deleted, or the consumer was given up meanwhile. The text says which.",
+		Why:  "The lease ran out before it was extended, the queue was purged or deleted, the lease was released by command, or the consumer was given up meanwhile. The text says which.",
 		Do:   "Stop working on it, or make sure by biz-id (the inbox does) that doing it twice is harmless. For long work use auto-extension or a longer lease time.",
 	},
 	CodeConsumerGone: {
@@ -211,9 +224,9 @@ var explanations = map[Code]Explanation{
 	},
 	CodeConflict: {
 		Name: "conflict",
-		What: "The queue exists with other settings. Nothing was changed.",
-		Why:  "Two programs create the same queue in different ways. The text names the settings that differ.",
-		Do:   "Agree on the settings, or use another name.",
+		What: "The queue exists with other settings, or another queue needs it. Nothing was changed.",
+		Why:  "Two programs create the same queue in different ways, or a queue that takes the dead letters of another was to be deleted. The text says which.",
+		Do:   "Agree on the settings, use another name, change the settings with `onceq queue update`, or delete with --force.",
 	},
 	CodeQueueCap: {
 		Name: "too many queues",
@@ -286,7 +299,7 @@ var explanations = map[Code]Explanation{
 	CodeUnsupported: {
 		Name: "unsupported",
 		What: "The request asks for something this cluster cannot do yet. Nothing was written.",
-		Why:  "The feature (priorities, delays, ordering keys, time to live) is not in the version that the cluster's machine runs at.",
+		Why:  "The feature is not in the version that the cluster's machine runs at.",
 		Do:   "Leave the field away, or upgrade all nodes.",
 	},
 	CodeInternal: {

@@ -1,5 +1,7 @@
 package wire
 
+import "time"
+
 // Version is the newest version of the protocol that this code speaks, and
 // VersionMin the oldest.
 const (
@@ -40,6 +42,10 @@ const (
 	BizIDBytesMax       = 512
 	OrderingKeyBytesMax = 512
 	QueueNameBytesMax   = 255
+	// PriorityMax is the highest priority, which goes first.
+	PriorityMax = 9
+	// DelayMax bounds a delay and a time to live.
+	DelayMax = 365 * 24 * time.Hour
 	// BodyBytesMax is the most that Welcome.BodyBytesMax can allow.
 	BodyBytesMax = PayloadBytesMax
 )
@@ -58,5 +64,15 @@ const (
 	DeliveriesMax       = 65_536  // in a Deliver
 	QueuesMax           = 262_144 // in QueuesReply
 	NodesMax            = 1024    // in Topology and Members
-	DigestsMax          = 64      // in NodeStatus
+	ReasonBytesMax      = 256     // why a message is given back
+	NoteBytesMax        = 1024    // reasons, errors and texts of events that the machine keeps of a message
+	EventsMax           = 64      // of one message; the machine keeps fewer
+	EditPlacesMax       = 4_096   // in an edit
+	// DoneSlack is how far beyond twice its credit a consumer's delivery numbers
+	// go above its done: what the machine has settled and the client has no answer
+	// for yet.
+	DoneSlack           = 1_024
+	AckPublishQueuesMax = 64    // outputs of an ack-and-publish
+	PeekMax             = 1_000 // in what answers a peek, and lists of consumers and sessions
+	DigestsMax          = 64    // in NodeStatus
 )

@@ -2,14 +2,15 @@ package wire
 
 import "time"
 
-// The types of this file are the words that client and server share. Each
+// The types of this file, messages_edit.go and messages_look.go are the words
+// that client and server share. Each
 // payload is one msgpack array of the struct's fields in the order in which
 // they stand here (nested structs are nested arrays, slices are arrays, ids of
 // 16 bytes are bin, times are int64 nanoseconds), written and read by hand. An
 // array of another length is malformed.
 //
 // The payload of a request that changes the queue machine (OpOpenSession to
-// OpQueuePurge below) is also, byte for byte, the payload of the command that
+// OpAckPublish in ops.go) is also, byte for byte, the payload of the command that
 // the leader puts into the raft log, so that a body is not encoded twice.
 
 // Hello is the first frame of a client.
@@ -121,11 +122,11 @@ type Message struct {
 	Body        []byte
 	BizID       string
 	Headers     []Header
-	OrderingKey string        // not accepted by machine version 1
-	Priority    uint8         // not accepted by machine version 1
-	Delay       time.Duration // not accepted by machine version 1
-	DeliverAt   int64         // unix ns; not accepted by machine version 1
-	TTL         time.Duration // not accepted by machine version 1
+	OrderingKey string        // messages of one key are handed out one after another; excludes the next three
+	Priority    uint8         // 0 to 9, the highest goes first; the same for all messages of a batch
+	Delay       time.Duration // from when it is stored; excludes DeliverAt
+	DeliverAt   int64         // unix ns
+	TTL         time.Duration // how long it may wait, instead of the queue's
 }
 
 // Header is one name and value. Names may repeat; order is kept.
@@ -148,6 +149,15 @@ type PublishResult struct {
 	Lane      uint8
 	Offset    uint64 // of the first message
 	Count     uint32
+	Outputs   []Position // of an ack-and-publish, instead of the four before
+}
+
+// Position is where the messages of one publish begin in a queue.
+type Position struct {
+	Queue  uint64
+	Lane   uint8
+	Offset uint64
+	Count  uint32
 }
 
 // Seal closes sequences for good: a stored one answers its result, one without
@@ -239,12 +249,14 @@ type Settle struct {
 }
 
 // SettleItem is one verb for deliveries From..To. Time is the delay of a nack
-// (0: back at once) or the length of an extension from now (0: the queue's
-// lease time).
+// (0: the queue's backoff) or the length of an extension from now (0: the
+// queue's lease time). Reason is why a nack or reject gives the message back,
+// at most ReasonBytesMax bytes; the message keeps the first and the last.
 type SettleItem struct {
 	From, To uint64
 	Verb     SettleVerb
 	Time     time.Duration
+	Reason   string
 }
 
 // SettleReply covers every number asked, in order. Status is StatusOK, or
@@ -269,9 +281,20 @@ type Delivery struct {
 	Lane        uint8
 	Offset      uint64
 	Attempt     uint32
+	Failures    uint32        // attempts that failed
 	Remaining   time.Duration // of the lease, when sent
 	PublishedAt int64         // wall clock of the leader that stored it, unix ns; data only
 	Message     []byte        // an encoded Message
+	Dead        []DeadLetter  // one when it is a dead letter, else none
+}
+
+// DeadLetter is what a dead letter has behind it.
+type DeadLetter struct {
+	Reason, FirstError, LastError string
+	OriginQueue                   string
+	OriginLane                    uint8
+	OriginOffset                  uint64
+	OriginAttempts                uint32
 }
 
 // Lost is pushed when leases of an attached consumer were taken, or when it was
@@ -287,6 +310,21 @@ type Lost struct {
 type QueueSettings struct {
 	LeaseTime time.Duration // default 30 s, 1 s to 12 h
 	LengthMax uint64        // messages ready, delayed and leased; 0: no limit
+	BytesMax  uint64        // bytes of messages not delivered yet; 0: no limit
+	TTL       time.Duration // how long a message may wait; 0: for ever
+	// DeliveryLimit is how many attempts may fail before the message is a dead
+	// letter; 0: no limit.
+	DeliveryLimit uint32
+	// DeadLetter names the queue that takes dead letters. Without one, or when
+	// it refuses, they are parked in place.
+	DeadLetter string
+	// BackoffMin and BackoffMax bound the delay after a nack that names none,
+	// which doubles with each failure; default 100 ms and 1 min, a BackoffMin
+	// below 0 is none.
+	BackoffMin, BackoffMax time.Duration
+	// SingleActive hands messages only to the consumer that attached first; the
+	// next takes over when it has gone.
+	SingleActive bool
 }
 
 // QueueCreate creates a queue if absent. With the same settings the answer is
@@ -299,11 +337,34 @@ type QueueCreate struct {
 }
 
 // QueueDelete deletes by number, so that a late copy cannot meet a queue that
-// was created again under the name.
+// was created again under the name. A queue that takes the dead letters of
+// another is deleted only with Force, else the answer is StatusConflict.
 type QueueDelete struct {
 	Incarnation uint64
 	Group       uint32
 	Number      uint64
+	Force       bool
+}
+
+// QueueUpdate changes the settings of a queue that works. Revision is the
+// queue's revision that the caller has seen; a repeat with the same nonce gets
+// the same answer.
+type QueueUpdate struct {
+	Incarnation uint64
+	Group       uint32
+	Number      uint64
+	Revision    uint64
+	Nonce       Nonce
+	Settings    QueueSettings
+}
+
+// QueuePause stops handing out, or resumes it. Leases, delays and times to live
+// go on. It is idempotent by nature.
+type QueuePause struct {
+	Incarnation uint64
+	Group       uint32
+	Number      uint64
+	Paused      bool
 }
 
 // QueuePurge removes every message. Revision is the queue's revision that the
@@ -327,22 +388,28 @@ type QueueReply struct {
 
 // QueueInfo is what the machine knows of a queue.
 type QueueInfo struct {
-	Number   uint64
-	Name     string
-	Revision uint64
-	Settings QueueSettings
-	Counts   QueueCounts
-	// Consumers that are attached or in grace.
-	Consumers uint64
+	Number    uint64
+	Name      string
+	Revision  uint64
+	Paused    bool
+	Settings  QueueSettings
+	Counts    QueueCounts
+	Bytes     uint64        // of messages not delivered yet
+	Consumers uint64        // attached or in grace
 	OldestAge time.Duration // cluster time since the oldest message still here was stored; 0 when empty
 }
 
 // QueueCounts: at each index Stored is the sum of Ready, Leased, Delayed,
-// Parked, Acked, Purged (more ways to be gone come with more features).
-// The Redelivered counts say why messages became ready again.
+// Parked and of the ways to be gone: Acked, Expired, DeadLettered, Deleted,
+// Purged, Moved. The Redelivered counts say why messages became ready again.
 type QueueCounts struct {
 	Stored, Ready, Leased, Delayed, Parked uint64
-	Acked, Purged                          uint64
+	Acked                                  uint64
+	Expired                                uint64 // too old
+	DeadLettered                           uint64 // gone to the dead-letter queue
+	Deleted                                uint64 // one by one, by command
+	Purged                                 uint64
+	Moved                                  uint64 // sent on to another queue by command
 	Delivered                              uint64
 	RedeliveredExpired                     uint64 // lease ran out
 	RedeliveredNacked                      uint64

@@ -49,6 +49,10 @@ var codecs = []codec{
 	codecOf(DecodeQueuesReply), codecOf(DecodeNodeStatusRequest), codecOf(DecodeNodeStatus),
 	codecOf(DecodeDigestRequest), codecOf(DecodeDigestReply), codecOf(DecodeMembersRequest),
 	codecOf(DecodeMembers), codecOf(DecodeMemberChange),
+	codecOf(DecodeQueueUpdate), codecOf(DecodeQueuePause), codecOf(DecodeEdit), codecOf(DecodeEditReply),
+	codecOf(DecodeAckPublish), codecOf(DecodePeek), codecOf(DecodePeekReply), codecOf(DecodeMessageShow),
+	codecOf(DecodeConsumersRequest), codecOf(DecodeConsumersReply), codecOf(DecodeSessionsRequest),
+	codecOf(DecodeSessionsReply),
 }
 
 func encode(m any) []byte {
@@ -71,6 +75,9 @@ func fill(rng *rand.Rand, v reflect.Value) {
 			return
 		}
 		n := 1 + rng.IntN(4)
+		if v.Type().Elem() == reflect.TypeFor[DeadLetter]() {
+			n = 1
+		}
 		v.Set(reflect.MakeSlice(v.Type(), n, n))
 		for i := range n {
 			fill(rng, v.Index(i))
@@ -191,11 +198,29 @@ func TestMessages_GoldenBytes(t *testing.T) {
 		}}},
 			"97 05 01 2a 03 cd0442 a66f7264657273 91 94 cd0445 cd0444 cffedcba9876543210 91 98 c4026869 a36f2d31 91 92 a16b a176 a0 01 ce3b9aca00 ff 07"},
 		{PublishReply{Results: []PublishResult{{Sequence: 1093, Status: StatusOK, Duplicate: true, Queue: 7, Lane: 3, Offset: 17, Count: 1}}},
-			"91 91 97 cd0445 01 c3 07 03 11 01"},
-		{Settle{Incarnation: 5, Group: 1, Consumer: ConsumerID(nonce), Done: 4, Items: []SettleItem{{From: 4, To: 6, Verb: VerbNack, Time: time.Millisecond}}},
-			"95 05 01 c410a00000000000000000000000000000af 04 91 94 04 06 02 ce000f4240"},
+			"91 91 98 cd0445 01 c3 07 03 11 01 90"},
+		{Settle{Incarnation: 5, Group: 1, Consumer: ConsumerID(nonce), Done: 4, Items: []SettleItem{{From: 4, To: 6, Verb: VerbNack, Time: time.Millisecond, Reason: "no"}}},
+			"95 05 01 c410a00000000000000000000000000000af 04 91 95 04 06 02 ce000f4240 a26e6f"},
 		{Deliver{Consumer: ConsumerID(nonce), N: 2, Deliveries: []Delivery{{Number: 9, Queue: 7, Offset: 17, Attempt: 1, Remaining: 30 * time.Second, PublishedAt: 1, Message: []byte{0x98}}}},
-			"93 c410a00000000000000000000000000000af 02 91 98 09 07 00 11 01 cf00000006fc23ac00 01 c40198"},
+			"93 c410a00000000000000000000000000000af 02 91 9a 09 07 00 11 01 00 cf00000006fc23ac00 01 c40198 90"},
+		{Delivery{Number: 9, Queue: 7, Attempt: 4, Failures: 3, Dead: []DeadLetter{{Reason: "r", FirstError: "f", LastError: "l", OriginQueue: "o", OriginLane: 2, OriginOffset: 17, OriginAttempts: 5}}},
+			"9a 09 07 00 00 04 03 00 00 c400 91 97 a172 a166 a16c a16f 02 11 05"},
+		{QueueSettings{LeaseTime: 1, LengthMax: 2, BytesMax: 3, TTL: 4, DeliveryLimit: 5, DeadLetter: "d", BackoffMin: -1, BackoffMax: 6, SingleActive: true},
+			"99 01 02 03 04 05 a164 ff 06 c3"},
+		{QueueUpdate{Incarnation: 5, Group: 1, Number: 7, Revision: 2, Nonce: nonce},
+			"96 05 01 07 02 c410a00000000000000000000000000000af 99 00 00 00 00 00 a0 00 00 c2"},
+		{QueuePause{Incarnation: 5, Group: 1, Number: 7, Paused: true}, "94 05 01 07 c3"},
+		{QueueDelete{Incarnation: 5, Group: 1, Number: 7, Force: true}, "94 05 01 07 c3"},
+		{Edit{Incarnation: 5, Group: 1, Number: 7, Verb: EditMove, Target: "t", Places: []Place{{Lane: 3, Offset: 17}}}, "96 05 01 07 04 a174 91 92 03 11"},
+		{EditReply{Status: StatusOK, States: []EditState{EditDone, EditLeased}}, "92 01 c4020103"},
+		{AckPublish{Incarnation: 5, Group: 1, Session: 42, Epoch: 3, Floor: 4, Sequence: 5, Checksum: 6, Consumer: ConsumerID(nonce), Number: 9, Done: 8,
+			Outputs: []Output{{Queue: "q", Messages: []Message{{Body: []byte("hi")}}}}},
+			"9b 05 01 2a 03 04 05 06 c410a00000000000000000000000000000af 09 08 91 92 a171 91 98 c4026869 a0 90 a0 00 00 00 00"},
+		{PublishReply{Results: []PublishResult{{Sequence: 5, Status: StatusOK, Outputs: []Position{{Queue: 7, Lane: 3, Offset: 17, Count: 2}}}}},
+			"91 91 98 05 01 c2 00 00 00 00 91 94 07 03 11 02"},
+		{Peek{Queue: "q", State: MessageParked, FromLane: 1, FromOffset: 17, Limit: 100, Bodies: true}, "96 a171 05 01 11 64 c3"},
+		{SessionsReply{Sessions: []SessionInfo{{Session: SessionID{5, 1, 42}, Named: true, Name: "n", Label: "l", Epoch: 2, Floor: 3, Next: 4, Outcomes: 1, Idle: 7}}},
+			"91 91 99 93 05 01 2a c3 a16e a16c 02 03 04 01 07"},
 		{QueueList{}, "90"},
 	} {
 		want, err := hex.DecodeString(strings.ReplaceAll(g.want, " ", ""))
@@ -292,6 +317,9 @@ func TestDecode_AllocatesASmallMultiple(t *testing.T) {
 		Attach{Unsettled: make([]Range, n)},
 		Deliver{Deliveries: make([]Delivery, n)},
 		QueuesReply{Queues: make([]QueueInfo, n)},
+		Settle{Items: make([]SettleItem, n)},
+		PeekReply{Messages: make([]MessageInfo, PeekMax)},
+		Edit{Places: make([]Place, EditPlacesMax)},
 		Seal{Sequences: make([]uint64, n)},
 	} {
 		b := encode(m)

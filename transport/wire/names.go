@@ -7,7 +7,9 @@ var opNames = map[Op]string{
 	OpOpenSession: "open session", OpCloseSession: "close session", OpPublish: "publish", OpSeal: "seal",
 	OpAttach: "attach", OpLeave: "leave", OpSettle: "settle",
 	OpQueueCreate: "queue create", OpQueueDelete: "queue delete", OpQueuePurge: "queue purge",
+	OpQueueUpdate: "queue update", OpQueuePause: "queue pause", OpEdit: "edit", OpAckPublish: "ack and publish",
 	OpOutcome: "outcome", OpQueueShow: "queue show", OpQueueList: "queue list",
+	OpPeek: "peek", OpMessageShow: "message show", OpConsumers: "consumers", OpSessions: "sessions",
 	OpDeliver: "deliver", OpLost: "lost",
 	OpNodeStatus: "node status", OpDigest: "digest", OpMembers: "members",
 	OpMemberAdd: "member add", OpMemberRemove: "member remove", OpMemberTransfer: "member transfer",
@@ -26,6 +28,7 @@ var statusNames = map[Status]string{
 	StatusStale: "stale", StatusConsumerCap: "too many consumers", StatusConflict: "conflict",
 	StatusQueueCap: "too many queues", StatusRevision: "revision has changed", StatusUnsupported: "unsupported",
 	StatusWrongIncarnation: "wrong incarnation", StatusMalformed: "malformed",
+	StatusIndexCap: "too many indexed messages",
 }
 
 // String is the status in words.
@@ -34,15 +37,46 @@ func (s Status) String() string { return nameOf(statusNames, s, "status") }
 var leaseStateNames = map[LeaseState]string{
 	LeaseHeld: "held", LeaseAcked: "acked", LeaseNacked: "nacked", LeaseExpired: "expired", LeaseGone: "consumer gone",
 	LeasePurged: "purged", LeaseDeleted: "queue deleted", LeaseUnknown: "unknown", LeaseReturned: "returned",
+	LeaseRejected: "rejected",
 }
 
 // String is the state in words.
 func (s LeaseState) String() string { return nameOf(leaseStateNames, s, "lease state") }
 
-var verbNames = map[SettleVerb]string{VerbAck: "ack", VerbNack: "nack", VerbExtend: "extend"}
+var verbNames = map[SettleVerb]string{VerbAck: "ack", VerbNack: "nack", VerbExtend: "extend", VerbReject: "reject"}
 
 // String is the verb's name.
 func (v SettleVerb) String() string { return nameOf(verbNames, v, "verb") }
+
+var editVerbNames = map[EditVerb]string{
+	EditDelete: "delete", EditRequeue: "requeue", EditRelease: "release", EditMove: "move",
+}
+
+// String is the verb's name.
+func (v EditVerb) String() string { return nameOf(editVerbNames, v, "edit verb") }
+
+var editStateNames = map[EditState]string{
+	EditDone: "done", EditNotHere: "not here", EditLeased: "leased", EditUnchanged: "unchanged", EditRefused: "refused",
+}
+
+// String is the state in words.
+func (s EditState) String() string { return nameOf(editStateNames, s, "edit state") }
+
+var messageStateNames = map[MessageState]string{
+	MessageReady: "ready", MessageBlocked: "blocked", MessageDelayed: "delayed", MessageLeased: "leased", MessageParked: "parked",
+}
+
+// String is the state in a word.
+func (s MessageState) String() string { return nameOf(messageStateNames, s, "message state") }
+
+var eventNames = map[EventKind]string{
+	EventExpired: "lease expired", EventNacked: "nacked", EventGone: "consumer gone", EventLeft: "consumer left",
+	EventRejected: "rejected", EventLeased: "leased", EventDead: "dead letter", EventParked: "parked",
+	EventRequeued: "requeued", EventReleased: "released",
+}
+
+// String is the event in words.
+func (k EventKind) String() string { return nameOf(eventNames, k, "event") }
 
 // String is the code as users see it: "ONCEQ-1002".
 func (c Code) String() string { return fmt.Sprintf("ONCEQ-%04d", uint16(c)) }
@@ -64,6 +98,7 @@ var codeOf = map[Status]Code{
 	StatusConsumerGone: CodeConsumerGone, StatusStale: CodeStale, StatusConsumerCap: CodeConsumerCap,
 	StatusConflict: CodeConflict, StatusQueueCap: CodeQueueCap, StatusRevision: CodeRevision,
 	StatusUnsupported: CodeUnsupported, StatusWrongIncarnation: CodeWrongCluster, StatusMalformed: CodeMalformed,
+	StatusIndexCap: CodeIndexCap,
 }
 
 // CodeOf is the error code that stands for a status: 0 for StatusOK,

@@ -19,10 +19,18 @@ const (
 	OpQueueCreate  Op = 23 // QueueCreate -> QueueReply
 	OpQueueDelete  Op = 24 // QueueDelete -> QueueReply
 	OpQueuePurge   Op = 25 // QueuePurge -> QueueReply
+	OpQueueUpdate  Op = 26 // QueueUpdate -> QueueReply
+	OpQueuePause   Op = 27 // QueuePause -> QueueReply
+	OpEdit         Op = 28 // Edit -> EditReply
+	OpAckPublish   Op = 29 // AckPublish -> PublishReply
 
-	OpOutcome   Op = 48 // Outcome -> OutcomeReply
-	OpQueueShow Op = 49 // QueueShow -> QueueReply
-	OpQueueList Op = 50 // QueueList -> QueuesReply
+	OpOutcome     Op = 48 // Outcome -> OutcomeReply
+	OpQueueShow   Op = 49 // QueueShow -> QueueReply
+	OpQueueList   Op = 50 // QueueList -> QueuesReply
+	OpPeek        Op = 51 // Peek -> PeekReply
+	OpMessageShow Op = 52 // MessageShow -> PeekReply
+	OpConsumers   Op = 53 // ConsumersRequest -> ConsumersReply
+	OpSessions    Op = 54 // SessionsRequest -> SessionsReply
 
 	OpDeliver Op = 64 // pushed
 	OpLost    Op = 65 // pushed

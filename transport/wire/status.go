@@ -31,6 +31,7 @@ const (
 	StatusUnsupported      Status = 23 // not in this machine version
 	StatusWrongIncarnation Status = 24 // from before a restore, or from another cluster
 	StatusMalformed        Status = 25 // does not decode; a deterministic refusal
+	StatusIndexCap         Status = 26 // too many messages with a record of their own: publishes of such are refused
 )
 
 // LeaseState is what became of a delivery.
@@ -45,7 +46,8 @@ const (
 	LeasePurged   LeaseState = 6 // lost: the queue was purged
 	LeaseDeleted  LeaseState = 7 // lost: the queue was deleted
 	LeaseUnknown  LeaseState = 8 // the number is below done, or was never given
-	LeaseReturned LeaseState = 9 // given back by leave
+	LeaseReturned LeaseState = 9 // given back by leave, or taken back by command
+	LeaseRejected LeaseState = 10
 )
 
 // SettleVerb is what to do with a delivery.
@@ -55,4 +57,53 @@ const (
 	VerbAck    SettleVerb = 1
 	VerbNack   SettleVerb = 2
 	VerbExtend SettleVerb = 3
+	VerbReject SettleVerb = 4 // a dead letter at once
+)
+
+// EditVerb is what to do with messages named by place.
+type EditVerb uint8
+
+const (
+	EditDelete  EditVerb = 1 // gone for good; not while leased
+	EditRequeue EditVerb = 2 // parked or delayed: ready now
+	EditRelease EditVerb = 3 // leased: taken from its consumer and ready
+	EditMove    EditVerb = 4 // to the end of another queue; not while leased
+)
+
+// EditState is what became of one place.
+type EditState uint8
+
+const (
+	EditDone      EditState = 1
+	EditNotHere   EditState = 2 // never stored, gone, or moved already
+	EditLeased    EditState = 3 // release it first, or wait
+	EditUnchanged EditState = 4 // the verb does not apply to its state
+	EditRefused   EditState = 5 // the target does not exist, is full or unknown
+)
+
+// MessageState is where a message is, for those who look.
+type MessageState uint8
+
+const (
+	MessageReady   MessageState = 1
+	MessageBlocked MessageState = 2 // ready, behind an earlier one of its key
+	MessageDelayed MessageState = 3
+	MessageLeased  MessageState = 4
+	MessageParked  MessageState = 5
+)
+
+// EventKind is what happened to a message that failed at least once.
+type EventKind uint8
+
+const (
+	EventExpired  EventKind = 1 // its lease ran out
+	EventNacked   EventKind = 2
+	EventGone     EventKind = 3 // its consumer was given up
+	EventLeft     EventKind = 4 // its consumer left while its handler ran
+	EventRejected EventKind = 5
+	EventLeased   EventKind = 6
+	EventDead     EventKind = 7 // it became a dead letter
+	EventParked   EventKind = 8
+	EventRequeued EventKind = 9
+	EventReleased EventKind = 10 // its lease was taken by command
 )

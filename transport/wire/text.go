@@ -89,6 +89,38 @@ func FormatMessageID(queue string, lane uint8, offset uint64) string {
 	return queue + "/p" + strconv.Itoa(int(lane)) + "." + strconv.FormatUint(offset, 10)
 }
 
+// ParseMessageID reads what FormatMessageID writes.
+func ParseMessageID(text string) (queue string, at Place, err error) {
+	bad := func(why string) (string, Place, error) {
+		if len(text) > 300 {
+			text = text[:300] + "..."
+		}
+		return "", Place{}, fmt.Errorf("%w %q: %s; a message id looks like orders/17 or orders/p3.17", ErrBadID, text, why)
+	}
+	queue, rest, ok := strings.Cut(text, "/")
+	if !ok {
+		return bad("it has no /")
+	}
+	if !ValidQueueName(queue) {
+		return bad("before the / must come the name of a queue")
+	}
+	if lane, offset, ok := strings.Cut(rest, "."); ok {
+		n, err := strconv.ParseUint(strings.TrimPrefix(lane, "p"), 10, 8)
+		if err != nil || n > PriorityMax {
+			return bad(fmt.Sprintf("%q is no priority", lane))
+		}
+		at.Lane, rest = uint8(n), offset
+	}
+	if at.Offset, err = strconv.ParseUint(rest, 10, 64); err != nil {
+		return bad(fmt.Sprintf("%q is no number", rest))
+	}
+	// Only the one text that FormatMessageID writes is accepted.
+	if FormatMessageID(queue, at.Lane, at.Offset) != text {
+		return bad("it is written in another way")
+	}
+	return queue, at, nil
+}
+
 // String is the id in hexadecimal.
 func (id ConsumerID) String() string { return fmt.Sprintf("%x", id[:]) }
 

@@ -87,6 +87,10 @@ func TestNames_AllConstantsHaveOne(t *testing.T) {
 		{"ops.go", "Op", func(v uint64) string { return Op(v).String() }, "op "},
 		{"status.go", "Status", func(v uint64) string { return Status(v).String() }, "status "},
 		{"status.go", "LeaseState", func(v uint64) string { return LeaseState(v).String() }, "lease state "},
+		{"status.go", "EditVerb", func(v uint64) string { return EditVerb(v).String() }, "edit verb "},
+		{"status.go", "EditState", func(v uint64) string { return EditState(v).String() }, "edit state "},
+		{"status.go", "MessageState", func(v uint64) string { return MessageState(v).String() }, "message state "},
+		{"status.go", "EventKind", func(v uint64) string { return EventKind(v).String() }, "event "},
 		{"status.go", "SettleVerb", func(v uint64) string { return SettleVerb(v).String() }, "verb "},
 	} {
 		seen := make(map[string]string)
@@ -194,6 +198,47 @@ func FuzzParseInnerMsgID(f *testing.F) {
 			t.Fatalf("%q parses to %v", text, id)
 		}
 	})
+}
+
+func TestMessageID_ParsesBack(t *testing.T) {
+	for _, c := range []struct {
+		queue string
+		at    Place
+	}{{"orders", Place{0, 17}}, {"orders", Place{3, 17}}, {"p3.1", Place{9, 0}}, {"a.b-c", Place{0, 1<<64 - 1}}} {
+		text := FormatMessageID(c.queue, c.at.Lane, c.at.Offset)
+		if queue, at, err := ParseMessageID(text); queue != c.queue || at != c.at || err != nil {
+			t.Errorf("%s parses to %q %v, %v", text, queue, at, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "orders", "/17", "orders/", "orders/x", "orders/p3", "orders/p0.17", "orders/p10.1", "orders/3.17", "orders/pp3.17",
+		"orders/p3.017", "orders/017", "a b/1", "orders/1/2", "orders/-1", "orders/18446744073709551616", strings.Repeat("s", 1000),
+	} {
+		if _, _, err := ParseMessageID(bad); !errors.Is(err, ErrBadID) || len(err.Error()) > 500 {
+			t.Errorf("%.100q: %v", bad, err)
+		}
+	}
+}
+
+func TestAckPublishChecksum_SeesTheLeaseAndEveryOutput(t *testing.T) {
+	ms := []Message{{Body: []byte("hi")}}
+	outs := []Output{{"a", ms}, {"b", ms}}
+	sums := map[uint64]string{}
+	for name, sum := range map[string]uint64{
+		"base":              AckPublishChecksum(ConsumerID{1}, 1, outs),
+		"another consumer":  AckPublishChecksum(ConsumerID{2}, 1, outs),
+		"another number":    AckPublishChecksum(ConsumerID{1}, 2, outs),
+		"fewer outputs":     AckPublishChecksum(ConsumerID{1}, 1, outs[:1]),
+		"another queue":     AckPublishChecksum(ConsumerID{1}, 1, []Output{{"a", ms}, {"c", ms}}),
+		"another message":   AckPublishChecksum(ConsumerID{1}, 1, []Output{{"a", ms}, {"b", []Message{{Body: []byte("ho")}}}}),
+		"no output":         AckPublishChecksum(ConsumerID{1}, 1, nil),
+		"the publish alone": PublishChecksum("a", ms),
+	} {
+		if other, taken := sums[sum]; taken {
+			t.Errorf("%s has the checksum of %s", name, other)
+		}
+		sums[sum] = name
+	}
 }
 
 func TestValidQueueName(t *testing.T) {

@@ -97,12 +97,12 @@ func OfCode(c wire.Code) int {
 		return Conflict
 	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded,
 		wire.CodeShuttingDown, wire.CodeDiskFull, wire.CodeQueueFull, wire.CodeWindowFull, wire.CodeOutOfOrder,
-		wire.CodeSessionCap, wire.CodeOutcomeCap, wire.CodeConsumerCap,
+		wire.CodeSessionCap, wire.CodeOutcomeCap, wire.CodeIndexCap, wire.CodeConsumerCap,
 		wire.CodeFlowControl, wire.CodeSlowReader:
 		return Unavailable
 	case wire.CodeOutcomeUnknown, wire.CodeBelowFloor, wire.CodeSessionExpired:
 		return Unknown
-	case wire.CodeBadName:
+	case wire.CodeBadName, wire.CodeBadOptions:
 		return Usage
 	}
 	return Failure

@@ -19,6 +19,19 @@ type Message struct {
 	Headers     []Header
 	Body        []byte
 	PublishedAt time.Time
+	Failures    int
+	OrderingKey string
+	Priority    int
+	Dead        *Dead // nil unless it is a dead letter
+}
+
+// Dead is what a dead letter has behind it.
+type Dead struct {
+	Reason     string `json:"reason"`
+	FirstError string `json:"first_error,omitempty"`
+	LastError  string `json:"last_error,omitempty"`
+	Origin     string `json:"origin"`
+	Attempts   int    `json:"attempts"`
 }
 
 // Header is one name and value.
@@ -39,7 +52,7 @@ type part struct {
 }
 
 // Verbs names the verbs, for help texts.
-const Verbs = "%i id  %q queue  %a attempt  %z biz-id  %h headers  %t published at  %n bytes of body  %b body  %% percent; \\n \\t \\r \\0 \\\\"
+const Verbs = "%i id  %q queue  %a attempt  %z biz-id  %k ordering key  %p priority  %f failures  %r why it is a dead letter  %h headers  %t published at  %n bytes of body  %b body  %% percent; \\n \\t \\r \\0 \\\\"
 
 // Parse reads a format string.
 func Parse(s string) (Format, error) {
@@ -72,7 +85,7 @@ func Parse(s string) (Format, error) {
 		switch s[i] {
 		case '%':
 			text = append(text, '%')
-		case 'i', 'q', 'a', 'z', 'h', 't', 'n', 'b':
+		case 'i', 'q', 'a', 'z', 'k', 'p', 'f', 'r', 'h', 't', 'n', 'b':
 			flush()
 			f.parts = append(f.parts, part{verb: s[i]})
 		default:
@@ -99,6 +112,14 @@ func (f Format) Append(b []byte, m *Message) []byte {
 			b = strconv.AppendInt(b, int64(m.Attempt), 10)
 		case 'z':
 			b = append(b, m.BizID...)
+		case 'k':
+			b = append(b, m.OrderingKey...)
+		case 'p':
+			b = strconv.AppendInt(b, int64(m.Priority), 10)
+		case 'f':
+			b = strconv.AppendInt(b, int64(m.Failures), 10)
+		case 'r':
+			b = append(b, m.Dead.why()...)
 		case 'h':
 			b = appendHeaders(b, m.Headers)
 		case 't':
@@ -110,6 +131,18 @@ func (f Format) Append(b []byte, m *Message) []byte {
 		}
 	}
 	return b
+}
+
+// why is the reason, with the last error if there is one; "" when it is no dead
+// letter.
+func (d *Dead) why() string {
+	switch {
+	case d == nil:
+		return ""
+	case d.LastError == "":
+		return d.Reason
+	}
+	return d.Reason + ": " + d.LastError
 }
 
 // appendHeaders writes headers as one JSON array of pairs, since names may
@@ -133,6 +166,10 @@ type line struct {
 	Attempt     int       `json:"attempt"`
 	PublishedAt time.Time `json:"published_at"`
 	BizID       string    `json:"biz_id,omitempty"`
+	OrderingKey string    `json:"ordering_key,omitempty"`
+	Priority    int       `json:"priority,omitempty"`
+	Failures    int       `json:"failures,omitempty"`
+	Dead        *Dead     `json:"dead_letter,omitempty"`
 	Headers     []Header  `json:"headers,omitempty"`
 	Body        *string   `json:"body,omitempty"`
 	BodyBase64  *string   `json:"body_base64,omitempty"`
@@ -141,7 +178,8 @@ type line struct {
 // AppendJSON appends m as one line of JSON. A body that is not UTF-8 comes as
 // body_base64, since a JSON string cannot carry it unchanged.
 func AppendJSON(b []byte, m *Message) ([]byte, error) {
-	l := line{ID: m.ID, Queue: m.Queue, Attempt: m.Attempt, BizID: m.BizID, Headers: m.Headers, PublishedAt: m.PublishedAt.UTC()}
+	l := line{ID: m.ID, Queue: m.Queue, Attempt: m.Attempt, BizID: m.BizID, Headers: m.Headers, PublishedAt: m.PublishedAt.UTC(),
+		OrderingKey: m.OrderingKey, Priority: m.Priority, Failures: m.Failures, Dead: m.Dead}
 	if utf8.Valid(m.Body) {
 		s := string(m.Body)
 		l.Body = &s

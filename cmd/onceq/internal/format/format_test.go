@@ -8,13 +8,15 @@ import (
 )
 
 var sample = &Message{ID: "orders/17", Queue: "orders", Attempt: 2, BizID: "order-42", Body: []byte("hi"),
-	Headers: []Header{{"a", "1"}, {"a", `"2"`}}, PublishedAt: time.Unix(1, 5)}
+	Headers: []Header{{"a", "1"}, {"a", `"2"`}}, PublishedAt: time.Unix(1, 5),
+	Failures: 3, OrderingKey: "customer-7", Priority: 4, Dead: &Dead{Reason: "delivery limit reached", LastError: "no luck", Origin: "shop/9", Attempts: 5}}
 
 func TestFormat_Verbs(t *testing.T) {
 	for in, want := range map[string]string{
 		`%b\n`:         "hi\n",
 		`%i %a %b\n`:   "orders/17 2 hi\n",
 		`%q|%z|%n|%%`:  "orders|order-42|2|%",
+		`%k|%p|%f|%r`:  "customer-7|4|3|delivery limit reached: no luck",
 		`%h`:           `[["a","1"],["a","\"2\""]]`,
 		`%t`:           "1970-01-01T00:00:01.000000005Z",
 		`a\tb\\n\0\r`:  "a\tb\\n\x00\r",

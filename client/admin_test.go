@@ -1,0 +1,252 @@
+package client
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"onceq/transport/wire"
+)
+
+// shows makes the node answer for the queue with number 7 and a revision.
+func (node *fakeNode) shows(info wire.QueueInfo) {
+	node.net.mu.Lock()
+	defer node.net.mu.Unlock()
+	node.auto[wire.OpQueueShow] = func(r *fakeRequest) {
+		info.Name = decoded(r, wire.DecodeQueueShow).Name
+		r.reply(wire.QueueReply{Status: wire.StatusOK, Info: info})
+	}
+}
+
+func got[T any](t *testing.T, f func() (T, error)) (chan T, chan error) {
+	t.Helper()
+	v, e := make(chan T, 1), make(chan error, 1)
+	go func() {
+		a, err := f()
+		v <- a
+		e <- err
+	}()
+	return v, e
+}
+
+func TestUpdateQueue_LostReply_TheSameNonceAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.shows(wire.QueueInfo{Number: 7, Revision: 3, Settings: QueueSettings{LeaseTime: time.Minute, LengthMax: 5}})
+		_, failed := got(t, func() (QueueInfo, error) {
+			return c.Admin().UpdateQueue(t.Context(), "orders", func(s *QueueSettings) { s.DeliveryLimit = 4 })
+		})
+		r := n1.expect(wire.OpQueueUpdate)
+		first := decoded(r, wire.DecodeQueueUpdate)
+		if first.Number != 7 || first.Revision != 3 || first.Settings != (QueueSettings{LeaseTime: time.Minute, LengthMax: 5, DeliveryLimit: 4}) {
+			t.Fatalf("sent %+v", first)
+		}
+		r.conn.cut()
+		r = n1.expect(wire.OpQueueUpdate)
+		if second := decoded(r, wire.DecodeQueueUpdate); second != first {
+			t.Fatalf("sent %+v, then %+v", first, second)
+		}
+		r.reply(wire.QueueReply{Status: wire.StatusOK, Info: wire.QueueInfo{Number: 7, Revision: 4}})
+		if err := <-failed; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestUpdateQueue_ChangedMeanwhile_IsAppliedToWhatThereIs: two people change two
+// settings at once, and both are changed.
+func TestUpdateQueue_ChangedMeanwhile_IsAppliedToWhatThereIs(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.shows(wire.QueueInfo{Number: 7, Revision: 3})
+		_, failed := got(t, func() (QueueInfo, error) {
+			return c.Admin().UpdateQueue(t.Context(), "orders", func(s *QueueSettings) { s.DeliveryLimit = 4 })
+		})
+		r := n1.expect(wire.OpQueueUpdate)
+		first := decoded(r, wire.DecodeQueueUpdate)
+		n1.shows(wire.QueueInfo{Number: 7, Revision: 4, Settings: QueueSettings{LengthMax: 9}})
+		r.reply(wire.QueueReply{Status: wire.StatusRevision})
+		r = n1.expect(wire.OpQueueUpdate)
+		second := decoded(r, wire.DecodeQueueUpdate)
+		if second.Revision != 4 || second.Settings != (QueueSettings{LengthMax: 9, DeliveryLimit: 4}) || second.Nonce == first.Nonce {
+			t.Fatalf("sent %+v", second)
+		}
+		r.reply(wire.QueueReply{Status: wire.StatusOK, Info: wire.QueueInfo{Number: 7, Revision: 5}})
+		if err := <-failed; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestPauseQueue_LostReply_IsAskedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.shows(wire.QueueInfo{Number: 7, Revision: 3})
+		for _, paused := range []bool{true, false} {
+			call := c.Admin().PauseQueue
+			if !paused {
+				call = c.Admin().ResumeQueue
+			}
+			info, failed := got(t, func() (QueueInfo, error) { return call(t.Context(), "orders") })
+			n1.expect(wire.OpQueuePause).conn.cut()
+			r := n1.expect(wire.OpQueuePause)
+			if m := decoded(r, wire.DecodeQueuePause); m.Number != 7 || m.Paused != paused {
+				t.Fatalf("sent %+v", m)
+			}
+			r.reply(wire.QueueReply{Status: wire.StatusOK, Info: wire.QueueInfo{Number: 7, Paused: paused}})
+			if err := errors.Join(<-failed, nil); err != nil || (<-info).Paused != paused {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestEditMessages_LostReply_IsAskedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.shows(wire.QueueInfo{Number: 7})
+		a := c.Admin()
+		ctx := t.Context()
+		places := []Place{{Lane: 3, Offset: 17}, {Offset: 4}}
+		for verb, call := range map[wire.EditVerb]func() ([]EditState, error){
+			wire.EditDelete:  func() ([]EditState, error) { return a.DeleteMessages(ctx, "orders", places...) },
+			wire.EditRequeue: func() ([]EditState, error) { return a.RequeueMessages(ctx, "orders", places...) },
+			wire.EditRelease: func() ([]EditState, error) { return a.ReleaseMessages(ctx, "orders", places...) },
+			wire.EditMove:    func() ([]EditState, error) { return a.MoveMessages(ctx, "orders", "shop", places...) },
+		} {
+			states, failed := got(t, call)
+			n1.expect(wire.OpEdit).conn.cut()
+			r := n1.expect(wire.OpEdit)
+			m := decoded(r, wire.DecodeEdit)
+			if m.Number != 7 || m.Verb != verb || len(m.Places) != 2 || m.Places[0] != places[0] || (m.Target == "shop") != (verb == wire.EditMove) {
+				t.Fatalf("sent %+v", m)
+			}
+			r.reply(wire.EditReply{Status: wire.StatusOK, States: []EditState{EditNotHere, EditLeased}})
+			if s, err := <-states, <-failed; err != nil || len(s) != 2 || s[0] != EditNotHere || s[1] != EditLeased {
+				t.Fatal(s, err)
+			}
+		}
+		_, failed := got(t, func() ([]EditState, error) { return a.MoveMessages(ctx, "orders", "none", places...) })
+		n1.expect(wire.OpEdit).reply(wire.EditReply{Status: wire.StatusNoQueue})
+		if err := <-failed; !errors.Is(err, ErrNoQueue) {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestEditMessages_Many_GoInSteps: one request names at most so many.
+func TestEditMessages_Many_GoInSteps(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.shows(wire.QueueInfo{Number: 7})
+		places := make([]Place, wire.EditPlacesMax+10)
+		states, failed := got(t, func() ([]EditState, error) { return c.Admin().DeleteMessages(t.Context(), "orders", places...) })
+		for _, want := range []int{wire.EditPlacesMax, 10} {
+			r := n1.expect(wire.OpEdit)
+			m := decoded(r, wire.DecodeEdit)
+			if len(m.Places) != want {
+				t.Fatalf("%d places, want %d", len(m.Places), want)
+			}
+			done := make([]EditState, want)
+			for i := range done {
+				done[i] = EditDone
+			}
+			r.reply(wire.EditReply{Status: wire.StatusOK, States: done})
+		}
+		if s, err := <-states, <-failed; err != nil || len(s) != len(places) {
+			t.Fatal(len(s), err)
+		}
+	})
+}
+
+func TestPeek_GoesOnBehindTheLast(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		seen, failed := got(t, func() (Peeked, error) {
+			return c.Admin().Peek(t.Context(), "orders", PeekOptions{State: Parked, From: Place{Lane: 1, Offset: 5}, Limit: 2, Bodies: true})
+		})
+		r := n1.expect(wire.OpPeek)
+		if m := decoded(r, wire.DecodePeek); m != (wire.Peek{Queue: "orders", State: wire.MessageParked, FromLane: 1, FromOffset: 5, Limit: 2, Bodies: true}) {
+			t.Fatalf("sent %+v", m)
+		}
+		r.reply(wire.PeekReply{Status: wire.StatusOK, More: true, Messages: []wire.MessageInfo{
+			{Lane: 1, Offset: 7, State: wire.MessageParked, Reason: "r", OriginQueue: "shop", OriginOffset: 3, Message: encoded(wire.Message{Body: []byte("x"), BizID: "b"})},
+			{Lane: 0, Offset: 2, State: wire.MessageParked},
+		}})
+		p := <-seen
+		if err := <-failed; err != nil || !p.More || p.Next != (Place{Offset: 3}) || len(p.Messages) != 2 {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		if m := p.Messages[0]; m.ID() != "orders/p1.7" || m.Content == nil || m.Content.BizID != "b" || m.Reason != "r" || m.Origin() != "shop/3" {
+			t.Errorf("%+v", m)
+		}
+		if m := p.Messages[1]; m.Content != nil || m.Origin() != "" {
+			t.Errorf("%+v", m)
+		}
+	})
+}
+
+func TestMessage_NotThere(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		_, failed := got(t, func() (MessageInfo, error) { return c.Admin().Message(t.Context(), "orders", Place{Offset: 5}) })
+		n1.expect(wire.OpMessageShow).reply(wire.PeekReply{Status: wire.StatusNotStored})
+		if err := <-failed; !errors.Is(err, ErrNoMessage) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestEndSession_LostReply_AndOneThatIsGone(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.manual(wire.OpCloseSession)
+		id := wire.SessionID{Incarnation: fakeIncarnation, Group: 1, Number: 9}
+		info, failed := got(t, func() (SessionInfo, error) { return c.Admin().Session(t.Context(), 9) })
+		n1.expect(wire.OpSessions).reply(wire.SessionsReply{Sessions: []wire.SessionInfo{{Session: id, Epoch: 4, Named: true, Name: "svc"}}})
+		s, err := <-info, <-failed
+		if err != nil || s.Name != "svc" {
+			t.Fatalf("%+v, %v", s, err)
+		}
+		_, ended := got(t, func() (bool, error) { return true, c.Admin().EndSession(t.Context(), s) })
+		n1.expect(wire.OpCloseSession).conn.cut()
+		r := n1.expect(wire.OpCloseSession)
+		if m := decoded(r, wire.DecodeCloseSession); m.Session != 9 || m.Epoch != 4 {
+			t.Fatalf("sent %+v", m)
+		}
+		r.reply(wire.StatusReply{Status: wire.StatusOK})
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		_, failed = got(t, func() (SessionInfo, error) { return c.Admin().Session(t.Context(), 9) })
+		n1.expect(wire.OpSessions).reply(wire.SessionsReply{Sessions: []wire.SessionInfo{{Session: wire.SessionID{Number: 10}}}})
+		if err := <-failed; !errors.Is(err, ErrNoSession) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestDeleteQueue_ThatTakesDeadLetters(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.shows(wire.QueueInfo{Number: 7})
+		_, failed := got(t, func() (uint64, error) { return c.Admin().DeleteQueue(t.Context(), "dead") })
+		r := n1.expect(wire.OpQueueDelete)
+		if m := decoded(r, wire.DecodeQueueDelete); m.Force {
+			t.Fatalf("sent %+v", m)
+		}
+		r.reply(wire.QueueReply{Status: wire.StatusConflict, Text: "it takes the dead letters of queue orders"})
+		if err := <-failed; !errors.Is(err, ErrConflict) {
+			t.Fatal(err)
+		}
+		removed, failed := got(t, func() (uint64, error) { return c.Admin().ForceDeleteQueue(t.Context(), "dead") })
+		r = n1.expect(wire.OpQueueDelete)
+		if m := decoded(r, wire.DecodeQueueDelete); !m.Force {
+			t.Fatalf("sent %+v", m)
+		}
+		r.reply(wire.QueueReply{Status: wire.StatusOK, Removed: 3})
+		if err := <-failed; err != nil || <-removed != 3 {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,94 @@
+package fsm
+
+// deadLetter moves a message to its queue's dead-letter queue, in the same
+// entry. Where that is impossible it is parked in place and never dropped: no
+// such queue is set, it is missing, full, or cannot take records any more.
+func (m *Machine) deadLetter(msg *message, reason string) {
+	q := msg.q
+	target := m.queuesByName[q.settings.DeadLetter]
+	switch {
+	case q.settings.DeadLetter == "":
+		m.park(msg, reason)
+	case target == nil:
+		m.park(msg, reason+"; dead-letter queue "+q.settings.DeadLetter+" does not exist")
+	case target == q:
+		m.park(msg, reason+"; the queue is its own dead-letter queue")
+	case m.room(target, 1, uint64(msg.size)) != StatusOK:
+		m.park(msg, reason+"; dead-letter queue "+target.name+" is full")
+	default:
+		m.moveTo(msg, target, reason, &q.counts.DeadLettered)
+	}
+}
+
+// park keeps a message in its queue, out of delivery, until somebody requeues,
+// moves or deletes it. It holds up nobody: its key is released.
+func (m *Machine) park(msg *message, reason string) {
+	if msg.notes == nil {
+		msg.notes = &notes{}
+	}
+	msg.notes.reason = reason
+	msg.note(event{at: m.now, kind: EventParked, attempt: msg.attempts, text: reason})
+	m.setState(msg, stateParked)
+	if msg.key != nil {
+		msg.notes.key = msg.key.key
+		m.leaveKey(msg)
+	}
+}
+
+// moveTo moves a message to the end of another queue of the group. Its body is
+// not read: the store is told where it is now. What it had behind it goes along
+// in its notes: with a reason it is a dead letter, without one it was sent on by
+// command.
+func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *uint64) {
+	q, from := msg.q, msg.place
+	l := target.laneFor(0)
+	moved := &message{
+		place: place{0, l.tail}, size: msg.size, stored: m.now,
+		expires: target.expiry(m.now, 0), notes: msg.notes,
+		// Attempt 1 proves that nobody saw a message before, also after a move.
+		attempts: msg.attempts,
+	}
+	if moved.notes == nil {
+		moved.notes = &notes{}
+	}
+	if reason != "" {
+		moved.notes.reason = reason
+		moved.notes.origin = origin{
+			queue: q.name, number: q.number, place: from,
+			attempts: msg.attempts, failures: msg.failures, stored: msg.stored,
+		}
+		moved.note(event{at: m.now, kind: EventDead, attempt: msg.attempts, text: reason})
+		if msg.key != nil {
+			moved.notes.key = msg.key.key
+		}
+	} else {
+		moved.notes.reason, moved.notes.origin = "", origin{}
+		moved.note(event{at: m.now, kind: EventRequeued, attempt: msg.attempts, text: "from " + q.name})
+	}
+	m.bodies.Move(q.number, from.lane, from.offset, target.number, 0, l.tail)
+	m.leaveQueue(msg, counter, false)
+	l.tail++
+	target.counts.Stored++
+	target.bytes += uint64(moved.size)
+	m.messages++
+	m.addRecord(target, moved)
+	if reason == "" && moved.notes.key != "" {
+		m.rejoinKey(moved)
+	}
+	m.ready(moved)
+	m.skip(target, l)
+	m.retimeQueue(target)
+	m.dirty(target)
+}
+
+// dead returns what a dead letter has behind it, nil for any other message.
+func (n *notes) dead() *DeadLetter {
+	if n == nil || n.origin.number == 0 {
+		return nil
+	}
+	return &DeadLetter{
+		Reason: n.reason, FirstError: n.first, LastError: n.last,
+		OriginQueue: n.origin.queue, OriginLane: n.origin.place.lane, OriginOffset: n.origin.place.offset,
+		OriginAttempts: n.origin.attempts,
+	}
+}

@@ -1,0 +1,177 @@
+package fsm
+
+// EditVerb is what a command does with messages named by place. Values are in
+// the log.
+type EditVerb uint8
+
+const (
+	EditDelete  EditVerb = 1 // gone for good; not while leased
+	EditRequeue EditVerb = 2 // parked or delayed: ready now
+	EditRelease EditVerb = 3 // leased: taken from its consumer and ready
+	EditMove    EditVerb = 4 // to the end of another queue, or of where a dead letter came from; not while leased
+)
+
+// EditState is what became of one place. All edits are idempotent by nature: a
+// message that is not there any more was edited before, or is gone.
+type EditState uint8
+
+const (
+	EditDone      EditState = 1
+	EditNotHere   EditState = 2 // never stored, gone, or moved already
+	EditLeased    EditState = 3 // release it first, or wait
+	EditUnchanged EditState = 4 // the verb does not apply to its state
+	EditRefused   EditState = 5 // the target does not exist, is full or unknown
+)
+
+// edit runs a verb on each place.
+func (m *Machine) edit(c *edit, r *Result, eff *Effects) Status {
+	if st := m.own(c.incarnation, c.group); st != StatusOK {
+		return st
+	}
+	q := m.queues[c.number]
+	if q == nil {
+		return StatusNoQueue
+	}
+	var target *queue
+	if len(c.target) > 0 {
+		if target = m.queuesByName[string(c.target)]; target == nil || target == q {
+			return StatusNoQueue
+		}
+	}
+	r.Edits = make([]EditState, 0, len(c.places))
+	for _, p := range c.places {
+		r.Edits = append(r.Edits, m.editOne(q, target, p, c.verb, eff))
+	}
+	m.retimeQueue(q)
+	r.Queue = m.info(q)
+	return StatusOK
+}
+
+func (m *Machine) editOne(q, target *queue, p place, verb EditVerb, eff *Effects) EditState {
+	l := q.lanes[p.lane]
+	if l == nil || p.offset >= l.tail || p.offset < l.purgedBelow {
+		return EditNotHere
+	}
+	msg := q.records[p]
+	if msg == nil && p.offset < l.head || msg != nil && (msg.state == stateLeased || msg.state == stateGone) {
+		// Told by no record, or leased: if somebody holds it, a slot knows.
+		return m.editLeased(q, p, verb, eff)
+	}
+	if msg == nil {
+		return m.editPlain(q, target, p, verb)
+	}
+	switch verb {
+	case EditDelete:
+		m.leaveQueue(msg, &q.counts.Deleted, true)
+		return EditDone
+	case EditRequeue:
+		return m.requeue(msg)
+	case EditMove:
+		return m.moveOn(msg, target)
+	}
+	return EditUnchanged
+}
+
+func (m *Machine) editLeased(q *queue, p place, verb EditVerb, eff *Effects) EditState {
+	for _, ord := range sortedKeys(q.consumers) {
+		c := q.consumers[ord]
+		for i := range c.slots {
+			s := &c.slots[i]
+			if s.state != LeaseHeld || s.place != p {
+				continue
+			}
+			if verb != EditRelease {
+				return EditLeased
+			}
+			number := c.done + uint64(i)
+			msg := m.recordOf(c, s)
+			m.drop(c, s, LeaseReturned)
+			s.msg = nil
+			msg.note(event{at: m.now, kind: EventReleased, attempt: s.attempt, consumer: c.ordinal})
+			m.comeBack(msg, 0)
+			m.dirty(c)
+			m.feed(c)
+			if c.attached {
+				eff.Lost = append(eff.Lost, Loss{Consumer: c.id, N: c.n, Lost: []DeliveryState{{From: number, To: number, State: LeaseReturned}}})
+			}
+			return EditDone
+		}
+	}
+	return EditNotHere
+}
+
+// editPlain edits a message that only the range tells of.
+func (m *Machine) editPlain(q, target *queue, p place, verb EditVerb) EditState {
+	switch verb {
+	case EditDelete:
+		if !m.dropPlain(q, p) {
+			return EditNotHere
+		}
+		q.counts.Deleted++
+		m.messages--
+		m.bodies.Delete(q.number, p.lane, p.offset)
+		return EditDone
+	case EditMove:
+		if target == nil || m.room(target, 1, 0) != StatusOK {
+			return EditRefused
+		}
+		msg := &message{place: p, stored: q.lanes[p.lane].storedAt(p.offset), expires: never}
+		l := q.lanes[p.lane]
+		l.plain--
+		q.eligible--
+		q.counts.Ready--
+		m.addRecord(q, msg)
+		m.setState(msg, stateReady) // so that it leaves like any other
+		m.moveTo(msg, target, "", &q.counts.Moved)
+		m.skip(q, l)
+		return EditDone
+	}
+	return EditUnchanged
+}
+
+// storedAt returns when a plain message of the range was stored.
+func (l *lane) storedAt(offset uint64) Time {
+	at := Time(0)
+	for _, ms := range l.milestones {
+		if ms.first > offset {
+			break
+		}
+		at = ms.stored
+	}
+	return at
+}
+
+// requeue makes a parked or delayed message ready now, with a time to live that
+// begins anew: whoever asks wants it delivered.
+func (m *Machine) requeue(msg *message) EditState {
+	q := msg.q
+	switch msg.state {
+	case stateParked:
+		msg.failures = 0
+		msg.notes.reason = ""
+		m.rejoinKey(msg)
+		m.expireAt(msg, q.expiry(m.now, 0))
+	case stateDelayed:
+	default:
+		return EditUnchanged
+	}
+	msg.note(event{at: m.now, kind: EventRequeued, attempt: msg.attempts})
+	m.ready(msg)
+	return EditDone
+}
+
+// moveOn moves a message to target or, without one, to where it came from.
+func (m *Machine) moveOn(msg *message, target *queue) EditState {
+	if target == nil {
+		if msg.notes == nil || msg.notes.origin.number == 0 {
+			return EditRefused
+		}
+		// By number: a queue that was created again under the name is another.
+		target = m.queues[msg.notes.origin.number]
+	}
+	if target == nil || target == msg.q || m.room(target, 1, uint64(msg.size)) != StatusOK {
+		return EditRefused
+	}
+	m.moveTo(msg, target, "", &msg.q.counts.Moved)
+	return EditDone
+}

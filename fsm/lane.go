@@ -1,0 +1,174 @@
+package fsm
+
+import (
+	"slices"
+
+	"github.com/google/btree"
+)
+
+// lane is one priority's sequence of offsets. What was never delivered and has
+// no record is the range [head, tail) without the places of records, whatever
+// its length: a backlog costs no memory.
+type lane struct {
+	number     uint8
+	head, tail uint64
+	plain      uint64 // messages in the range that have no record
+	// purgedBelow: a lease on a lower offset is lost. A purge moves this and
+	// touches no lease.
+	purgedBelow uint64
+	ready       *btree.BTreeG[*message] // with a record, and free to go
+	// milestones are sparse notes of when plain messages were stored, and of
+	// their bytes, ascending; the first covers head.
+	milestones []milestone
+}
+
+// milestone: plain messages from first on, up to the next milestone, were stored
+// at stored or within a second after it, and have so many bytes together.
+type milestone struct {
+	first  uint64
+	stored Time
+	bytes  uint64
+}
+
+func newLane(number uint8) *lane {
+	return &lane{number: number, ready: btree.NewG(16, func(a, b *message) bool { return a.offset < b.offset })}
+}
+
+// laneFor returns a lane, making it when it is used first.
+func (q *queue) laneFor(number uint8) *lane {
+	if q.lanes[number] == nil {
+		q.lanes[number] = newLane(number)
+	}
+	return q.lanes[number]
+}
+
+// note adds a plain message to the milestones.
+func (l *lane) note(offset uint64, now Time, size int) {
+	if n := len(l.milestones); n > 0 {
+		last := &l.milestones[n-1]
+		if now-last.stored < milestoneInterval && offset-last.first < milestoneMessagesMax {
+			last.bytes += uint64(size)
+			return
+		}
+	}
+	l.milestones = append(l.milestones, milestone{offset, now, uint64(size)})
+}
+
+// skip moves the head over what has a record, and over all of the range when
+// nothing plain is in it. Records of what is gone are forgotten on the way.
+func (m *Machine) skip(q *queue, l *lane) {
+	for l.head < l.tail && (l.plain == 0 || len(q.records) > 0) {
+		msg := q.records[place{l.number, l.head}]
+		if msg == nil {
+			break
+		}
+		l.head++
+		if msg.state == stateGone {
+			m.unindex(msg)
+		}
+	}
+	m.passMilestones(q, l)
+}
+
+// passMilestones drops the milestones that the head has passed and gives their
+// bytes back.
+func (m *Machine) passMilestones(q *queue, l *lane) {
+	passed := 0
+	if l.plain == 0 {
+		passed = len(l.milestones)
+	} else {
+		for passed+1 < len(l.milestones) && l.milestones[passed+1].first <= l.head {
+			passed++
+		}
+	}
+	if passed == 0 {
+		return
+	}
+	for _, ms := range l.milestones[:passed] {
+		q.bytes -= ms.bytes
+	}
+	// Copied down, so that the array does not keep growing behind a slice.
+	l.milestones = slices.Delete(l.milestones, 0, passed)
+}
+
+// next returns the lane whose turn it is: the highest priority that has
+// something to deliver. nil for none.
+func (q *queue) next() *lane {
+	for i := len(q.lanes) - 1; i >= 0; i-- {
+		if l := q.lanes[i]; l != nil && (l.plain > 0 || l.ready.Len() > 0) {
+			return l
+		}
+	}
+	return nil
+}
+
+// take removes the oldest message of a lane that may go. msg is nil for a plain
+// one.
+func (m *Machine) take(q *queue, l *lane) (msg *message, p place, stored Time) {
+	oldest, ok := l.ready.Min()
+	if ok && (l.plain == 0 || oldest.offset < l.head) {
+		m.setState(oldest, stateLeased)
+		return oldest, oldest.place, oldest.stored
+	}
+	// The head stands on a plain message: skip has seen to it.
+	p = place{l.number, l.head}
+	stored = l.milestones[0].stored
+	l.head++
+	l.plain--
+	q.eligible--
+	q.counts.Ready--
+	q.counts.Leased++
+	m.dirty(q)
+	m.skip(q, l)
+	return nil, p, stored
+}
+
+// dropPlain takes a plain message out of the range by giving it a record that
+// is gone. It says whether there was one.
+func (m *Machine) dropPlain(q *queue, p place) bool {
+	l := q.lanes[p.lane]
+	if l == nil || p.offset < l.head || p.offset >= l.tail || q.records[p] != nil {
+		return false
+	}
+	l.plain--
+	q.eligible--
+	q.counts.Ready--
+	m.addRecord(q, &message{place: p, state: stateGone, expires: never})
+	m.dirty(q)
+	m.skip(q, l)
+	return true
+}
+
+// sweep drops the plain messages that are older than the queue's time to live,
+// a milestone at a time: none before its time, all within a second after it.
+func (m *Machine) sweep(q *queue, l *lane) {
+	ttl := Time(q.settings.TTL)
+	for ttl > 0 && l.plain > 0 && m.spent < m.limits.TimerBudget {
+		if l.milestones[0].stored+milestoneInterval+ttl > m.now {
+			return
+		}
+		end := l.tail
+		if len(l.milestones) > 1 {
+			end = l.milestones[1].first
+		}
+		from := l.head
+		for ; l.head < end; l.head++ {
+			m.spent++
+			switch msg := q.records[place{l.number, l.head}]; {
+			case msg == nil:
+				m.bodies.Delete(q.number, l.number, l.head)
+				l.plain--
+				q.eligible--
+				q.counts.Ready--
+				q.counts.Expired++
+				m.messages--
+			case msg.state == stateGone:
+				m.unindex(msg)
+			}
+		}
+		if l.head != from {
+			m.dirty(q)
+		}
+		m.skip(q, l)
+	}
+}
