@@ -105,15 +105,15 @@ func TestDemo_BrokenCluster_TurnsRed(t *testing.T) {
 		{
 			name:  "a confirmed message is dropped",
 			file:  "fsm/session.go",
-			old:   `offset: m.store(q, messages, wall)`,
-			new:   `offset: func() uint64 { if p.sequence%1000 == 500 { return q.lane.tail }; return m.store(q, messages, wall) }()`,
+			old:   `	first := m.store(q, as, messages, wall)`,
+			new:   `	first := place{as[0].priority, q.laneFor(as[0].priority).tail}; if p.sequence%1000 != 500 { first = m.store(q, as, messages, wall) }`,
 			kinds: []ledger.Kind{ledger.LostMessage},
 		},
 		{
 			name:  "a message is stored twice",
 			file:  "fsm/session.go",
-			old:   `offset: m.store(q, messages, wall)`,
-			new:   `offset: func() uint64 { if p.sequence%1000 == 500 { m.store(q, messages, wall) }; return m.store(q, messages, wall) }()`,
+			old:   `	first := m.store(q, as, messages, wall)`,
+			new:   `	if p.sequence%1000 == 500 { m.store(q, as, messages, wall) }; first := m.store(q, as, messages, wall)`,
 			kinds: []ledger.Kind{ledger.StoredTwice},
 		},
 		{

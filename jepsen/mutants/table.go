@@ -14,8 +14,8 @@ func All() []Mutant {
 			Name: "refusal-recorded", Breaks: "a refusal records nothing, so that a retry can succeed",
 			Workload: "dedup", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/session.go",
-				"	case q.full(uint64(p.count)):\n",
-				"	case q.full(uint64(p.count)):\n		m.recordOutcome(s, p.sequence, outcome{sealed: true})\n"}},
+				"	if st != StatusOK {\n		return PublishResult{Sequence: p.sequence, Status: st}\n",
+				"	if st != StatusOK {\n		m.recordOutcome(s, p.sequence, outcome{sealed: true})\n		return PublishResult{Sequence: p.sequence, Status: st}\n"}},
 		},
 		{
 			Name: "seal-ignored", Breaks: "a sealed sequence is never stored later",
@@ -28,8 +28,8 @@ func All() []Mutant {
 			Name: "ack-without-lease", Breaks: "an ack counts only for who holds the message",
 			Workload: "lease", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/lease.go",
-				"	if s == nil || s.state != LeaseHeld {\n		return\n	}\n	switch verb {\n",
-				"	if s != nil && verb == verbAck {\n		s.state = LeaseAcked\n	}\n	if s == nil || s.state != LeaseHeld {\n		return\n	}\n	switch verb {\n"}},
+				"	if s == nil || s.state != LeaseHeld {\n		return\n	}\n	switch it.verb {\n",
+				"	if s != nil && it.verb == verbAck {\n		s.state = LeaseAcked\n	}\n	if s == nil || s.state != LeaseHeld {\n		return\n	}\n	switch it.verb {\n"}},
 		},
 		{
 			Name: "commit-alone", Breaks: "a result is answered when a majority has the entry, not when one node has it",
@@ -50,8 +50,8 @@ func All() []Mutant {
 			Workload: "dedup", Faults: []string{"cut"},
 			Edits: []Edit{
 				{"fsm/session.go",
-					"	if o, ok := s.outcomes[p.sequence]; ok {\n		if !o.sealed &&",
-					"	if o, ok := s.outcomes[p.sequence]; ok && o.sealed {\n		if !o.sealed &&"},
+					"	if o, ok := s.outcomes[sequence]; ok {\n		if !o.sealed &&",
+					"	if o, ok := s.outcomes[sequence]; ok && o.sealed {\n		if !o.sealed &&"},
 				{"cluster/handler.go",
 					"	default:\n		g.proposer.submit(kind, payload, done)\n",
 					`	case wire.OpPublish:
@@ -79,8 +79,8 @@ func All() []Mutant {
 			Name: "floor-ignored", Breaks: "what is below the floor is refused for good",
 			Workload: "dedup", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/session.go",
-				"	case p.sequence < s.floor:\n		return refuse(StatusBelowFloor)\n	case p.sequence-s.floor",
-				"	case p.sequence >= s.floor && p.sequence-s.floor"}},
+				"	case sequence < s.floor:\n		return refuse(StatusBelowFloor)\n	case sequence-s.floor",
+				"	case sequence >= s.floor && sequence-s.floor"}},
 		},
 		{
 			Name: "unknown-is-refused", Breaks: "an entry whose fate is unknown is answered as unknown",
@@ -100,8 +100,8 @@ func All() []Mutant {
 			Name: "attempt-not-counted", Breaks: "the attempt number is committed before each delivery",
 			Workload: "lease", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/assign.go",
-				"attempt: r.attempts + 1,",
-				"attempt: max(r.attempts, 1),"}},
+				"		msg.attempts++\n",
+				"		msg.attempts = max(msg.attempts, 1)\n"}},
 		},
 		{
 			Name: "wall-clock-in-apply", Breaks: "the machine knows no time but that of the log",
@@ -129,8 +129,8 @@ func All() []Mutant {
 			Name: "lease-expiry-forgets", Breaks: "a message whose lease ran out goes back to its queue",
 			Workload: "lease", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/lease.go",
-				"			m.release(c, s, LeaseExpired, 0)\n",
-				"			s.state = LeaseExpired\n			c.held--\n			m.leases--\n			c.queue.counts.Leased--\n			c.queue.counts.Acked++\n"}},
+				"			m.failed(c, s, LeaseExpired, EventExpired, \"\", 0, &counts.RedeliveredExpired)\n",
+				"			m.drop(c, s, LeaseExpired)\n			counts.Leased--\n			counts.Acked++\n"}},
 		},
 		{
 			Name: "pause-costs-leases", Breaks: "a pause of all nodes costs nobody's lease more than a second",
@@ -142,17 +142,16 @@ func All() []Mutant {
 		{
 			Name: "delayed-not-in-snapshot", Breaks: "what was given back with a delay is part of the snapshot",
 			Workload: "lease", Faults: []string{"restart-all"},
-			Edits: []Edit{
-				{"fsm/rows.go", "	w.Array(len(q.delayed))\n", "	w.Array(0)\n"},
-				{"fsm/rows.go", "slices.SortedFunc(slices.Values(q.delayed), ", "slices.SortedFunc(slices.Values(q.delayed[:0]), "},
-			},
+			Edits: []Edit{{"fsm/snapshot.go",
+				"		for _, msg := range m.queues[n].sortedRecords() {\n",
+				"		for _, msg := range m.queues[n].sortedRecords() {\n			if msg.state == stateDelayed {\n				continue\n			}\n"}},
 		},
 		{
 			Name: "after-ignored", Breaks: "a copy waits for the one that was handed in before it",
 			Workload: "queue", Faults: []string{"transfer"},
 			Edits: []Edit{{"fsm/session.go",
-				"	if p.after != 0 && p.after >= s.floor {\n",
-				"	if p.after == ^uint64(0) && p.after >= s.floor {\n"}},
+				"	if after != 0 && after >= s.floor {\n",
+				"	if after == ^uint64(0) && after >= s.floor {\n"}},
 		},
 		{
 			Name: "client-lost-is-unsent", Breaks: "a copy that may have arrived is not called unsent",
@@ -172,8 +171,8 @@ func All() []Mutant {
 			Name: "client-forgets-order", Breaks: "a publish names the one before it that has no outcome",
 			Workload: "queue", Faults: []string{"transfer"},
 			Edits: []Edit{{"client/frame.go",
-				"			after = f.prev.sequence\n",
-				"			after = 0 * f.prev.sequence\n"}},
+				"			after = f.before.sequence\n",
+				"			after = 0 * f.before.sequence\n"}},
 		},
 	}
 }
