@@ -103,7 +103,7 @@ func TestBadInput_IsRefusedWithItsCode(t *testing.T) {
 		"request over an entry":          {wire.OpPublish, message(func(m *wire.Message) { m.Body = make([]byte, wire.PayloadBytesMax-200) }), wire.CodeTooLarge},
 		"biz-id over the limit":          {wire.OpPublish, message(func(m *wire.Message) { m.BizID = strings.Repeat("x", wire.BizIDBytesMax+1) }), wire.CodeMalformed},
 		"too many headers":               {wire.OpPublish, message(func(m *wire.Message) { m.Headers = make([]wire.Header, wire.HeadersMax+1) }), wire.CodeMalformed},
-		"ordering key":                   {wire.OpPublish, message(func(m *wire.Message) { m.OrderingKey = "k" }), wire.CodeUnsupported},
+		"ordering key and priority":      {wire.OpPublish, message(func(m *wire.Message) { m.OrderingKey, m.Priority = "k", 1 }), wire.CodeMalformed},
 		"checksum of another body":       {wire.OpPublish, frame(func(f *wire.PublishFrame) { f.Publishes[0].Checksum++ }), wire.CodeMalformed},
 		"floor above a sequence":         {wire.OpPublish, frame(func(f *wire.PublishFrame) { f.Floor = 2 }), wire.CodeMalformed},
 		"sequence 0":                     {wire.OpPublish, frame(func(f *wire.PublishFrame) { f.Publishes[0].Sequence, f.Floor = 0, 0 }), wire.CodeMalformed},
