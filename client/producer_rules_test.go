@@ -550,3 +550,23 @@ func TestPublish_WhileSealing_RefusedSuccessorsWaitForTheSeal(t *testing.T) {
 		published(t, next)
 	})
 }
+
+// TestProducer_NamedSession_NewUnderAnOldName_StartsAtOne: the name was used and
+// closed before, so its epochs go on, and its sequences begin anew.
+func TestProducer_NamedSession_NewUnderAnOldName_StartsAtOne(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.manual(wire.OpOpenSession)
+		p := producer(t, c, WithName("svc"))
+		f := p.PublishAsync(t.Context(), body("a"))
+		n1.expect(wire.OpOpenSession).reply(wire.SessionOpened{
+			Status: wire.StatusOK, Session: wire.SessionID{Incarnation: fakeIncarnation, Group: 1, Number: 9}, Epoch: 7, Floor: 1, Next: 1,
+		})
+		r := n1.expect(wire.OpPublish)
+		if fr := r.publish(); fr.Epoch != 7 || fr.Publishes[0].Sequence != 1 || fr.Floor != 1 {
+			t.Fatalf("frame %+v", fr)
+		}
+		r.results(wire.StatusOK)
+		published(t, f)
+	})
+}

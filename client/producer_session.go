@@ -97,7 +97,7 @@ func (p *Producer) openSession(ctx context.Context) {
 		}
 		switch reply.Status {
 		case wire.StatusOK:
-			p.opened(reply)
+			p.opened(reply, request.ExpectedEpoch != 0)
 			return
 		case wire.StatusEpochMismatch:
 			// Another process has, or had, the name: take it over.
@@ -120,12 +120,14 @@ func (p *Producer) openSession(ctx context.Context) {
 	}
 }
 
-func (p *Producer) opened(r wire.SessionOpened) {
+// opened takes the session. reopened says that it was there before: the epoch does
+// not tell, since a name that was closed goes on with higher ones.
+func (p *Producer) opened(r wire.SessionOpened, reopened bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.session = &session{id: r.Session, epoch: r.Epoch}
 	p.next = max(r.Next, r.Floor, 1)
-	if r.Epoch > 1 {
+	if reopened {
 		p.next += reopenSkip
 	}
 	p.pump()
