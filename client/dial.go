@@ -119,6 +119,9 @@ func (c *Client) nextAddress(hint string, tried map[string]bool) string {
 	if len(all) == 0 {
 		return ""
 	}
+	if c.topo.clusterID() == "" {
+		return all[0] // the first address that answers says which cluster is meant
+	}
 	return all[rand.N(len(all))]
 }
 
