@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -18,7 +19,13 @@ func fake(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "fake")
 	script := "#!/bin/sh\necho started $$\ncase \"$*\" in *please-end*) echo cannot go on; exit 3;; esac\nread line\nexit 4\n"
-	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+	// A process that another test starts meanwhile would inherit the descriptor
+	// that is open for writing, and executing the file would fail with "text file
+	// busy" (golang/go#22315).
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(path, []byte(script), 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return path

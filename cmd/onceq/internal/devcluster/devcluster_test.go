@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"onceq/cmd/onceq/internal/exit"
@@ -152,7 +153,13 @@ func script(t *testing.T, text string, onEnd func(Info, string)) *Cluster {
 	t.Helper()
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "fake-onceq")
-	if err := os.WriteFile(bin, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+	// A process that another test starts meanwhile would inherit the descriptor
+	// that is open for writing, and executing the file would fail with "text file
+	// busy" (golang/go#22315).
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(bin, []byte("#!/bin/sh\n"+text+"\n"), 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	c, err := Open(Config{Binary: bin, Dir: filepath.Join(dir, "data"), Nodes: 2, AnyPorts: true, OnEnd: onEnd})
