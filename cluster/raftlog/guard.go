@@ -25,6 +25,11 @@ type guard struct {
 	once  sync.Once
 	quit  chan struct{}
 	ended chan struct{}
+
+	// fast is held for reading by who is in raft on the heartbeat's fast path. raft itself waits for nobody there: a heartbeat of a
+	// higher term that was let in before the end would find the stable store closed, and raft panics when it cannot keep a term.
+	fast   sync.RWMutex
+	closed bool // guarded by fast
 }
 
 // Guard returns a transport for this node's raft that verifies every entry that arrives through t. Close ends it and t.
@@ -50,15 +55,25 @@ func (g *guard) SetHeartbeatHandler(cb func(raft.RPC)) {
 		return
 	}
 	g.Transport.SetHeartbeatHandler(func(rpc raft.RPC) {
-		if g.pass(rpc) {
-			cb(rpc)
+		if !g.pass(rpc) {
+			return
 		}
+		g.fast.RLock()
+		defer g.fast.RUnlock()
+		if g.closed {
+			rpc.Respond(nil, raft.ErrTransportShutdown)
+			return
+		}
+		cb(rpc)
 	})
 }
 
 // Close may be called more than once.
 func (g *guard) Close() (err error) {
 	g.once.Do(func() {
+		g.fast.Lock()
+		g.closed = true
+		g.fast.Unlock()
 		close(g.quit)
 		<-g.ended
 		err = g.forward.Close()

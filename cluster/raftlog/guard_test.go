@@ -259,3 +259,37 @@ func innermostInstalls(t raft.Transport) *installs {
 		}
 	}
 }
+
+// A heartbeat of a higher term that raft is at when the node ends would find its
+// stable store closed, and raft panics when it cannot keep a term.
+func TestGuard_Close_WaitsForTheHeartbeatInRaftAndLetsNoneInAfterwards(t *testing.T) {
+	_, inner := raft.NewInmemTransport("d")
+	fast, mem := &heartbeats{Transport: inner}, raft.NewInmemStore()
+	s := Wrap(mem, mem, Options{Logger: quiet})
+	defer s.Close()
+	g := s.Guard(fast)
+	inside, leave := make(chan struct{}), make(chan struct{})
+	g.SetHeartbeatHandler(func(raft.RPC) {
+		close(inside)
+		<-leave
+	})
+	go fast.cb(raft.RPC{Command: request(0, 0, 1), RespChan: make(chan raft.RPCResponse, 1)})
+	<-inside
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		g.(raft.WithClose).Close()
+	}()
+	select {
+	case <-closed:
+		t.Fatal("closed while a heartbeat is in raft")
+	default:
+	}
+	close(leave)
+	<-closed
+	answers := make(chan raft.RPCResponse, 1)
+	fast.cb(raft.RPC{Command: request(0, 0, 1), RespChan: answers})
+	if a := <-answers; !errors.Is(a.Error, raft.ErrTransportShutdown) {
+		t.Fatalf("answer after the end: %v", a.Error)
+	}
+}
