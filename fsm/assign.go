@@ -12,8 +12,9 @@ func (m *Machine) wake(q *queue) {
 }
 
 // assign hands ready messages to consumers with credit, by queue number; within
-// a queue the oldest message goes to the consumer that holds the fewest. The
-// decision comes from the tables alone and costs no entry of its own.
+// a queue the oldest message goes to the consumer that holds the fewest, of those
+// to the one that was given the fewest so far. The decision comes from the tables
+// alone and costs no entry of its own.
 //
 // The budget bounds one entry's work. What it cuts off stays in busy, and the
 // next entry begins with the queue after the last one served, so that one queue

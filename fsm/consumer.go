@@ -266,13 +266,19 @@ func (m *Machine) feedAll(q *queue) {
 	}
 }
 
-// hungryHeap orders consumers by what they hold, then by their ordinal.
+// hungryHeap orders consumers by what they hold, then by how much they were ever
+// given, then by their ordinal. The second keeps one that takes messages and lets
+// their leases run out from being given the same ones again and again, while
+// others that hold as few wait.
 type hungryHeap []*consumer
 
 func (h hungryHeap) Len() int { return len(h) }
 func (h hungryHeap) Less(i, j int) bool {
 	if h[i].held != h[j].held {
 		return h[i].held < h[j].held
+	}
+	if h[i].next != h[j].next {
+		return h[i].next < h[j].next
 	}
 	return h[i].ordinal < h[j].ordinal
 }

@@ -1,6 +1,7 @@
 package fsmtest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -1027,6 +1028,12 @@ func (e *modelEntry) messageTimers(x *modelMessage) {
 	}
 }
 
+// before says who of two consumers is given a message first: who holds less, who
+// was ever given less, who came first.
+func (k *modelConsumer) before(other *modelConsumer) bool {
+	return cmp.Or(cmp.Compare(k.held(), other.held()), cmp.Compare(len(k.log), len(other.log)), cmp.Compare(k.ordinal, other.ordinal)) < 0
+}
+
 func (e *modelEntry) assign() {
 	for _, q := range e.queues {
 		for !q.deleted && !q.paused {
@@ -1042,7 +1049,7 @@ func (e *modelEntry) assign() {
 				if q.settings.SingleActive && i > 0 {
 					room = false
 				}
-				if room && (to == nil || k.held() < to.held() || k.held() == to.held() && k.ordinal < to.ordinal) {
+				if room && (to == nil || k.before(to)) {
 					to = k
 				}
 			}
