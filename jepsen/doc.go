@@ -8,6 +8,8 @@
 //	nemesis   faults
 //	proc      processes on loopback
 //	proxy     what stands between clients and nodes
+//	faultdisk disks that lose, tear, fail, slow down and hang; their process is the
+//	          module faultfs
 //	raw       frames without the client library
 //	report    a run for people
 //	mutants   broken builds that must be caught
