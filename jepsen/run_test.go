@@ -45,6 +45,7 @@ func TestRun_ShortScenarios(t *testing.T) {
 		{"queue", []string{"kill", "lost-reply", "cut"}, 9 * time.Second},
 		{"dedup", []string{"lost-reply", "transfer"}, 6 * time.Second},
 		{"lease", []string{"cut"}, 6 * time.Second},
+		{"order", []string{"refuse"}, 6 * time.Second},
 	} {
 		t.Run(s.workload, func(t *testing.T) {
 			dir := t.TempDir()

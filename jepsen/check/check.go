@@ -71,6 +71,7 @@ func Checkers() []Checker {
 		{"wrong-dup", "a first copy was answered as a duplicate", wrongDup},
 		{"refused", "an honest copy was refused as another body, or its session as unknown", refused},
 		{"reordered", "messages are stored or first handed out in another order than published", reordered},
+		{"key-order", "a message was handed out while an earlier one of its ordering key was not done", keyOrder},
 		{"zombie", "a message was handed out after its ack was answered ok", zombie},
 		{"no-cause", "a message was handed out again although nobody gave it back, no lease ran out and no consumer ended", withoutCause},
 		{"two-holders", "two consumers held a message at one time", twoHolders},

@@ -17,7 +17,7 @@ const linearTimeout = 10 * time.Second
 // compared with ==.
 type place struct {
 	phase phase
-	seq   uint64
+	at    history.Place
 	high  int // the newest attempt granted
 	lost  int // attempts up to here do not hold it any more
 	acked int // the attempt that ended it
@@ -61,19 +61,19 @@ func linearizable(v *view, r *Report) {
 // known is an operation with the places that others have told for its id.
 type known struct {
 	op
-	places []uint64
+	places []history.Place
 	raw    bool // nothing is sealed but what the history says
 }
 
 func (m *message) operations(raw bool) []porcupine.Operation {
-	var places []uint64
+	var places []history.Place
 	for _, o := range append(append([]op(nil), m.publishes...), m.grants...) {
-		if (o.F == history.Deliver || o.Type == history.OK) && !slices.Contains(places, o.Seq) {
-			places = append(places, o.Seq)
+		if (o.F == history.Deliver || o.Type == history.OK) && !slices.Contains(places, o.Place()) {
+			places = append(places, o.Place())
 		}
 	}
 	if len(places) == 0 {
-		places = []uint64{0}
+		places = []history.Place{{}}
 	}
 	var ops []porcupine.Operation
 	add := func(o op, call int64) {
@@ -130,7 +130,7 @@ func step(state, input, _ any) []any {
 	case history.Seal:
 		o.seal(s, may)
 	case history.Deliver:
-		if s.phase == there && o.Attempt > s.high && o.Seq == s.seq {
+		if s.phase == there && o.Attempt > s.high && o.Place() == s.at {
 			s.high = o.Attempt
 			may(s)
 		}
@@ -143,7 +143,7 @@ func step(state, input, _ any) []any {
 }
 
 func (o known) publish(s place, may func(place)) {
-	stored := place{phase: there, seq: o.Seq}
+	stored := place{phase: there, at: o.Place()}
 	isStored := s.phase == there || s.phase == gone
 	switch {
 	case o.Type == history.OK && !o.Dup:
@@ -151,7 +151,7 @@ func (o known) publish(s place, may func(place)) {
 			may(stored)
 		}
 	case o.Type == history.OK:
-		if isStored && s.seq == o.Seq {
+		if isStored && s.at == o.Place() {
 			may(s)
 		}
 		if s.phase == absent && o.Copies > 1 {
@@ -168,8 +168,8 @@ func (o known) publish(s place, may func(place)) {
 	default:
 		may(s)
 		if s.phase == absent {
-			for _, seq := range o.places {
-				may(place{phase: there, seq: seq})
+			for _, at := range o.places {
+				may(place{phase: there, at: at})
 			}
 		}
 	}
@@ -252,7 +252,7 @@ func (o known) nack(s place, may func(place)) {
 func describe(o op) string {
 	text := fmt.Sprintf("%s %s %s", o.Proc, o.F, o.Type)
 	if o.F == history.Publish || o.F == history.Deliver {
-		text += fmt.Sprintf(" @%d", o.Seq)
+		text += fmt.Sprintf(" @%v", o.Place())
 	}
 	if o.Attempt > 0 {
 		text += fmt.Sprintf(" #%d", o.Attempt)

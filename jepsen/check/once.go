@@ -12,8 +12,8 @@ func storedTwice(v *view, r *Report) {
 			switch {
 			case place.Event == nil:
 				place = o
-			case place.Seq != o.Seq:
-				r.broken("stored-twice", m.id, []op{place, o}, "at offset %d (%s) and at offset %d (%s)", place.Seq, place.F, o.Seq, o.F)
+			case place.Place() != o.Place():
+				r.broken("stored-twice", m.id, []op{place, o}, "at offset %v (%s) and at offset %v (%s)", place.Place(), place.F, o.Place(), o.F)
 			}
 		}
 		for _, p := range m.publishes {
@@ -39,7 +39,7 @@ func storedTwice(v *view, r *Report) {
 func collision(v *view, r *Report) {
 	type place struct {
 		key string
-		seq uint64
+		at  history.Place
 	}
 	at := map[place]op{}
 	for _, m := range v.order {
@@ -47,9 +47,9 @@ func collision(v *view, r *Report) {
 			if o.F == history.Publish && o.Type != history.OK {
 				continue
 			}
-			p := place{o.Key, o.Seq}
+			p := place{o.Key, o.Place()}
 			if other, ok := at[p]; ok && other.ID != o.ID {
-				r.broken("collision", m.id, []op{other, o}, "%s and %s are both at offset %d of %s", other.ID, o.ID, o.Seq, o.Key)
+				r.broken("collision", m.id, []op{other, o}, "%s and %s are both at offset %v of %s", other.ID, o.ID, p.at, o.Key)
 				break
 			}
 			at[p] = o

@@ -18,24 +18,62 @@ type stored struct {
 // producer with the order in which it handed in; and looks at each consumer's
 // first deliveries.
 func reordered(v *view, r *Report) {
-	byKey := map[string][]stored{}
+	byLane := map[lane][]stored{}
+	var lanes []lane
 	for _, m := range v.order {
 		if p, ok := m.confirmed(); ok {
-			byKey[p.Key] = append(byKey[p.Key], stored{m, p, m.started(), p.T1})
+			l := laneOf(p)
+			if byLane[l] == nil {
+				lanes = append(lanes, l)
+			}
+			byLane[l] = append(byLane[l], stored{m, p, m.started(), p.T1})
 		}
 	}
-	keys := make([]string, 0, len(byKey))
-	for k := range byKey {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		inTime(byKey[k], r)
+	for _, l := range lanes {
+		inTime(byLane[l], r)
 		if v.setup.ProducerOrder {
-			inProducer(byKey[k], r)
+			inProducer(byLane[l], r)
 		}
 	}
+	afterwards(v, r)
 	firstDeliveries(v, r)
+}
+
+// lane is what has one row of offsets.
+type lane struct {
+	key    string
+	number uint64
+	lane   int
+}
+
+func laneOf(o op) lane { return lane{o.Key, o.Number, o.Lane} }
+
+// afterwards: what names another id in After is stored behind it, or that one is
+// never stored.
+func afterwards(v *view, r *Report) {
+	for _, m := range v.order {
+		for _, p := range m.publishes {
+			earlier := v.ids[p.After]
+			if p.After == "" || p.Type != history.OK || earlier == nil {
+				continue
+			}
+			if e, ok := earlier.placed(); ok && laneOf(e) == laneOf(p) && e.Seq > p.Seq {
+				r.broken("reordered", m.id, []op{e, p}, "%s was to come after %s, and they are at %d and %d", m.id, p.After, p.Seq, e.Seq)
+				break
+			}
+		}
+	}
+}
+
+// placed is an event that tells where the message is stored.
+func (m *message) placed() (op, bool) {
+	if p, ok := m.confirmed(); ok {
+		return p, true
+	}
+	if len(m.grants) > 0 {
+		return m.grants[0], true
+	}
+	return op{}, false
 }
 
 // inTime: what ended before another began has the lower offset. In the order of
@@ -62,7 +100,8 @@ func inTime(all []stored, r *Report) {
 // inProducer: pipelined publishes of one producer keep their order.
 func inProducer(all []stored, r *Report) {
 	highest := map[string]stored{}
-	ordered := slices.Clone(all)
+	// What is kept back comes out when its time is over, wherever it is stored.
+	ordered := slices.DeleteFunc(slices.Clone(all), func(s stored) bool { return s.p.Delay > 0 })
 	slices.SortFunc(ordered, func(a, b stored) int { return cmp.Compare(a.m.publishes[0].Of, b.m.publishes[0].Of) })
 	for _, s := range ordered {
 		h, ok := highest[s.p.Proc]
@@ -75,12 +114,18 @@ func inProducer(all []stored, r *Report) {
 }
 
 // firstDeliveries: a consumer is handed what nobody has seen before in the order
-// of the queue. How the deliveries of two consumers relate cannot be seen
+// of the queue, or of its ordering key, apart from what was kept back. How the deliveries of two consumers relate cannot be seen
 // from outside.
 func firstDeliveries(v *view, r *Report) {
-	type stream struct{ proc, key string }
+	type stream struct {
+		proc, ordering string
+		lane           lane
+	}
 	var firsts []op
 	for _, m := range v.order {
+		if slices.ContainsFunc(m.publishes, func(p op) bool { return p.Delay > 0 }) {
+			continue
+		}
 		for _, g := range m.grants {
 			if g.Attempt == 1 {
 				firsts = append(firsts, g)
@@ -90,7 +135,7 @@ func firstDeliveries(v *view, r *Report) {
 	slices.SortFunc(firsts, func(a, b op) int { return cmp.Compare(a.I, b.I) })
 	newest := map[stream]op{}
 	for _, g := range firsts {
-		s := stream{g.Proc, g.Key}
+		s := stream{g.Proc, v.ids[g.ID].orderingKey(), laneOf(g)}
 		if last, ok := newest[s]; ok && last.F == history.Deliver && last.Seq > g.Seq {
 			r.broken("reordered", g.ID, []op{last, g}, "%s got offset %d before offset %d, both for the first time", g.Proc, last.Seq, g.Seq)
 			continue

@@ -1,5 +1,10 @@
 package history
 
+import (
+	"fmt"
+	"strconv"
+)
+
 // Type says how far an operation has got.
 type Type string
 
@@ -53,12 +58,21 @@ type Event struct {
 
 	Client  string `json:"client,omitempty"`
 	Node    string `json:"node,omitempty"`
-	Key     string `json:"key,omitempty"`   // queue; kind of a fault
-	ID      string `json:"id,omitempty"`    // of the message, as the producer made it: run-producer-counter
-	Seq     uint64 `json:"seq"`             // offset
-	Lease   string `json:"lease,omitempty"` // who holds it under which number
+	Key     string `json:"key,omitempty"`    // queue; kind of a fault
+	ID      string `json:"id,omitempty"`     // of the message, as the producer made it: run-producer-counter
+	Seq     uint64 `json:"seq"`              // offset in its lane
+	Lane    int    `json:"lane,omitempty"`   // of its queue, which is its priority
+	Number  uint64 `json:"number,omitempty"` // of the queue, where queues are deleted and created again
+	Lease   string `json:"lease,omitempty"`  // who holds it under which number
 	Attempt int    `json:"attempt,omitempty"`
 	Err     string `json:"err,omitempty"`
+
+	// What a publish asks for: its place among those of its ordering key, how long
+	// it is kept back (ns), and the id whose outcome it waits for (the rule
+	// "after"). A nack has a delay too.
+	OrderingKey string `json:"ordering_key,omitempty"`
+	Delay       int64  `json:"delay,omitempty"`
+	After       string `json:"after,omitempty"`
 
 	Inner  string `json:"inner,omitempty"`  // inner-msg-id
 	Dup    bool   `json:"dup,omitempty"`    // publish ok: answered from the record of an earlier copy
@@ -71,6 +85,24 @@ type Event struct {
 	Setup *Setup `json:"setup,omitempty"`
 	State *State `json:"state,omitempty"`
 	Queue *Queue `json:"queue,omitempty"`
+}
+
+// Place is where a message is stored, as far as an event tells it.
+type Place struct {
+	Number uint64 // of the queue
+	Lane   int
+	Offset uint64
+}
+
+// Place of the message of an event.
+func (e *Event) Place() Place { return Place{e.Number, e.Lane, e.Seq} }
+
+// String is the offset alone in the first lane, p3.17 in another.
+func (p Place) String() string {
+	if p.Lane == 0 {
+		return strconv.FormatUint(p.Offset, 10)
+	}
+	return fmt.Sprintf("p%d.%d", p.Lane, p.Offset)
 }
 
 // Setup is what a checker has to know of a run.

@@ -136,6 +136,16 @@ func (p *parser) word(w string) {
 		e.Node = value
 	case "seq":
 		e.Seq = p.number(value)
+	case "lane":
+		e.Lane = int(p.number(value))
+	case "number":
+		e.Number = p.number(value)
+	case "okey":
+		e.OrderingKey = value
+	case "delay":
+		e.Delay = p.millis(value)
+	case "after":
+		e.After = value
 	case "attempt":
 		e.Attempt = int(p.number(value))
 	case "lease":

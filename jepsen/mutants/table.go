@@ -148,7 +148,7 @@ func All() []Mutant {
 		},
 		{
 			Name: "after-ignored", Breaks: "a copy waits for the one that was handed in before it",
-			Workload: "queue", Faults: []string{"transfer"},
+			Workload: "order", Faults: []string{"refuse"},
 			Edits: []Edit{{"fsm/session.go",
 				"	if after != 0 && after >= s.floor {\n",
 				"	if after == ^uint64(0) && after >= s.floor {\n"}},
@@ -169,7 +169,7 @@ func All() []Mutant {
 		},
 		{
 			Name: "client-forgets-order", Breaks: "a publish names the one before it that has no outcome",
-			Workload: "queue", Faults: []string{"transfer"},
+			Workload: "order", Faults: []string{"refuse"},
 			Edits: []Edit{{"client/frame.go",
 				"			after = f.before.sequence\n",
 				"			after = 0 * f.before.sequence\n"}},

@@ -34,6 +34,7 @@ func All() []Fault {
 		{"pause-kill", "all followers stand still, the leader is killed with what only it has, the followers go on", pauseKill},
 		{"transfer", "leadership is handed over", transfer},
 		{"lost-reply", "exactly the replies to publishes, settles, attaches, opens and seals get lost, with their connections", lostReply},
+		refuseFault,
 		{"cut", "connections of clients are reset", cut},
 		{"hold", "a direction between clients and a node stalls, goes on or is cut", hold},
 		{"delay", "a node's links to clients are slow", delay},

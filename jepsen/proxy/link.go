@@ -106,6 +106,12 @@ func (l *link) read(d Direction, queue chan<- parcel) {
 		if err != nil {
 			return // write passes on what came before, then ends
 		}
+		if d == ToServer && !f.Reply {
+			if code, yes := l.n.refuses(l.Link, f.Op); yes {
+				l.refuse(f, code)
+				continue
+			}
+		}
 		if !l.passes(d, f) {
 			l.end(true)
 			return

@@ -59,6 +59,7 @@ type rules struct {
 	delay   time.Duration
 	jitter  time.Duration
 	lose    []*Loss
+	refuse  []*Refusal
 }
 
 // New makes a network without faults. tap may be nil.

@@ -267,3 +267,27 @@ func (f tapFuncs) Closed(l Link) {
 		f.closed(l)
 	}
 }
+
+func TestRefuseRequests_WhatIsBehindGoesThrough(t *testing.T) {
+	t.Parallel()
+	n, s := New(nil), serve(t)
+	t.Cleanup(n.Close)
+	n.Node("n1", s.l.Addr().String())
+	c := dial(t, n, s)
+	r := n.RefuseRequests("n1", wire.CodeOverloaded, wire.OpPublish)
+	c.ask(t, wire.OpSettle, 1, "another kind")
+	c.want(t, 1, "another kind")
+	c.ask(t, wire.OpPublish, 2, "first")
+	f, err := c.frames.Next()
+	if err != nil || f.Op != wire.OpError || !f.Reply || f.Corr != 2 {
+		t.Fatalf("got %+v, %v", f, err)
+	}
+	if e, err := wire.DecodeErrorReply(f.Payload); err != nil || e.Code != wire.CodeOverloaded || !e.Retriable {
+		t.Errorf("refused with %+v, %v", e, err)
+	}
+	c.ask(t, wire.OpPublish, 3, "second")
+	c.want(t, 3, "second")
+	if k := n.StopRefusing(r); k != 1 || s.count() != 2 {
+		t.Errorf("%d were refused, the server got %d", k, s.count())
+	}
+}

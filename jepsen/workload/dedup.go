@@ -82,6 +82,8 @@ type entry struct {
 	queue    string
 	sequence uint64
 	floor    uint64 // when it was first sent, which late copies carry too
+	after    *entry // named by each copy; nil for none
+	alone    bool   // it has a process of its own in the history
 	messages []wire.Message
 
 	mu     sync.Mutex // guards what follows
@@ -261,14 +263,19 @@ func (d *retransmitter) send(e *entry, to line, messages []wire.Message, id stri
 		floor = min(d.floor, e.sequence)
 		d.mu.Unlock()
 	}
-	op := d.w.H.Invoke(history.Event{
-		Proc: d.name, Client: d.name, Node: c.Welcome.Node, F: history.Publish, Key: e.queue, ID: id, Copies: 1,
-		Inner: d.inner(e), Text: fmt.Sprintf("copy %d", n),
-	})
+	invoke := history.Event{
+		Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Publish, Key: e.queue, ID: id, Copies: 1,
+		Inner: d.inner(e), Text: fmt.Sprintf("copy %d", n), OrderingKey: messages[0].OrderingKey,
+	}
+	after := uint64(0)
+	if e.after != nil {
+		after, invoke.After = e.after.sequence, e.after.id
+	}
+	op := d.w.H.Invoke(invoke)
 	payload, err := c.Call(ctx, wire.OpPublish, wire.PublishFrame{
 		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,
 		Floor: floor, Queue: e.queue,
-		Publishes: []wire.Publish{{Sequence: e.sequence, Checksum: wire.PublishChecksum(e.queue, messages), Messages: messages}},
+		Publishes: []wire.Publish{{Sequence: e.sequence, After: after, Checksum: wire.PublishChecksum(e.queue, messages), Messages: messages}},
 	})
 	var res wire.PublishResult
 	if err == nil {
@@ -281,6 +288,15 @@ func (d *retransmitter) send(e *entry, to line, messages []wire.Message, id stri
 		}
 	}
 	d.outcome(e, op, res, err, id == e.id)
+}
+
+// proc is who sends the copies of an entry: the entry itself where several go
+// about at once and their order is what it is about.
+func (d *retransmitter) proc(e *entry) string {
+	if e.alone {
+		return fmt.Sprintf("%s/%d", d.name, e.sequence)
+	}
+	return d.name
 }
 
 func (d *retransmitter) inner(e *entry) string {
@@ -328,7 +344,7 @@ func (d *retransmitter) seal(e *entry, to line) {
 	if c == nil {
 		return
 	}
-	op := d.w.H.Invoke(history.Event{Proc: d.name, Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: e.queue, ID: e.id, Inner: d.inner(e)})
+	op := d.w.H.Invoke(history.Event{Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: e.queue, ID: e.id, Inner: d.inner(e)})
 	payload, err := c.Call(ctx, wire.OpSeal, wire.Seal{
 		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,
 		Sequences: []uint64{e.sequence},

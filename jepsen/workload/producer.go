@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -22,6 +23,7 @@ type producer struct {
 	pipelined bool
 	session   string // name of the session, "" for none
 	burst     int    // so many at once, 0 for one by one; the rate stays
+	keys      int    // ordering keys, drawn for each message; 0 for none
 
 	mu   sync.Mutex      // guards what follows
 	left []history.Event // publishes of lives that have crashed, without an outcome
@@ -92,11 +94,14 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 			}
 		}
 		id := p.w.id(proc, n)
-		op := p.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Publish, Key: p.queue, ID: id})
+		m := client.Message{Body: body(id), BizID: id}
+		if p.keys > 0 {
+			m.OrderingKey = fmt.Sprintf("k%d", r.IntN(p.keys))
+		}
+		op := p.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Publish, Key: p.queue, ID: id, OrderingKey: m.OrderingKey})
 		// The publish outlives the producer's life: how it ends is what the end of a
 		// life is about.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), between(r, patienceLeast, patienceMost))
-		m := client.Message{Body: body(id), BizID: id}
 		if !p.pipelined {
 			receipt, err := pr.Publish(ctx, m)
 			cancel()

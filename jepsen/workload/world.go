@@ -71,7 +71,7 @@ func (t *Traffic) Stop() {
 }
 
 // All are the workloads there are.
-func All() []Workload { return []Workload{queue(), dedup(), lease()} }
+func All() []Workload { return []Workload{queue(), dedup(), lease(), order()} }
 
 // Find finds a workload by its name.
 func Find(name string) (Workload, bool) {
