@@ -112,7 +112,7 @@ func TestWords_KindsAreOpcodes(t *testing.T) {
 		{fsm.KindSeal, wire.OpSeal}, {fsm.KindAttach, wire.OpAttach}, {fsm.KindLeave, wire.OpLeave}, {fsm.KindSettle, wire.OpSettle},
 		{fsm.KindQueueCreate, wire.OpQueueCreate}, {fsm.KindQueueDelete, wire.OpQueueDelete}, {fsm.KindQueuePurge, wire.OpQueuePurge},
 		{fsm.KindQueueUpdate, wire.OpQueueUpdate}, {fsm.KindQueuePause, wire.OpQueuePause}, {fsm.KindEdit, wire.OpEdit},
-		{fsm.KindAckPublish, wire.OpAckPublish},
+		{fsm.KindAckPublish, wire.OpAckPublish}, {fsm.KindReceive, wire.OpReceive}, {fsm.KindRelease, wire.OpRelease},
 	} {
 		if uint8(v.k) != uint8(v.op) {
 			t.Errorf("kind %d, opcode %d (%v)", v.k, v.op, v.op)
@@ -139,6 +139,9 @@ func TestWords_LimitsAgree(t *testing.T) {
 		"priorities":    {fsm.Priorities, wire.PriorityMax + 1},
 		"delays":        {int(fsm.DelayMax), int(wire.DelayMax)},
 		"peeks":         {fsm.PeekMax, wire.PeekMax},
+		"receives":      {fsm.ReceiveMax, wire.ReceiveMax},
+		"waits":         {int(fsm.ReceiveWaitMax), int(wire.ReceiveWaitMax)},
+		"pulls":         {fsm.PullNumbersMax, wire.PullNumbersMax},
 		"done slack":    {fsm.DoneSlack, wire.DoneSlack},
 	} {
 		if v[0] != v[1] {
@@ -188,6 +191,8 @@ func TestWords_WhatTheWireEncodesTheMachineDecodes(t *testing.T) {
 		{fsm.KindAckPublish, wire.AckPublish{Incarnation: 7, Group: 1, Session: 3, Epoch: 1, Floor: 1, Sequence: 2, Consumer: wire.ConsumerID{1}, Number: 4, Done: 3,
 			Checksum: wire.AckPublishChecksum(wire.ConsumerID{1}, 4, []wire.Output{{Queue: "a", Messages: ms}, {Queue: "b", Messages: ms[:1]}}),
 			Outputs:  []wire.Output{{Queue: "a", Messages: ms}, {Queue: "b", Messages: ms[:1]}}}},
+		{fsm.KindReceive, wire.Receive{Incarnation: 7, Group: 1, Consumer: wire.ConsumerID{1}, Queue: "orders", Label: "x", First: 1, Done: 1, Limit: wire.ReceiveMax, Wait: wire.ReceiveWaitMax}},
+		{fsm.KindRelease, wire.Release{Incarnation: 7, Group: 1, Consumer: wire.ConsumerID{1}, Queue: "orders", First: 4, Done: 2}},
 		{fsm.KindQueueDelete, wire.QueueDelete{Incarnation: 7, Group: 1, Number: 1}},
 		{fsm.KindQueuePurge, wire.QueuePurge{Incarnation: 7, Group: 1, Number: 1, Revision: 2, Nonce: wire.Nonce{2}}},
 	} {

@@ -20,9 +20,14 @@ func (m *Machine) wake(q *queue) {
 // next entry begins with the queue after the last one served, so that one queue
 // with a long backlog cannot starve the others.
 func (m *Machine) assign(eff *Effects) {
-	if len(m.busy) == 0 {
-		return
+	m.beginPulls()
+	if len(m.busy) > 0 {
+		m.assignBusy(eff)
 	}
+	m.endPulls()
+}
+
+func (m *Machine) assignBusy(eff *Effects) {
 	slices.SortFunc(m.busy, func(a, b *queue) int {
 		// Queues from assignFrom on come first, then the lower ones.
 		if x, y := a.number < m.assignFrom, b.number < m.assignFrom; x != y {
@@ -52,6 +57,7 @@ func (m *Machine) assign(eff *Effects) {
 			left = append(left, q)
 		} else {
 			q.listed = false
+			q.tell(eff)
 		}
 	}
 	clear(m.busy[len(left):])
@@ -61,6 +67,22 @@ func (m *Machine) assign(eff *Effects) {
 	} else {
 		eff.More = true
 	}
+}
+
+// freshen notes that waiting receives may find something they did not find before.
+// It is not for what a receive itself brings about, or one that finds nothing
+// would wake itself for ever.
+func (m *Machine) freshen(q *queue) {
+	q.fresh = true
+	m.wake(q)
+}
+
+// tell tells of messages that nobody took.
+func (q *queue) tell(eff *Effects) {
+	if q.fresh && q.eligible > 0 && !q.paused {
+		eff.Ready = append(eff.Ready, ReadyQueue{q.name, q.eligible})
+	}
+	q.fresh = false
 }
 
 func (q *queue) assignable() bool { return q.eligible > 0 && len(q.hungry) > 0 && !q.paused }
@@ -90,6 +112,11 @@ func (m *Machine) assignOne(q *queue, eff *Effects) {
 	}
 	m.dirty(q)
 	m.dirty(c)
+	if c.want > 0 {
+		c.want--
+	}
 	m.feed(c)
-	eff.Deliveries = append(eff.Deliveries, c.delivery(number, s))
+	if !c.pulls() {
+		eff.Deliveries = append(eff.Deliveries, c.delivery(number, s))
+	}
 }

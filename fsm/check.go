@@ -39,6 +39,10 @@ func Check(kind Kind, payload []byte, l Limits) error {
 		_, err = d.decodeLeave(payload)
 	case KindSettle:
 		_, err = d.decodeSettle(payload)
+	case KindReceive:
+		_, err = d.decodeReceive(payload)
+	case KindRelease:
+		_, err = d.decodeRelease(payload)
 	case KindQueueCreate:
 		var c queueCreate
 		c, err = d.decodeQueueCreate(payload)

@@ -88,6 +88,26 @@ type settle struct {
 	items       []settleItem
 }
 
+type receive struct {
+	incarnation uint64
+	group       uint32
+	consumer    ConsumerID
+	queue       []byte
+	label       string
+	first       uint64
+	done        uint64
+	limit       uint32
+}
+
+type release struct {
+	incarnation uint64
+	group       uint32
+	consumer    ConsumerID
+	queue       []byte
+	first       uint64
+	done        uint64
+}
+
 type settleItem struct {
 	numberRange
 	verb   uint8
@@ -292,6 +312,37 @@ func (d *decoder) decodeSettle(p []byte) (*settle, error) {
 			r.Failf("time %v is out of range (nack delay at most %v, extension at most %v)", it.time, NackDelayMax, LeaseTimeMax)
 		}
 		c.items = append(c.items, it)
+	}
+	return c, r.Done()
+}
+
+// decodeReceive passes over how long the receive waits: that is the leader's.
+func (d *decoder) decodeReceive(p []byte) (c receive, err error) {
+	r := d.begin(p, 9)
+	c.incarnation, c.group = r.Uint(), r.Uint32()
+	r.BinExact(c.consumer[:])
+	c.queue, c.label = r.StrBytes(QueueNameBytesMax), r.Str(LabelBytesMax)
+	c.first, c.done, c.limit = r.Uint(), r.Uint(), r.Uint32()
+	wait := r.Int()
+	switch {
+	case r.Err() != nil:
+	case c.first == 0:
+		r.Failf("delivery numbers start at 1")
+	case c.limit == 0 || c.limit > ReceiveMax:
+		r.Failf("a receive of %d messages: 1 to %d is accepted", c.limit, ReceiveMax)
+	case wait < 0 || wait > int64(ReceiveWaitMax):
+		r.Failf("a wait of %d ns: 0 to %v is accepted", wait, ReceiveWaitMax)
+	}
+	return c, r.Done()
+}
+
+func (d *decoder) decodeRelease(p []byte) (c release, err error) {
+	r := d.begin(p, 6)
+	c.incarnation, c.group = r.Uint(), r.Uint32()
+	r.BinExact(c.consumer[:])
+	c.queue, c.first, c.done = r.StrBytes(QueueNameBytesMax), r.Uint(), r.Uint()
+	if r.Err() == nil && c.first == 0 {
+		r.Failf("delivery numbers start at 1")
 	}
 	return c, r.Done()
 }

@@ -7,8 +7,11 @@ import "container/heap"
 // for. Numbers from done to next-1 have a slot each, so every settle, also a
 // repeated one, gets the truth.
 //
-// Invariant: len(slots) = next - done, at most twice the credit and DoneSlack;
-// held is the number of slots in state held, which is at most the credit unless the credit
+// A consumer that attaches is handed messages over its connection. A puller asks
+// for them, see receive.go: it has no attachment, no credit and no grace.
+//
+// Invariant: len(slots) = next - done, at most twice the credit and DoneSlack, of a
+// puller PullNumbersMax; held is the number of slots in state held, which is at most the credit unless the credit
 // was lowered by a later attach.
 type consumer struct {
 	record
@@ -28,9 +31,14 @@ type consumer struct {
 	// graceEnd is set while detached: all its leases last until then, whatever
 	// was left of them.
 	graceEnd Time
-	gone     goneState
-	timer    timer
-	hungry   int // position in the queue's hungry heap, -1 when not in it
+	// pulled is the first number of a puller's newest receive; 0: it attaches.
+	pulled uint64
+	// idleSince is when a puller's last lease went.
+	idleSince Time
+	want      uint32 // of a receive in this entry
+	gone      goneState
+	timer     timer
+	hungry    int // position in the queue's hungry heap, -1 when not in it
 }
 
 type goneState uint8
@@ -96,16 +104,10 @@ func (m *Machine) attach(a attach, r *Result, eff *Effects) Status {
 		case len(m.consumers) >= m.limits.ConsumersMax:
 			return StatusConsumerCap
 		}
-		m.nextConsumer++
-		c = &consumer{
-			id: a.consumer, ordinal: m.nextConsumer, queue: q,
-			next: 1, done: 1, hungry: -1,
-		}
-		c.timer = timer{kind: timerConsumer, id: c.ordinal, pos: -1}
-		m.addConsumer(c)
+		c = m.newConsumer(a.consumer, q)
 	}
 	switch {
-	case c.gone != goneNot || c.queue != q:
+	case c.gone != goneNot || c.queue != q || c.pulls():
 		return StatusConsumerGone
 	case a.n < c.n || a.n == c.n && !c.attached:
 		// Equal and detached: the connection that made this attachment is gone.
@@ -140,6 +142,14 @@ func (m *Machine) attach(a attach, r *Result, eff *Effects) Status {
 	m.feed(c)
 	m.wake(q)
 	return StatusOK
+}
+
+func (m *Machine) newConsumer(id ConsumerID, q *queue) *consumer {
+	m.nextConsumer++
+	c := &consumer{id: id, ordinal: m.nextConsumer, queue: q, next: 1, done: 1, hungry: -1}
+	c.timer = timer{at: never, kind: timerConsumer, id: c.ordinal, pos: -1}
+	m.addConsumer(c)
+	return c
 }
 
 func (m *Machine) addConsumer(c *consumer) {
@@ -221,8 +231,9 @@ func (m *Machine) removeConsumer(c *consumer) {
 	m.timers.set(&c.timer, never)
 	c.queue.hungry.remove(c)
 	delete(c.queue.consumers, c.ordinal)
-	if c.queue.settings.SingleActive {
+	if c.queue.settings.SingleActive && c.ordinal < c.queue.active() {
 		m.feedAll(c.queue) // the next one takes over
+		m.freshen(c.queue)
 	}
 	delete(m.consumers, c.id)
 	delete(m.consumersByOrdinal, c.ordinal)
@@ -232,8 +243,8 @@ func (m *Machine) removeConsumer(c *consumer) {
 func (m *Machine) feed(c *consumer) {
 	// The second condition bounds the table of outcomes for a client that acks
 	// but never says that it knows.
-	eats := c.attached && c.gone == goneNot && c.held < int(c.credit) && c.next-c.done < 2*uint64(c.credit)+DoneSlack &&
-		(!c.queue.settings.SingleActive || c.queue.active() == c.ordinal)
+	eats := c.attached && c.held < int(c.credit) && c.next-c.done < 2*uint64(c.credit)+DoneSlack || c.want > 0
+	eats = eats && c.gone == goneNot && (!c.queue.settings.SingleActive || c.queue.active() == c.ordinal)
 	h := &c.queue.hungry
 	switch {
 	case eats && c.hungry < 0:

@@ -16,6 +16,7 @@
 //     a failed attempt behind it.
 //   - consumers: per consumer its leases and the outcomes of its deliveries,
 //     numbered 1, 2, 3 by the machine. It is the session scheme turned around.
+//     One that attaches is handed messages, a puller asks for them (receive.go).
 //   - timers: one for each session, consumer and queue that waits for a moment.
 //   - now: cluster time, which moves only by the stamps in entries.
 //

@@ -13,6 +13,10 @@ type Effects struct {
 	// attached in it, those it holds and did not list; per consumer in the
 	// order of their numbers.
 	Deliveries []Delivery
+	// Ready are queues in which something became ready in this entry, or another
+	// consumer's turn came, and which have messages that nobody took: receives that
+	// wait for one may try. It is a hint; a restored replica may leave out one.
+	Ready []ReadyQueue
 	// Lost are the leases that timers of this entry took from consumers that
 	// are attached, and consumers that were given up.
 	Lost []Loss
@@ -57,6 +61,23 @@ type Result struct {
 	Removed  uint64          // KindQueuePurge, KindQueueDelete
 	Conflict string          // with StatusConflict: the settings that differ, or who needs the queue
 	Edits    []EditState     // KindEdit: for each place, in order
+	Receive  ReceiveResult   // KindReceive, KindRelease
+}
+
+// ReadyQueue is a queue with messages that nobody took.
+type ReadyQueue struct {
+	Name     string
+	Messages uint64
+}
+
+// ReceiveResult answers KindReceive and KindRelease. Next is the number that the
+// puller's next receive begins with. Deliveries are what it holds of this one; they
+// are not in Effects.Deliveries.
+type ReceiveResult struct {
+	Queue      uint64
+	LeaseTime  time.Duration
+	Next       uint64
+	Deliveries []Delivery
 }
 
 // SessionResult answers KindOpenSession. Epoch is the present one, also with

@@ -40,6 +40,8 @@ const (
 	KindQueuePause   Kind = 27
 	KindEdit         Kind = 28
 	KindAckPublish   Kind = 29
+	KindReceive      Kind = 30
+	KindRelease      Kind = 31
 )
 
 // Status is what the machine decided. Not a Go error: it is the same on every

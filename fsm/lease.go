@@ -48,7 +48,7 @@ func (m *Machine) settleOne(c *consumer, number uint64, it *settleItem) {
 			d = c.queue.settings.LeaseTime
 		}
 		s.deadline = m.now + Time(d)
-		if c.attached && s.deadline < c.timer.at {
+		if (c.attached || c.pulls()) && s.deadline < c.timer.at {
 			m.timers.set(&c.timer, s.deadline)
 		}
 	}
@@ -59,6 +59,10 @@ func (m *Machine) drop(c *consumer, s *slot, state LeaseState) {
 	s.state = state
 	c.held--
 	m.leases--
+	if c.held == 0 && c.pulls() {
+		c.idleSince = m.now
+		m.retime(c)
+	}
 }
 
 func (m *Machine) ack(c *consumer, s *slot) {
@@ -139,7 +143,9 @@ func (m *Machine) retime(c *consumer) {
 	switch {
 	case c.gone != goneNot || c.queue.deleted:
 		m.timers.set(&c.timer, m.now)
-	case !c.attached:
+	case c.pulls() && c.held == 0:
+		m.timers.set(&c.timer, c.idleEnd())
+	case !c.attached && !c.pulls():
 		m.timers.set(&c.timer, max(c.graceEnd, m.graceFloor))
 	default:
 		at := never
@@ -160,7 +166,10 @@ func (m *Machine) fireConsumer(c *consumer, eff *Effects) {
 		m.fireDeleted(c, eff)
 		return
 	}
-	if c.gone == goneNot && !c.attached {
+	if c.gone == goneNot && c.pulls() && c.held == 0 && c.idleEnd() <= m.now {
+		c.gone = goneDead
+	}
+	if c.gone == goneNot && !c.attached && !c.pulls() {
 		if end := max(c.graceEnd, m.graceFloor); end > m.now {
 			m.timers.set(&c.timer, end)
 			return
@@ -193,7 +202,9 @@ func (m *Machine) fireConsumer(c *consumer, eff *Effects) {
 			m.failed(c, s, LeaseGone, EventGone, "", 0, &counts.RedeliveredGone)
 		case max(s.deadline, c.resumeBase) <= m.now:
 			m.failed(c, s, LeaseExpired, EventExpired, "", 0, &counts.RedeliveredExpired)
-			lost = appendState(lost, number, LeaseExpired)
+			if c.attached {
+				lost = appendState(lost, number, LeaseExpired)
+			}
 		default:
 			continue
 		}

@@ -89,7 +89,12 @@ const (
 	eventsMax             = 8  // kept for each message that failed
 	// DoneSlack is how far beyond twice its credit a consumer's numbers may go
 	// above done, so that one slow handler does not soon hold up the others.
-	DoneSlack               = 1024
+	DoneSlack = 1024
+	// ReceiveMax is how many messages one receive may ask for, PullNumbersMax how
+	// many delivery numbers a puller may leave without an answer.
+	ReceiveMax              = 1_000
+	PullNumbersMax          = 65_536
+	ReceiveWaitMax          = time.Minute      // of a receive at the leader; the machine does not wait
 	GraceTime               = 10 * time.Second // a detached consumer keeps its leases at least this long
 	GraceHoldsMax           = 6                // how often a term may prolong the grace of all
 	SessionExpiry           = 72 * time.Hour   // of an idle unnamed session, in cluster time

@@ -62,6 +62,7 @@ type ConsumerInfo struct {
 	Label    string
 	N        uint64
 	Attached bool
+	Pulls    bool // asks for messages instead of being handed them
 	Credit   uint32
 	Held     uint32
 	Next     uint64
@@ -170,7 +171,7 @@ func (m *Machine) message(q *queue, p place) (i MessageInfo, ok bool) {
 				i.Age = time.Duration(m.now - s.stored)
 				i.Consumer, i.Label, i.Number = c.id, c.label, c.done+uint64(k)
 				i.Deadline = time.Duration(max(s.deadline, c.resumeBase) - m.now)
-				if !c.attached {
+				if !c.attached && !c.pulls() {
 					i.Deadline = time.Duration(max(c.graceEnd, m.graceFloor) - m.now)
 				}
 				return i, true
@@ -286,7 +287,7 @@ func (m *Machine) Consumers(queue string) []ConsumerInfo {
 			continue
 		}
 		out = append(out, ConsumerInfo{
-			ID: c.id, Queue: c.queue.name, Label: c.label, N: c.n, Attached: c.attached,
+			ID: c.id, Queue: c.queue.name, Label: c.label, N: c.n, Attached: c.attached, Pulls: c.pulls(),
 			Credit: c.credit, Held: uint32(c.held), Next: c.next,
 		})
 		if len(out) == PeekMax {

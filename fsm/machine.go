@@ -52,7 +52,8 @@ type Machine struct {
 
 	busy       []*queue // may have something to assign
 	assignFrom uint64
-	spent      int // of the timer budget, in this entry
+	spent      int    // of the timer budget, in this entry
+	pulls      []pull // of this entry
 
 	sum            uint64 // of the rows' hashes
 	changed        []row
@@ -167,6 +168,16 @@ func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) 
 		var c *settle
 		if c, err = m.dec.decodeSettle(p); err == nil {
 			r.Status, r.Settle = m.settle(c, nil)
+		}
+	case KindReceive:
+		var c receive
+		if c, err = m.dec.decodeReceive(p); err == nil {
+			m.pulls = append(m.pulls, pull{receive: c, r: r}) // decided in the fourth step
+		}
+	case KindRelease:
+		var c release
+		if c, err = m.dec.decodeRelease(p); err == nil {
+			r.Status = m.release(c, r)
 		}
 	case KindQueueCreate:
 		var c queueCreate

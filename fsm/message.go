@@ -190,7 +190,7 @@ func (m *Machine) setState(msg *message, to messageState) {
 		l.ready.ReplaceOrInsert(msg)
 		q.eligible++
 		n.Ready++
-		m.wake(q)
+		m.freshen(q)
 	case stateBlocked:
 		n.Ready++
 	case stateDelayed:

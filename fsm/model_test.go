@@ -161,7 +161,10 @@ func (r *replicas) command() fsmtest.Command {
 	const inc, grp = fsmtest.Incarnation, fsmtest.Group
 	queue := rapid.SampledFrom(queueNames).Draw(t, "queue")
 	consumer := wire.ConsumerID{rapid.ByteRange(1, 3).Draw(t, "consumer")}
-	switch k := rapid.IntRange(0, 49).Draw(t, "kind"); {
+	if rapid.IntRange(0, 2).Draw(t, "pull") == 0 {
+		consumer[0] += 2 // 3 is now this, now that
+	}
+	switch k := rapid.IntRange(0, 56).Draw(t, "kind"); {
 	case k == 0:
 		return fsmtest.New(fsmtest.Term{Node: "n"})
 	case k == 1:
@@ -191,6 +194,9 @@ func (r *replicas) command() fsmtest.Command {
 	case k < 22:
 		return r.publish(queue)
 	case k < 28:
+		if consumer[0] > 3 {
+			return r.receive(consumer, queue)
+		}
 		a := wire.Attach{
 			Incarnation: inc, Group: grp, Consumer: consumer, N: r.small("n", 3), Queue: queue,
 			Credit: uint32(r.small("credit", 4)), Done: r.small("done", 6), Unsettled: r.ranges(),
@@ -209,6 +215,8 @@ func (r *replicas) command() fsmtest.Command {
 		return r.edit(queue)
 	case k < 38:
 		return r.ackPublish(consumer)
+	case k < 44:
+		return r.receive(wire.ConsumerID{rapid.ByteRange(3, 5).Draw(t, "puller")}, queue)
 	default:
 		s := wire.Settle{Incarnation: inc, Group: grp, Consumer: consumer, Done: r.small("done", 10)}
 		for _, x := range r.ranges() {
@@ -220,6 +228,23 @@ func (r *replicas) command() fsmtest.Command {
 		}
 		return fsmtest.New(s)
 	}
+}
+
+// receive draws a receive or a release, mostly with the number that the puller
+// would name.
+func (r *replicas) receive(consumer wire.ConsumerID, queue string) fsmtest.Command {
+	t := r.t
+	first, done := r.model.Next(consumer), r.small("done", 10)
+	if rapid.IntRange(0, 5).Draw(t, "another number") == 0 {
+		first = r.small("first", 8)
+	}
+	if rapid.IntRange(0, 5).Draw(t, "give up") == 0 {
+		return fsmtest.New(wire.Release{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Consumer: consumer, Queue: queue, First: first, Done: done})
+	}
+	return fsmtest.New(wire.Receive{
+		Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Consumer: consumer, Queue: queue, First: first, Done: done,
+		Limit: uint32(r.small("limit", 4)), Wait: time.Second,
+	})
 }
 
 func (r *replicas) settings(queue string) wire.QueueSettings {

@@ -84,6 +84,7 @@ type queue struct {
 	hungry    hungryHeap           // consumers that may be given a message
 	timer     timer
 	listed    bool // in Machine.busy
+	fresh     bool // see Machine.freshen
 }
 
 func newQueue(number uint64, name string, settings QueueSettings) *queue {
@@ -246,6 +247,8 @@ func (m *Machine) updateQueue(c queueUpdate, r *Result) Status {
 		q.settings = c.settings.withDefaults()
 		q.remember(c.nonce, 0)
 		m.feedAll(q)
+		m.retimePullers(q)
+		m.freshen(q)
 		m.retimeQueue(q)
 		m.dirty(q)
 	}
@@ -266,7 +269,7 @@ func (m *Machine) pauseQueue(c queuePause, r *Result) Status {
 	if q.paused != c.paused {
 		q.paused = c.paused
 		m.dirty(q)
-		m.wake(q)
+		m.freshen(q)
 	}
 	r.Queue = m.info(q)
 	return StatusOK
@@ -357,7 +360,7 @@ func (m *Machine) store(q *queue, as []attributes, messages [][]byte, wall int64
 	}
 	m.skip(q, l)
 	m.dirty(q)
-	m.wake(q)
+	m.freshen(q)
 	if q.settings.TTL > 0 || len(q.delayed) > 0 || len(q.expiries) > 0 {
 		m.retimeQueue(q)
 	}

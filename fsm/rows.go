@@ -18,7 +18,7 @@ const (
 	sessionFields  = 11
 	outcomeFields  = 8
 	queueFields    = 11
-	consumerFields = 15
+	consumerFields = 17
 	slotFields     = 8
 
 	messageRowFields = 14
@@ -397,6 +397,8 @@ func (c *consumer) appendRow(w *pack.Writer) {
 	w.Uint(c.done)
 	w.Int(int64(c.resumeBase))
 	w.Int(int64(c.graceEnd))
+	w.Uint(c.pulled)
+	w.Int(int64(c.idleSince))
 	w.Uint(uint64(c.gone))
 	c.timer.append(w)
 	w.Array(len(c.slots))
@@ -423,7 +425,8 @@ func (m *Machine) readConsumer(r *pack.Reader, deleted map[uint64]*queue) {
 	c.ordinal, c.label = r.Uint(), r.Str(LabelBytesMax)
 	queueNumber, queueDeleted := r.Uint(), r.Bool()
 	c.n, c.attached, c.credit, c.next, c.done = r.Uint(), r.Bool(), r.Uint32(), r.Uint(), r.Uint()
-	c.resumeBase, c.graceEnd, c.gone = Time(r.Int()), Time(r.Int()), goneState(r.Uint8())
+	c.resumeBase, c.graceEnd = Time(r.Int()), Time(r.Int())
+	c.pulled, c.idleSince, c.gone = r.Uint(), Time(r.Int()), goneState(r.Uint8())
 	at := Time(r.Int())
 	n := r.Array(rowItemsMax)
 	c.slots = make([]slot, 0, n)

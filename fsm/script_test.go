@@ -41,6 +41,8 @@ type script struct {
 	index  uint64
 	now    fsm.Time
 	queues map[uint64]string
+	// pulling: entries tell which queues have what receives may wait for.
+	pulling bool
 }
 
 func newScript(t *testing.T) *script {
@@ -86,6 +88,9 @@ func (s *script) run(d *datadriven.TestData) string {
 		return ""
 	case "entry":
 		return s.entry(d)
+	case "pulling":
+		s.pulling = true
+		return ""
 	case "state":
 		return s.state()
 	case "restore":
@@ -161,6 +166,11 @@ func (s *script) entry(d *datadriven.TestData) string {
 			continue
 		}
 		fmt.Fprintf(&b, "lost: %s/%d %s\n", name(l.Consumer), l.N, states(l.Lost))
+	}
+	for _, q := range eff.Ready {
+		if s.pulling {
+			fmt.Fprintf(&b, "ready: %s, %d\n", q.Name, q.Messages)
+		}
 	}
 	if eff.More {
 		b.WriteString("more is due\n")
@@ -280,6 +290,14 @@ func (s *script) result(r fsm.Result) string {
 				out += " " + states(r.Attach.States)
 			}
 		}
+	case fsm.KindReceive, fsm.KindRelease:
+		out += status(r.Status)
+		if r.Receive.Next > 0 {
+			out += fmt.Sprintf(" next #%d", r.Receive.Next)
+		}
+		for _, d := range r.Receive.Deliveries {
+			out += fmt.Sprintf("\n=> #%d %s attempt %d until %v", d.Number, s.place(d.Queue, d.Lane, d.Offset), d.Attempt, time.Duration(d.Deadline))
+		}
 	case fsm.KindSettle:
 		out += status(r.Status)
 		if len(r.Settle) > 0 {
@@ -373,6 +391,8 @@ func restore(t interface{ Fatal(...any) }, from, to *fsm.Machine) {
 //	ack|nack|extend|reject c1 1-3 [time=5s] [done=4] [reason=text]
 //	edit number=1 delete|requeue|release|move 3,4 [lane=0] [to=queue]
 //	leave c1 n=1 [unhandled=2-3]
+//	receive p1 queue=orders n=10 [first=1] [done=1]
+//	release p1 queue=orders [first=1] [done=1]
 //	detach c1 n=1
 func parseCommand(t *testing.T, line string) fsmtest.Command {
 	words := strings.Fields(line)
@@ -475,6 +495,15 @@ func parseCommand(t *testing.T, line string) fsmtest.Command {
 			Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), N: num("n", 1), Queue: args["queue"],
 			Credit: uint32(num("credit", 1)), Done: num("done", 1), Unsettled: ranges(t, args["unsettled"]),
 		})
+	case "receive":
+		return fsmtest.New(wire.Receive{
+			Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), Queue: args["queue"], First: num("first", 1), Done: num("done", 1),
+			Limit: uint32(num("n", 1)),
+		})
+	case "release":
+		return fsmtest.New(wire.Release{
+			Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), Queue: args["queue"], First: num("first", 1), Done: num("done", 1),
+		})
 	case "leave":
 		return fsmtest.New(wire.Leave{
 			Incarnation: inc, Group: grp, Consumer: consumer(plain[0]), N: num("n", 1),
@@ -560,4 +589,5 @@ var kinds = map[fsm.Kind]string{
 	fsm.KindAttach: "attach", fsm.KindLeave: "leave", fsm.KindSettle: "settle",
 	fsm.KindQueueCreate: "create", fsm.KindQueueDelete: "delete", fsm.KindQueuePurge: "purge",
 	fsm.KindQueueUpdate: "update", fsm.KindQueuePause: "pause", fsm.KindEdit: "edit", fsm.KindAckPublish: "ackpublish",
+	fsm.KindReceive: "receive", fsm.KindRelease: "release",
 }

@@ -85,6 +85,10 @@ func New(request any) Command {
 		c.Kind, c.Payload = fsm.KindQueuePause, encode(r)
 	case wire.Edit:
 		c.Kind, c.Payload = fsm.KindEdit, encode(r)
+	case wire.Receive:
+		c.Kind, c.Payload = fsm.KindReceive, encode(r)
+	case wire.Release:
+		c.Kind, c.Payload = fsm.KindRelease, encode(r)
 	case wire.AckPublish:
 		c.Kind, c.Payload = fsm.KindAckPublish, encode(r)
 	default:

@@ -87,6 +87,14 @@ func describe(r fsm.Result) string {
 		if r.Status == fsm.StatusOK {
 			return fmt.Sprintf("ok q%d next %d", r.Attach.Queue, r.Attach.Next) + numbers(r.Attach.States)
 		}
+	case fsm.KindReceive, fsm.KindRelease:
+		if r.Status == fsm.StatusOK || r.Status == fsm.StatusStale {
+			st = fmt.Sprintf("%s q%d next %d", st, r.Receive.Queue, r.Receive.Next)
+		}
+		for _, d := range r.Receive.Deliveries {
+			st += fmt.Sprintf(" #%d q%d/p%d.%d attempt %d until %v", d.Number, d.Queue, d.Lane, d.Offset, d.Attempt, time.Duration(d.Deadline))
+		}
+		return st
 	case fsm.KindSettle:
 		return st + numbers(r.Settle)
 	case fsm.KindQueueCreate:

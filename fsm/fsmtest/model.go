@@ -97,6 +97,12 @@ type modelConsumer struct {
 	spared   map[uint64]bool // by leave: no handler has seen them
 	done     uint64
 	log      []*modelDelivery // number 1 first; never shortened
+
+	// Of a puller, which asks instead of attaching.
+	pulled uint64 // first number of its newest receive, 0: it attaches
+	want   int    // of a receive in this entry
+	busy   bool   // it held something when it was looked at last
+	idle   time.Duration
 }
 
 type modelDelivery struct {
@@ -124,6 +130,7 @@ func (m *Model) Apply(now time.Duration, cs []Command) []string {
 type modelEntry struct {
 	*Model
 	results, deliveries, lost []string
+	pulls                     []*modelPull
 }
 
 func (e *modelEntry) run(c Command) string {
@@ -180,6 +187,11 @@ func (e *modelEntry) run(c Command) string {
 		return e.leave(r)
 	case wire.Settle:
 		return e.settle(r)
+	case wire.Receive:
+		e.pulls = append(e.pulls, &modelPull{Receive: r, at: len(e.results)})
+		return "" // see assign
+	case wire.Release:
+		return e.release(r)
 	case wire.QueueCreate:
 		return e.create(r)
 	case wire.QueueDelete:
@@ -532,18 +544,11 @@ func (e *modelEntry) attach(r wire.Attach) string {
 		if q == nil {
 			return "no queue"
 		}
-		ordinal := 0
-		for _, x := range e.queues {
-			for _, c := range x.consumers {
-				ordinal = max(ordinal, c.ordinal)
-			}
-		}
-		k = &modelConsumer{id: r.Consumer, ordinal: ordinal + 1, done: 1}
-		q.consumers = append(q.consumers, k)
+		k = e.newConsumer(r.Consumer, q)
 		owner = q
 	}
 	switch {
-	case k.leaving || owner != q:
+	case k.leaving || owner != q || k.pulled > 0:
 		return "consumer gone"
 	case r.N < k.n || r.N == k.n && !k.attached:
 		return "stale"
@@ -570,6 +575,18 @@ func (e *modelEntry) attach(r wire.Attach) string {
 		}
 	}
 	return out
+}
+
+func (e *modelEntry) newConsumer(id wire.ConsumerID, q *modelQueue) *modelConsumer {
+	ordinal := 0
+	for _, x := range e.queues {
+		for _, c := range x.consumers {
+			ordinal = max(ordinal, c.ordinal)
+		}
+	}
+	k := &modelConsumer{id: id, ordinal: ordinal + 1, done: 1}
+	q.consumers = append(q.consumers, k)
+	return k
 }
 
 // state is what an answer says, and who hears it needs no telling.
@@ -984,6 +1001,9 @@ func (e *modelEntry) consumerEnds(q *modelQueue, k *modelConsumer) bool {
 		}
 		return true
 	}
+	if k.pulled > 0 && !k.leaving {
+		return e.pullerEnds(q, k)
+	}
 	if k.leaving || !k.attached && max(k.graceEnd, e.graceMin) <= e.Now {
 		for i, d := range k.log {
 			if d.state != wire.LeaseHeld {
@@ -1035,6 +1055,18 @@ func (k *modelConsumer) before(other *modelConsumer) bool {
 }
 
 func (e *modelEntry) assign() {
+	for _, p := range e.pulls {
+		e.results[p.at] = e.beginPull(p)
+	}
+	e.handOut()
+	for _, p := range slices.Backward(e.pulls) {
+		if p.from != nil {
+			e.results[p.at] = e.endPull(p)
+		}
+	}
+}
+
+func (e *modelEntry) handOut() {
 	for _, q := range e.queues {
 		for !q.deleted && !q.paused {
 			var x *modelMessage
@@ -1045,7 +1077,7 @@ func (e *modelEntry) assign() {
 			}
 			var to *modelConsumer
 			for i, k := range q.consumers {
-				room := k.attached && !k.leaving && k.held() < k.credit && len(k.log)+1-int(k.done) < 2*k.credit+fsm.DoneSlack
+				room := k.attached && !k.leaving && k.held() < k.credit && len(k.log)+1-int(k.done) < 2*k.credit+fsm.DoneSlack || k.want > 0
 				if q.settings.SingleActive && i > 0 {
 					room = false
 				}
@@ -1061,6 +1093,10 @@ func (e *modelEntry) assign() {
 			x.attempts++
 			d := &modelDelivery{state: wire.LeaseHeld, message: x, attempt: x.attempts, deadline: e.Now + q.settings.LeaseTime}
 			to.log = append(to.log, d)
+			if to.pulled > 0 {
+				to.want--
+				continue
+			}
 			e.deliver(q, to, uint64(len(to.log)), d)
 		}
 	}

@@ -157,6 +157,80 @@ func (m *SettleItem) read(r *pack.Reader) {
 }
 
 // Append writes the payload.
+func (m Receive) Append(w *pack.Writer) {
+	w.Array(9)
+	w.Uint(m.Incarnation)
+	w.Uint(uint64(m.Group))
+	w.Bin(m.Consumer[:])
+	w.Str(m.Queue)
+	w.Str(m.Label)
+	w.Uint(m.First)
+	w.Uint(m.Done)
+	w.Uint(uint64(m.Limit))
+	w.Int(int64(m.Wait))
+}
+
+func (m *Receive) read(r *pack.Reader) {
+	r.ArrayExact(9)
+	m.Incarnation = r.Uint()
+	m.Group = r.Uint32()
+	r.BinExact(m.Consumer[:])
+	m.Queue = r.Str(QueueNameBytesMax)
+	m.Label = r.Str(LabelBytesMax)
+	m.First = r.Uint()
+	m.Done = r.Uint()
+	m.Limit = r.Uint32()
+	m.Wait = readDuration(r)
+}
+
+// DecodeReceive reads what Receive.Append writes.
+func DecodeReceive(b []byte) (Receive, error) { return decode[Receive](b) }
+
+// Append writes the payload.
+func (m Release) Append(w *pack.Writer) {
+	w.Array(6)
+	w.Uint(m.Incarnation)
+	w.Uint(uint64(m.Group))
+	w.Bin(m.Consumer[:])
+	w.Str(m.Queue)
+	w.Uint(m.First)
+	w.Uint(m.Done)
+}
+
+func (m *Release) read(r *pack.Reader) {
+	r.ArrayExact(6)
+	m.Incarnation = r.Uint()
+	m.Group = r.Uint32()
+	r.BinExact(m.Consumer[:])
+	m.Queue = r.Str(QueueNameBytesMax)
+	m.First = r.Uint()
+	m.Done = r.Uint()
+}
+
+// DecodeRelease reads what Release.Append writes.
+func DecodeRelease(b []byte) (Release, error) { return decode[Release](b) }
+
+// Append writes the payload.
+func (m Received) Append(w *pack.Writer) {
+	w.Array(4)
+	w.Uint(uint64(m.Status))
+	w.Uint(m.QueueNumber)
+	w.Int(int64(m.LeaseTime))
+	w.Uint(m.Next)
+}
+
+func (m *Received) read(r *pack.Reader) {
+	r.ArrayExact(4)
+	m.Status = Status(r.Uint8())
+	m.QueueNumber = r.Uint()
+	m.LeaseTime = readDuration(r)
+	m.Next = r.Uint()
+}
+
+// DecodeReceived reads what Received.Append writes.
+func DecodeReceived(b []byte) (Received, error) { return decode[Received](b) }
+
+// Append writes the payload.
 func (m SettleReply) Append(w *pack.Writer) {
 	w.Array(2)
 	w.Uint(uint64(m.Status))

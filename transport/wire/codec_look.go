@@ -173,28 +173,30 @@ func (m *ConsumersReply) read(r *pack.Reader) {
 func DecodeConsumersReply(b []byte) (ConsumersReply, error) { return decode[ConsumersReply](b) }
 
 // consumerInfoLeast is the size of the shortest encoding of a ConsumerInfo.
-const consumerInfoLeast = 26
+const consumerInfoLeast = 27
 
 // Append writes the payload.
 func (m ConsumerInfo) Append(w *pack.Writer) {
-	w.Array(8)
+	w.Array(9)
 	w.Bin(m.ID[:])
 	w.Str(m.Queue)
 	w.Str(m.Label)
 	w.Uint(m.N)
 	w.Bool(m.Attached)
+	w.Bool(m.Pulls)
 	w.Uint(uint64(m.Credit))
 	w.Uint(uint64(m.Held))
 	w.Uint(m.Next)
 }
 
 func (m *ConsumerInfo) read(r *pack.Reader) {
-	r.ArrayExact(8)
+	r.ArrayExact(9)
 	r.BinExact(m.ID[:])
 	m.Queue = r.Str(QueueNameBytesMax)
 	m.Label = r.Str(LabelBytesMax)
 	m.N = r.Uint()
 	m.Attached = r.Bool()
+	m.Pulls = r.Bool()
 	m.Credit = r.Uint32()
 	m.Held = r.Uint32()
 	m.Next = r.Uint()

@@ -71,7 +71,13 @@ const (
 	// DoneSlack is how far beyond twice its credit a consumer's delivery numbers
 	// go above its done: what the machine has settled and the client has no answer
 	// for yet.
-	DoneSlack           = 1_024
+	DoneSlack = 1_024
+	// ReceiveMax is how many messages one receive may ask for, ReceiveWaitMax how
+	// long it may wait for the first. PullNumbersMax is how many deliveries a puller
+	// may leave without an answer.
+	ReceiveMax          = 1_000
+	ReceiveWaitMax      = time.Minute
+	PullNumbersMax      = 65_536
 	AckPublishQueuesMax = 64    // outputs of an ack-and-publish
 	PeekMax             = 1_000 // in what answers a peek, and lists of consumers and sessions
 	DigestsMax          = 64    // in NodeStatus

@@ -266,12 +266,52 @@ type SettleReply struct {
 	Results []DeliveryState
 }
 
-// Deliver is pushed to an attached consumer. A client ignores a lower N than
-// that of its present attachment.
+// Deliver is pushed to an attached consumer, or to a puller with N 0. A client
+// ignores a lower N than that of its present attachment.
 type Deliver struct {
 	Consumer   ConsumerID
 	N          uint64
 	Deliveries []Delivery
+}
+
+// Receive leases up to Limit messages at once to a puller: a consumer that asks,
+// and is not attached. First is the next delivery number that it expects, 1 at
+// first; consumer and First name the request: a repeat gets what is still held of
+// it, and a late copy, when the puller has gone on since, is StatusStale and leases
+// nothing. Without anything to lease it is answered when there is something, at the
+// latest after Wait. What was leased is pushed as Deliver (N is 0) over the same
+// connection before the answer.
+type Receive struct {
+	Incarnation uint64
+	Group       uint32
+	Consumer    ConsumerID
+	Queue       string
+	Label       string
+	First       uint64
+	Done        uint64 // lowest number without a definite answer
+	Limit       uint32 // 1 to ReceiveMax
+	Wait        time.Duration
+}
+
+// Release ends a receive whose answer nobody waits for any more: what it leased
+// goes back unhandled, and a copy that arrives later is stale.
+type Release struct {
+	Incarnation uint64
+	Group       uint32
+	Consumer    ConsumerID
+	Queue       string
+	First       uint64
+	Done        uint64
+}
+
+// Received answers Receive and Release. Next is what the puller's next receive
+// begins with, also with StatusStale. StatusConsumerGone: the machine does not know
+// the puller (any more), another consumer id begins anew.
+type Received struct {
+	Status      Status
+	QueueNumber uint64
+	LeaseTime   time.Duration
+	Next        uint64
 }
 
 // Delivery is one leased message.

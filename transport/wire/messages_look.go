@@ -88,7 +88,8 @@ type ConsumerInfo struct {
 	Queue    string
 	Label    string
 	N        uint64
-	Attached bool // else in grace
+	Attached bool // else in grace, or a puller
+	Pulls    bool // it asks for messages instead of being handed them
 	Credit   uint32
 	Held     uint32
 	Next     uint64 // the next delivery number

@@ -53,6 +53,7 @@ var codecs = []codec{
 	codecOf(DecodeAckPublish), codecOf(DecodePeek), codecOf(DecodePeekReply), codecOf(DecodeMessageShow),
 	codecOf(DecodeConsumersRequest), codecOf(DecodeConsumersReply), codecOf(DecodeSessionsRequest),
 	codecOf(DecodeSessionsReply),
+	codecOf(DecodeReceive), codecOf(DecodeRelease), codecOf(DecodeReceived),
 }
 
 func encode(m any) []byte {

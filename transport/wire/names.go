@@ -8,6 +8,7 @@ var opNames = map[Op]string{
 	OpAttach: "attach", OpLeave: "leave", OpSettle: "settle",
 	OpQueueCreate: "queue create", OpQueueDelete: "queue delete", OpQueuePurge: "queue purge",
 	OpQueueUpdate: "queue update", OpQueuePause: "queue pause", OpEdit: "edit", OpAckPublish: "ack and publish",
+	OpReceive: "receive", OpRelease: "release",
 	OpOutcome: "outcome", OpQueueShow: "queue show", OpQueueList: "queue list",
 	OpPeek: "peek", OpMessageShow: "message show", OpConsumers: "consumers", OpSessions: "sessions",
 	OpDeliver: "deliver", OpLost: "lost",

@@ -24,6 +24,9 @@ const (
 	OpEdit         Op = 28 // Edit -> EditReply
 	OpAckPublish   Op = 29 // AckPublish -> PublishReply
 
+	OpReceive Op = 30 // Receive -> deliveries pushed, then Received
+	OpRelease Op = 31 // Release -> Received
+
 	OpOutcome     Op = 48 // Outcome -> OutcomeReply
 	OpQueueShow   Op = 49 // QueueShow -> QueueReply
 	OpQueueList   Op = 50 // QueueList -> QueuesReply
