@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Every system that is on this machine does every kind of work, briefly.
+// JetStream comes with the module; RabbitMQ is asked too where it is installed.
+func TestSystems_DoAllKindsOfWork(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	bin := t.TempDir()
+	o := options{Systems: []string{"onceq", "jetstream-always"}}
+	if _, err := newRabbit(ctx); !errors.Is(err, errNoRabbit) {
+		o.Systems = append(o.Systems, "rabbitmq")
+	}
+	systems, err := chooseSystems(ctx, o, bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, err := chooseWorks([]string{"failover", "e2e-1k", "one-1k", "paced-1k", "drain-1k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// RabbitMQ reads its cookie from a folder that is its home: a short path.
+	dir, err := os.MkdirTemp("", "onceq-compare-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	var all []result
+	for _, s := range systems {
+		results := measure(ctx, s, chosen, sizes{500 * time.Millisecond, 100 * time.Millisecond, 2000, dir}, filepath.Join(dir, s.Name()), 0)
+		if len(results) != len(chosen) {
+			t.Fatalf("%s: %d results of %d", s.Name(), len(results), len(chosen))
+		}
+		for _, r := range results {
+			if r.Err != "" || r.Messages == 0 || r.Lost > 0 {
+				t.Errorf("%+v", r)
+			}
+			if r.Work != "failover" && r.ServerCPU+r.PerSecond == 0 {
+				t.Errorf("%s, %s: nothing measured", r.System, r.Work)
+			}
+		}
+		all = append(all, results...)
+	}
+	var table strings.Builder
+	if err := writeTable(&table, systems, all, false); err != nil || !strings.Contains(table.String(), "x\n") {
+		t.Fatal(err, table.String())
+	}
+	t.Log("\n" + table.String())
+}
+
+func TestRatio_AboveOneIsBetterWhicheverWayTheFigurePoints(t *testing.T) {
+	t.Parallel()
+	systems := []system{&onceqSystem{}, &jetstreamSystem{}, &jetstreamSystem{always: true}, &rabbitSystem{}}
+	of := func(system, work string, perSecond, gap float64) result {
+		return result{System: system, Work: work, PerSecond: perSecond, Gap: gap}
+	}
+	results := []result{
+		of("onceq", "pub-16", 90, 0), of("onceq", "pub-16", 100, 0), of("onceq", "pub-16", 300, 0),
+		of("jetstream", "pub-16", 1000, 0), // confirms what is not on a disk
+		of("jetstream-always", "pub-16", 50, 0), of("rabbitmq", "pub-16", 20, 0),
+		of("onceq", "failover", 0, 2), of("jetstream-always", "failover", 0, 5), of("rabbitmq", "failover", 0, 1),
+		{System: "rabbitmq", Work: "pub-16", PerSecond: 9999, Err: "broke off"},
+	}
+	for _, l := range lines {
+		got, ok := ratio(results, systems, l)
+		switch {
+		case l.text == "publish 16 B, messages/s" && (!ok || got != 2):
+			t.Errorf("%s: %v", l.text, got)
+		case strings.HasPrefix(l.text, "kill -9") && (!ok || got != 0.5):
+			t.Errorf("%s: %v", l.text, got)
+		case l.work == "e2e-16" && ok:
+			t.Errorf("%s: a ratio of nothing: %v", l.text, got)
+		}
+	}
+	if code, err := verdict(results); code != 1 || err == nil {
+		t.Error(code, err)
+	}
+	if code, _ := verdict([]result{{System: "onceq", Work: "failover", Lost: 1}}); code != 8 {
+		t.Error(code)
+	}
+}
+
+func TestCell_MedianAndSpread(t *testing.T) {
+	t.Parallel()
+	for want, v := range map[string][]float64{
+		"-": nil, "1,234,567": {1234567}, "2 (1 to 4)": {1, 2, 4}, "3": {3, 3},
+	} {
+		if got := cell(v, thousands); got != want {
+			t.Errorf("%v: %q, want %q", v, got, want)
+		}
+	}
+	for want, v := range map[string]float64{"0": 0, "0.0236": 0.02361, "1.05": 1.051, "12.3": 12.34, "123": 123.4, "1235": 1234.6} {
+		if got := digits(v); got != want {
+			t.Errorf("%v: %q, want %q", v, got, want)
+		}
+	}
+}
+
+func TestBadOptions_SayWhatThereIs(t *testing.T) {
+	t.Parallel()
+	for _, o := range []options{
+		{Works: []string{"nap"}, Runs: 1, Time: 1, Backlog: 4},
+		{Runs: 0, Time: 1, Backlog: 4},
+		{Runs: 1, Time: 1, Backlog: 1},
+		{Systems: []string{"kafka"}, Runs: 1, Time: 1, Backlog: 4},
+	} {
+		if code, err := run(t.Context(), o); code != 2 || err == nil {
+			t.Errorf("%+v: %d, %v", o, code, err)
+		}
+	}
+}
+
+func TestBodies_DoNotRepeatAndTellThemselves(t *testing.T) {
+	t.Parallel()
+	a, b := newBody(64, 1, 2, 5*time.Second), newBody(64, 1, 3, 5*time.Second)
+	if numberOf(a) == numberOf(b) || dueOf(a) != 5*time.Second || string(a[headBytes:]) == string(b[headBytes:]) {
+		t.Fatal(a, b)
+	}
+}
