@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"time"
 
-	"onceq/jepsen/nemesis"
 	"onceq/jepsen/workload"
 )
 
 // Config is one run.
 type Config struct {
 	Workload string
-	Faults   []string // names of nemesis.All, or "all", or "none"
+	Faults   []string // names of nemesis.All, or "all", or "none"; with "mix" they come as nemesis.Mix says
 	Seed     uint64
 	Time     time.Duration // of traffic and faults; draining comes on top
 	Nodes    int
@@ -42,6 +41,7 @@ const (
 	NodesDefault = 3
 	RateDefault  = 600
 	TimeDefault  = 30 * time.Second
+	nodesMax     = 9
 )
 
 func (c *Config) withDefaults() {
@@ -65,19 +65,17 @@ func (c *Config) withDefaults() {
 	}
 }
 
-func (c *Config) validate() (workload.Workload, []nemesis.Fault, error) {
+func (c *Config) validate() (w workload.Workload, p plan, err error) {
 	w, ok := workload.Find(c.Workload)
 	if !ok {
-		return w, nil, fmt.Errorf("no workload %q", c.Workload)
+		return w, p, fmt.Errorf("no workload %q", c.Workload)
 	}
-	faults, err := nemesis.Find(c.Faults)
+	p, err = newPlan(c)
 	switch {
-	case err != nil:
-		return w, nil, err
-	case c.Nodes < 1 || c.Nodes > 9:
-		return w, nil, fmt.Errorf("%d nodes: 1 to 9 are accepted", c.Nodes)
+	case c.Nodes < 1 || c.Nodes > nodesMax:
+		return w, p, fmt.Errorf("%d nodes: 1 to %d are accepted", c.Nodes, nodesMax)
 	case c.Rate < 1 || c.Rate > 100_000:
-		return w, nil, fmt.Errorf("rate %d: 1 to 100,000 is accepted", c.Rate)
+		return w, p, fmt.Errorf("rate %d: 1 to 100,000 is accepted", c.Rate)
 	}
-	return w, faults, nil
+	return w, p, err
 }

@@ -6,7 +6,8 @@
 //	check     judges a history; pure functions
 //	workload  producers and consumers
 //	nemesis   faults
-//	proc      processes on loopback
+//	proc      processes, on loopback or each on a host of its own
+//	hosts     network namespaces and the switch between them
 //	proxy     what stands between clients and nodes
 //	faultdisk disks that lose, tear, fail, slow down and hang; their process is the
 //	          module faultfs

@@ -16,6 +16,7 @@ import (
 	"onceq/client"
 	"onceq/jepsen/check"
 	"onceq/jepsen/history"
+	"onceq/jepsen/hosts"
 	"onceq/jepsen/nemesis"
 	"onceq/jepsen/proc"
 	"onceq/jepsen/proxy"
@@ -55,7 +56,7 @@ var ErrInterrupted = errors.New("interrupted")
 // cluster is in the Result.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
 	cfg.withDefaults()
-	w, faults, err := cfg.validate()
+	w, plan, err := cfg.validate()
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		return nil, errors.Join(err, fmt.Errorf("directory %s is not empty", cfg.Dir))
 	}
 	began := time.Now()
-	r := &run{cfg: cfg, workload: w, faults: faults}
+	r := &run{cfg: cfg, workload: w, plan: plan}
 	err = r.everything(ctx)
 	if err != nil && !errors.Is(err, ErrInterrupted) {
 		return nil, err
@@ -103,11 +104,12 @@ func readHistory(path string) ([]history.Event, error) {
 type run struct {
 	cfg      Config
 	workload workload.Workload
-	faults   []nemesis.Fault
+	plan     plan
 	setup    history.Setup
 	names    []string
 
 	h       *history.Writer
+	hosts   *hosts.Net // nil on loopback
 	cluster *proc.Cluster
 	net     *proxy.Net
 	monitor *monitor
@@ -148,9 +150,7 @@ func (r *run) describe() history.Setup {
 		Workload: r.workload.Name, Seed: r.cfg.Seed, Nodes: r.cfg.Nodes,
 		Grace: int64(grace), Epsilon: int64(epsilon),
 	}
-	for _, f := range r.faults {
-		s.Faults = append(s.Faults, f.Name)
-	}
+	s.Faults, s.Mix, s.LeftOut, s.Network = r.plan.names(), r.plan.mix, r.plan.leftOut, r.plan.network()
 	if slices.Contains(s.Faults, "delay") {
 		s.Epsilon += int64(nemesis.DelayMost)
 	}
@@ -159,9 +159,16 @@ func (r *run) describe() history.Setup {
 }
 
 func (r *run) live(ctx context.Context) error {
-	var err error
+	r.tell()
+	err := r.bring()
+	if err != nil {
+		return err
+	}
+	if r.hosts != nil {
+		defer r.hosts.Close()
+	}
 	r.cluster, err = proc.New(proc.Config{
-		Binary: r.cfg.Binary, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes,
+		Binary: r.cfg.Binary, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts,
 		Args: append(append([]string(nil), serverArgs...), r.cfg.ServerArgs...),
 		OnEnd: func(node, how, log string) {
 			now := r.h.Now()
@@ -252,7 +259,7 @@ func (r *run) traffic(ctx context.Context) error {
 	breaking, cancel := context.WithTimeout(ctx, r.cfg.Time)
 	defer cancel()
 	target := &nemesis.Target{
-		H: r.h, Cluster: r.cluster, Net: r.net, Leader: r.monitor.leader, Serving: r.monitor.serving, Report: r.note,
+		H: r.h, Cluster: r.cluster, Net: r.net, Hosts: r.hosts, Leader: r.monitor.leader, Serving: r.monitor.serving, Report: r.note,
 		Answers: func(ctx context.Context, node string) bool { return r.monitor.status(ctx, node) },
 		Transfer: func(ctx context.Context, node string) error {
 			c, err := r.admin(ctx)
@@ -263,7 +270,7 @@ func (r *run) traffic(ctx context.Context) error {
 			return c.Admin().TransferLeadership(ctx, node)
 		},
 	}
-	target.Run(breaking, r.faults, r.cfg.Seed)
+	r.breakThings(breaking, target)
 	r.phase.Store("drain")
 	t.StopProducing()
 	err := r.drain(context.WithoutCancel(ctx))

@@ -282,7 +282,7 @@ func (s *Streams) keyFor(h hello, remote net.Addr) ([]byte, error) {
 	case s.enroll == EnrollOpen, s.enroll == EnrollLoopback && isLoopback(remote):
 		return openKey[:], nil
 	}
-	return nil, fmt.Errorf("%w: without a cluster key node %s talks to its own machine only: give --cluster-key on every node, or --insecure-network", errHandshake, own.Name)
+	return nil, fmt.Errorf("%w: without a cluster key node %s talks to its own machine only: give --cluster-key on every node", errHandshake, own.Name)
 }
 
 func isLoopback(a net.Addr) bool {

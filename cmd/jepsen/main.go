@@ -39,7 +39,7 @@ const (
 type cli struct {
 	List     bool          `help:"List workloads, faults, checkers and mutants."`
 	Workload []string      `help:"Workloads, one after the other; all for all." default:"queue" placeholder:"NAME"`
-	Faults   []string      `help:"Kinds of faults; all, or none." default:"all" placeholder:"NAME"`
+	Faults   []string      `help:"Kinds of faults; all, or none; mix, alone or with kinds, draws them by weight." default:"all" placeholder:"NAME"`
 	Seed     uint64        `help:"Seed of the plan. Default: a random one, which is printed." placeholder:"N"`
 	Time     time.Duration `help:"Length of a run." default:"30s"`
 	Nodes    int           `help:"Nodes of the cluster." default:"3"`
@@ -200,9 +200,13 @@ func list() {
 	for _, w := range workload.All() {
 		fmt.Printf("  %-22s %s\n", w.Name, w.What)
 	}
-	fmt.Println("faults")
+	fmt.Println("faults (mix: by chance, alone or together)")
 	for _, f := range nemesis.All() {
-		fmt.Printf("  %-22s %s\n", f.Name, f.What)
+		what := f.What
+		if needs := f.Requires(); needs != "" {
+			what += " [needs " + needs + "]"
+		}
+		fmt.Printf("  %-22s %s\n", f.Name, what)
 	}
 	fmt.Println("checkers")
 	for _, k := range check.Checkers() {

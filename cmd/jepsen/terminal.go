@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,6 +104,13 @@ func (t *terminal) report(r *check.Report) {
 	fmt.Printf("  messages %d   publishes %s   duplicates %d\n", s.Messages, counted(s.Publishes), s.Duplicates)
 	fmt.Printf("  deliveries %d   again %s   acks %s\n", s.Deliveries, counted(s.Again), counted(s.Acks))
 	fmt.Printf("  faults   %s   longest stall %.1f s\n", counted(s.Faults), s.LongestGap)
+	for i, kind := range slices.Sorted(maps.Keys(s.Stalls)) {
+		if i == 0 {
+			fmt.Printf("  %-20s %6s %9s %9s\n", "STALL BY FAULT", "FAULTS", "MEDIAN", "WORST")
+		}
+		x := s.Stalls[kind]
+		fmt.Printf("  %-20s %6d %7.2f s %7.2f s\n", kind, x.Faults, x.Median, x.Worst)
+	}
 	for _, name := range keys(r.Counts) {
 		fmt.Printf("  VIOLATED %s: %d times\n", name, r.Counts[name])
 	}

@@ -37,7 +37,13 @@ func vacuity(v *view, r *Report) {
 			r.unknown("%d %s, %d are needed", n.have, n.what, n.want)
 		}
 	}
+	if v.setup.Mix {
+		mixed(v, r)
+	}
 	for _, kind := range v.setup.Faults {
+		if v.setup.Mix {
+			break
+		}
 		done := slices.ContainsFunc(v.faults, func(f op) bool { return f.Key == kind })
 		seen := slices.ContainsFunc(v.faults, func(f op) bool { return f.Key == kind && f.Seen })
 		switch {
@@ -48,6 +54,20 @@ func vacuity(v *view, r *Report) {
 		}
 	}
 	calm(v, r)
+}
+
+// mixed: in a mix not every kind comes, but half of those that came must have had
+// an effect.
+func mixed(v *view, r *Report) {
+	seen := 0
+	for _, f := range v.faults {
+		if f.Seen {
+			seen++
+		}
+	}
+	if len(v.setup.Faults) > 0 && (len(v.faults) == 0 || 2*seen < len(v.faults)) {
+		r.unknown("of %d faults %d had an effect that was observed", len(v.faults), seen)
+	}
 }
 
 // calm: while nothing is broken, nearly everything must work.

@@ -223,6 +223,8 @@ type Stats struct {
 	Seals      map[string]int `json:"seals"`
 	Faults     map[string]int `json:"faults"` // by kind
 	LongestGap float64        `json:"longest_gap_seconds"`
+	// Stalls are by kind of fault.
+	Stalls map[string]Stall `json:"stalls,omitempty"`
 }
 
 func (v *view) stats() Stats {
@@ -264,5 +266,6 @@ func (v *view) stats() Stats {
 	for i := 1; i < len(oks); i++ {
 		s.LongestGap = max(s.LongestGap, time.Duration(oks[i]-oks[i-1]).Seconds())
 	}
+	s.Stalls = v.stallsBy(oks)
 	return s
 }

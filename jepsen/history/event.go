@@ -37,6 +37,7 @@ const (
 	Drain  = "drain"  // ok: all faults healed and every queue seen empty
 	Fault  = "fault"  // Key is its kind, from T0 to T1; Seen says that its effect was observed
 	Stall  = "stall"  // the harness itself stood still from T0 to T1
+	Plan   = "plan"   // what a mix will try: Text
 	Calm   = "calm"   // a stretch without faults, from T0 to T1
 	// Frozen is a stretch in which every node stood still: cluster time moves by a
 	// second at most.
@@ -109,11 +110,15 @@ func (p Place) String() string {
 type Setup struct {
 	Workload string   `json:"workload"`
 	Faults   []string `json:"faults,omitempty"`
-	Seed     uint64   `json:"seed"`
-	Nodes    int      `json:"nodes"`
-	Lease    int64    `json:"lease"` // of the queue, ns
-	Grace    int64    `json:"grace"` // of a consumer that is cut off, ns
-	Epsilon  int64    `json:"epsilon"`
+	// Mix: the faults come by chance, and not each of them has to.
+	Mix     bool     `json:"mix,omitempty"`
+	LeftOut []string `json:"left_out,omitempty"` // faults that could not be made here, and why
+	Network string   `json:"network,omitempty"`  // loopback or network namespaces
+	Seed    uint64   `json:"seed"`
+	Nodes   int      `json:"nodes"`
+	Lease   int64    `json:"lease"` // of the queue, ns
+	Grace   int64    `json:"grace"` // of a consumer that is cut off, ns
+	Epsilon int64    `json:"epsilon"`
 	// ProducerOrder: each process hands in its publishes one after the other, and
 	// they must be stored in that order, pipelined or not.
 	ProducerOrder bool `json:"producer_order,omitempty"`

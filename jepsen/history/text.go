@@ -168,6 +168,8 @@ func (p *parser) word(w string) {
 		e.Setup.Grace = p.millis(value)
 	case "faults":
 		e.Setup.Faults = strings.Split(value, ",")
+	case "mix":
+		e.Setup.Mix = value == "yes"
 	case "order":
 		e.Setup.ProducerOrder = value == "producer"
 	case "raw":

@@ -55,7 +55,7 @@ func TestMutants_NamesAreUniqueAndWhatTheyNeedIsThere(t *testing.T) {
 		if _, ok := workload.Find(m.Workload); !ok {
 			t.Errorf("%s: no workload %q", m.Name, m.Workload)
 		}
-		if _, err := nemesis.Find(m.Faults); err != nil || len(m.Faults) == 0 {
+		if _, _, err := nemesis.Find(m.Faults); err != nil || len(m.Faults) == 0 {
 			t.Errorf("%s: faults %v: %v", m.Name, m.Faults, err)
 		}
 		if m.Breaks == "" || len(m.Edits) == 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
@@ -12,54 +11,6 @@ import (
 	"onceq/jepsen/proc"
 	"onceq/transport/wire"
 )
-
-// Fault is one kind of fault.
-type Fault struct {
-	Name string
-	What string
-	// run breaks and heals. node is whom it was about, seen says that its effect was
-	// observed, text what it was.
-	run func(ctx context.Context, t *Target, r *rand.Rand) (node string, seen bool, text string)
-}
-
-// All are the faults there are.
-func All() []Fault {
-	return []Fault{
-		{"kill", "kill -9 of a node, mostly the leader, and restart", kill},
-		{"restart-all", "kill -9 of all nodes at once, and restart in any order", restartAll},
-		{"stop", "a node ends in order (SIGTERM), and restart", stop},
-		{"pause", "a node, mostly the leader, stands still (SIGSTOP) and goes on", pause},
-		{"pause-long", "the leader stands still for longer than anybody waits, and goes on", pauseLong},
-		{"pause-all", "all nodes stand still and go on", pauseAll},
-		{"pause-kill", "all followers stand still, the leader is killed with what only it has, the followers go on", pauseKill},
-		{"transfer", "leadership is handed over", transfer},
-		{"lost-reply", "exactly the replies to publishes, settles, attaches, opens and seals get lost, with their connections", lostReply},
-		refuseFault,
-		{"cut", "connections of clients are reset", cut},
-		{"hold", "a direction between clients and a node stalls, goes on or is cut", hold},
-		{"delay", "a node's links to clients are slow", delay},
-	}
-}
-
-// Find finds faults by name; "all" is all, "none" is none.
-func Find(names []string) ([]Fault, error) {
-	all := All()
-	if slices.Equal(names, []string{"all"}) {
-		return all, nil
-	}
-	var found []Fault
-	for _, n := range names {
-		if n == "none" || n == "" {
-			continue
-		}
-		i := slices.IndexFunc(all, func(f Fault) bool { return f.Name == n })
-		if i < 0 {
-			return nil, fmt.Errorf("no fault %q", n)
-		}
-		found = append(found, all[i])
-	}
-	return found, nil
-}
 
 func kill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	node := t.one(r)
@@ -79,7 +30,21 @@ func (t *Target) start(node string) {
 }
 
 func restartAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	return t.killAtOnce(ctx, r, t.Cluster.Names())
+}
+
+func killMajority(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	return t.killAtOnce(ctx, r, t.majority(r))
+}
+
+// majority draws nodes without which the others can do nothing.
+func (t *Target) majority(r *rand.Rand) []string {
 	names := t.Cluster.Names()
+	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	return names[:len(names)/2+1]
+}
+
+func (t *Target) killAtOnce(ctx context.Context, r *rand.Rand, names []string) (string, bool, string) {
 	killed := 0
 	done := make(chan bool, len(names))
 	for _, n := range names {
@@ -142,7 +107,14 @@ func (t *Target) pauseFor(ctx context.Context, node string, d time.Duration) (st
 const settle = 50 * time.Millisecond
 
 func pauseAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	names := t.Cluster.Names()
+	return t.pauseAtOnce(ctx, r, t.Cluster.Names())
+}
+
+func pauseMajority(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	return t.pauseAtOnce(ctx, r, t.majority(r))
+}
+
+func (t *Target) pauseAtOnce(ctx context.Context, r *rand.Rand, names []string) (string, bool, string) {
 	var paused []string
 	for _, n := range names {
 		if t.Cluster.Pause(n) == nil {
@@ -205,25 +177,6 @@ func (t *Target) frozen() string {
 		lives += fmt.Sprint(n, ":", life, " ")
 	}
 	return lives
-}
-
-func transfer(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	from := t.Leader()
-	others := slices.DeleteFunc(t.Cluster.Names(), func(n string) bool { return n == from })
-	to := others[r.IntN(len(others))]
-	if r.IntN(2) == 0 {
-		to = ""
-	}
-	trying, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	err := t.Transfer(trying, to)
-	for trying.Err() == nil {
-		if l := t.Leader(); l != "" && l != from && from != "" {
-			return from, true, fmt.Sprintf("%s leads after %s", l, from)
-		}
-		wait(trying, 50*time.Millisecond)
-	}
-	return from, false, fmt.Sprintf("to %q: %v", to, err)
 }
 
 // losable are the requests whose effect lasts.

@@ -14,16 +14,16 @@ import (
 
 func TestFind_AllNoneAndUnknown(t *testing.T) {
 	t.Parallel()
-	if all, err := Find([]string{"all"}); err != nil || len(all) != len(All()) {
+	if all, _, err := Find([]string{"all"}); err != nil || len(all) != len(All()) {
 		t.Errorf("all: %d faults, %v", len(all), err)
 	}
-	if none, err := Find([]string{"none"}); err != nil || len(none) != 0 {
+	if none, _, err := Find([]string{"none"}); err != nil || len(none) != 0 {
 		t.Errorf("none: %v, %v", none, err)
 	}
-	if two, err := Find([]string{"cut", "kill"}); err != nil || len(two) != 2 || two[0].Name != "cut" {
+	if two, _, err := Find([]string{"cut", "kill"}); err != nil || len(two) != 2 || two[0].Name != "cut" {
 		t.Errorf("two: %v, %v", two, err)
 	}
-	if _, err := Find([]string{"kill", "nonsense"}); err == nil {
+	if _, _, err := Find([]string{"kill", "nonsense"}); err == nil {
 		t.Error("nonsense is a fault")
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"onceq/transport/wire"
 )
 
-var refuseFault = Fault{"refuse", "single frames of publishes are answered \"not now\" and kept from the node, while what was sent behind them goes through", refuse}
-
 // refusals are what a node says that could not take a frame at one moment and can
 // at the next.
 var refusals = []wire.Code{wire.CodeOverloaded, wire.CodeNoLeader}

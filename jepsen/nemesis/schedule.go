@@ -26,8 +26,10 @@ const (
 // Run makes faults until ctx ends, with calm stretches between them, and heals
 // all in the end. Each kind comes once before any comes again.
 func (t *Target) Run(ctx context.Context, faults []Fault, seed uint64) {
+	t.begin()
 	defer t.Heal()
 	r := rand.New(rand.NewPCG(seed, 7))
+	number := 0
 	var round []Fault
 	next := func() Fault {
 		if len(round) == 0 {
@@ -43,17 +45,20 @@ func (t *Target) Run(ctx context.Context, faults []Fault, seed uint64) {
 		if ctx.Err() != nil || len(faults) == 0 {
 			continue
 		}
-		n := 1
+		made := []Fault{next()}
 		if len(faults) > 1 && r.IntN(100) < pairPercent {
-			n = 2
+			if f := next(); f.Field == "" || f.Field != made[0].Field {
+				made = append(made, f)
+			} else {
+				round = append(round, f) // later, and not beside its like
+			}
 		}
 		var wg sync.WaitGroup
-		made := make([]Fault, n)
-		seen := make([]bool, n)
-		for i := range n {
-			f, chance := next(), rand.New(rand.NewPCG(r.Uint64(), 1))
-			made[i] = f
-			wg.Go(func() { seen[i] = t.make(ctx, f, chance) })
+		seen := make([]bool, len(made))
+		for i, f := range made {
+			number++
+			mine, chance := number, rand.New(rand.NewPCG(r.Uint64(), 1))
+			wg.Go(func() { seen[i] = t.make(ctx, f, chance, mine) })
 		}
 		wg.Wait()
 		for i, f := range made {
@@ -65,10 +70,17 @@ func (t *Target) Run(ctx context.Context, faults []Fault, seed uint64) {
 	}
 }
 
+// begin is called before the first fault.
+func (t *Target) begin() { t.taken = &claims{of: map[string]int{}} }
+
 // make makes one fault and writes it down. It says whether it had an effect.
-func (t *Target) make(ctx context.Context, f Fault, r *rand.Rand) bool {
+// number tells it from the others of the run.
+func (t *Target) make(ctx context.Context, f Fault, r *rand.Rand, number int) bool {
+	own := *t
+	own.fault = number
+	defer own.give()
 	op := t.H.Invoke(history.Event{Proc: "nemesis", F: history.Fault, Key: f.Name})
-	op.Node, op.Seen, op.Text = f.run(ctx, t, r)
+	op.Node, op.Seen, op.Text = f.run(ctx, &own, r)
 	t.H.Complete(op, history.OK)
 	return op.Seen
 }

@@ -2,10 +2,13 @@ package nemesis
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"onceq/jepsen/history"
+	"onceq/jepsen/hosts"
 	"onceq/jepsen/proc"
 	"onceq/jepsen/proxy"
 )
@@ -15,6 +18,7 @@ type Target struct {
 	H       *history.Writer
 	Cluster *proc.Cluster
 	Net     *proxy.Net
+	Hosts   *hosts.Net // nil: the nodes are on loopback
 	// Leader is the node that leads as far as is known, "" when none does.
 	Leader func() string
 	// Serving waits until a node leads and serves, false when ctx ends first.
@@ -25,16 +29,51 @@ type Target struct {
 	Transfer func(ctx context.Context, node string) error
 	Report   func(format string, args ...any)
 
-	heal func() // in place of Heal, for tests
+	heal  func() // in place of Heal, for tests
+	taken *claims
+	fault int // the number of the fault that has this copy of the target
 }
 
-// one draws a node: more often the leader, whose loss costs most.
+// claims says which fault under way is about which node, so that two do not
+// choose the same one.
+type claims struct {
+	mu sync.Mutex
+	of map[string]int // node to number of the fault
+}
+
+// one draws a node that no other fault is about: more often the leader, whose
+// loss costs most.
 func (t *Target) one(r *rand.Rand) string {
-	if l := t.Leader(); l != "" && r.IntN(100) < leaderPercent {
-		return l
-	}
+	leader, wanted := t.Leader(), r.IntN(100) < leaderPercent
 	names := t.Cluster.Names()
-	return names[r.IntN(len(names))]
+	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	if wanted && leader != "" {
+		names = append([]string{leader}, names...)
+	}
+	for _, n := range names {
+		if t.maybeTake(n) {
+			return n
+		}
+	}
+	return names[0]
+}
+
+// maybeTake says that this fault is about a node, unless another one is.
+func (t *Target) maybeTake(node string) bool {
+	t.taken.mu.Lock()
+	defer t.taken.mu.Unlock()
+	by, ok := t.taken.of[node]
+	if !ok {
+		t.taken.of[node] = t.fault
+	}
+	return !ok || by == t.fault
+}
+
+// give gives the nodes back.
+func (t *Target) give() {
+	t.taken.mu.Lock()
+	defer t.taken.mu.Unlock()
+	maps.DeleteFunc(t.taken.of, func(_ string, by int) bool { return by == t.fault })
 }
 
 // linked draws a node that clients are connected to, if there is one.
@@ -58,6 +97,9 @@ func (t *Target) Heal() {
 		return
 	}
 	t.Net.Heal()
+	if t.Hosts != nil {
+		t.Hosts.Heal()
+	}
 	for _, n := range t.Cluster.Names() {
 		switch s, _ := t.Cluster.State(n); s {
 		case proc.Paused:
@@ -72,6 +114,21 @@ func (t *Target) try(err error) {
 	if err != nil {
 		t.Report("nemesis: %v", err)
 	}
+}
+
+// heedEvery is how often heed looks.
+const heedEvery = 25 * time.Millisecond
+
+// heed waits until it sees something, false when d is over or ctx ends first.
+func (t *Target) heed(ctx context.Context, d time.Duration, sees func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	for !sees() {
+		if !wait(ctx, heedEvery) {
+			return sees()
+		}
+	}
+	return true
 }
 
 // wait waits, false when ctx ends first.

@@ -1,9 +1,10 @@
 package proc
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"onceq/jepsen/hosts"
 )
 
 // State is what the harness knows of a node's process.
@@ -30,6 +33,9 @@ type Config struct {
 	Dir    string // data and logs; kept
 	Nodes  int
 	Args   []string // more arguments of onceq server
+	// Hosts, if it is there, gives each node a network namespace of its own; else
+	// all are on loopback. It has to outlive the cluster.
+	Hosts *hosts.Net
 	// OnEnd is told of a node that ended by itself, with the end of its log. It is
 	// called without locks held.
 	OnEnd func(node, how, log string)
@@ -39,6 +45,7 @@ type Config struct {
 type Cluster struct {
 	cfg     Config
 	spawner *spawner
+	key     string // file with the cluster key, which nodes on hosts of their own need
 	watches sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
@@ -48,6 +55,7 @@ type Cluster struct {
 
 type node struct {
 	name           string
+	number         int    // from 0
 	client, gossip string // addresses
 	dir, log       string
 	state          State
@@ -57,20 +65,21 @@ type node struct {
 
 // New lays out a cluster; nothing is started yet.
 func New(cfg Config) (*Cluster, error) {
-	ports, err := freePorts(cfg.Nodes)
+	places, err := places(cfg)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg}
-	for i, p := range ports {
+	c := &Cluster{cfg: cfg, key: filepath.Join(cfg.Dir, "cluster.key")}
+	if err := os.WriteFile(c.key, []byte(newKey()+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	for i, p := range places {
 		name := "n" + strconv.Itoa(i+1)
 		n := &node{
-			name:   name,
-			client: net.JoinHostPort(loopback, strconv.Itoa(p)),
-			gossip: net.JoinHostPort(loopback, strconv.Itoa(p+1)),
-			dir:    filepath.Join(cfg.Dir, name),
-			log:    filepath.Join(cfg.Dir, name+".log"),
-			state:  Down,
+			name: name, number: i, client: p.client, gossip: p.gossip,
+			dir:   filepath.Join(cfg.Dir, name),
+			log:   filepath.Join(cfg.Dir, name+".log"),
+			state: Down,
 		}
 		if err := os.MkdirAll(n.dir, 0o755); err != nil {
 			return nil, err
@@ -79,6 +88,13 @@ func New(cfg Config) (*Cluster, error) {
 	}
 	c.spawner = newSpawner()
 	return c, nil
+}
+
+// newKey is a cluster key.
+func newKey() string {
+	var key [32]byte
+	_, _ = rand.Read(key[:]) // never fails
+	return hex.EncodeToString(key[:])
 }
 
 // Names are the nodes' names, in order.
@@ -159,7 +175,12 @@ func (c *Cluster) Start(name string) error {
 			args = append(args, "--join", other.client)
 		}
 	}
-	child, err := c.spawner.start(c.cfg.Binary, append(args, c.cfg.Args...), log)
+	inside := func(f func() error) error { return f() }
+	if h := c.cfg.Hosts; h != nil {
+		args = append(args, "--insecure-network", "--cluster-key", c.key)
+		inside = func(f func() error) error { return h.Inside(n.number, f) }
+	}
+	child, err := c.spawner.start(c.cfg.Binary, append(args, c.cfg.Args...), log, inside)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}

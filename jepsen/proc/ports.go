@@ -14,6 +14,32 @@ const (
 	portTries = 2000
 )
 
+// place is where a node listens.
+type place struct{ client, gossip string }
+
+// The ports of nodes that have a host of their own: those of the documentation.
+const (
+	clientPort = 7450
+	gossipPort = 7451
+)
+
+// places are the addresses of a cluster's nodes.
+func places(cfg Config) (all []place, err error) {
+	at := func(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
+	if cfg.Hosts != nil {
+		for i := range cfg.Nodes {
+			host := cfg.Hosts.Address(i).String()
+			all = append(all, place{at(host, clientPort), at(host, gossipPort)})
+		}
+		return all, nil
+	}
+	ports, err := freePorts(cfg.Nodes)
+	for _, p := range ports {
+		all = append(all, place{at(loopback, p), at(loopback, p+1)})
+	}
+	return all, err
+}
+
 // freePorts finds n ports that nobody listens on, and whose next is free too.
 // They lie below those that the system hands to outgoing connections, so that a
 // node that was killed finds its port free when it returns.

@@ -17,8 +17,9 @@ type spawner struct {
 }
 
 type spawn struct {
-	cmd   *exec.Cmd
-	reply chan error
+	cmd    *exec.Cmd
+	inside func(start func() error) error
+	reply  chan error
 }
 
 func newSpawner() *spawner {
@@ -27,7 +28,7 @@ func newSpawner() *spawner {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		defer close(s.ended)
 		for r := range s.requests {
-			r.reply <- r.cmd.Start()
+			r.reply <- r.inside(r.cmd.Start)
 		}
 	}()
 	return s
@@ -40,8 +41,9 @@ type child struct {
 	done     chan struct{}
 }
 
-// start starts a process whose output goes to log.
-func (s *spawner) start(binary string, args []string, log *os.File) (*child, error) {
+// start starts a process whose output goes to log. inside calls what it is given,
+// in the surroundings that the process is to have.
+func (s *spawner) start(binary string, args []string, log *os.File, inside func(start func() error) error) (*child, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -50,7 +52,7 @@ func (s *spawner) start(binary string, args []string, log *os.File) (*child, err
 	cmd := exec.Command(binary, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = read, log, log
 	cmd.SysProcAttr = childAttr()
-	r := spawn{cmd, make(chan error, 1)}
+	r := spawn{cmd, inside, make(chan error, 1)}
 	s.requests <- r
 	if err := <-r.reply; err != nil {
 		_ = write.Close()

@@ -4,10 +4,12 @@
 package report
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -72,6 +74,7 @@ func Write(w io.Writer, r Run) error {
 	return t.Execute(w, map[string]any{
 		"Run": r, "Verdict": string(r.Report.Verdict), "Reasons": r.Report.Reasons,
 		"Rows": rows(r), "Checkers": checkers, "Violations": violations(r), "Faults": faults(r.Events),
+		"Stalls":    stalls(r.Report.Stats.Stalls),
 		"Rates":     template.HTML(rates(s, r.Events)),     // made of numbers and of names that are escaped
 		"Latencies": template.HTML(latencies(s, r.Events)), // likewise
 		"Leaders":   template.HTML(leaders(s, r.Events)),   // likewise
@@ -83,7 +86,9 @@ func rows(r Run) []row {
 	s := r.Report.Stats
 	return []row{
 		{"workload", r.Setup.Workload},
-		{"faults", strings.Join(r.Setup.Faults, ", ")},
+		{"faults", mixed(r.Setup) + strings.Join(r.Setup.Faults, ", ")},
+		{"left out", cmp.Or(strings.Join(r.Setup.LeftOut, "; "), "nothing")},
+		{"network", cmp.Or(r.Setup.Network, "loopback")},
 		{"seed", fmt.Sprint(r.Setup.Seed)},
 		{"nodes", fmt.Sprint(r.Setup.Nodes)},
 		{"messages", fmt.Sprint(s.Messages)},
@@ -99,6 +104,31 @@ func rows(r Run) []row {
 		{"longest time without a confirmed publish", fmt.Sprintf("%.2f s", s.LongestGap)},
 		{"took", r.Elapsed.Round(time.Second / 10).String()},
 	}
+}
+
+type stall struct {
+	Kind          string
+	Faults        int
+	Median, Worst string
+}
+
+// stalls are the longest first.
+func stalls(by map[string]check.Stall) []stall {
+	kinds := slices.Collect(maps.Keys(by))
+	slices.SortFunc(kinds, func(a, b string) int { return cmp.Or(cmp.Compare(by[b].Worst, by[a].Worst), cmp.Compare(a, b)) })
+	var all []stall
+	for _, k := range kinds {
+		s := by[k]
+		all = append(all, stall{k, s.Faults, fmt.Sprintf("%.2f s", s.Median), fmt.Sprintf("%.2f s", s.Worst)})
+	}
+	return all
+}
+
+func mixed(s history.Setup) string {
+	if s.Mix {
+		return "a mix of "
+	}
+	return ""
 }
 
 func counted(m map[string]int) string {

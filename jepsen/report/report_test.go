@@ -29,7 +29,7 @@ func TestWrite_ShowsTheVerdictAndTheLinesAroundAViolation(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := buf.String()
-	for _, want := range []string{">invalid<", "stored-twice a", "at offset 0 (publish) and at offset 7", "key=kill", "jepsen --seed 7", `href="n1.log"`, "n&lt;1&gt;", `class="leading"`} {
+	for _, want := range []string{">invalid<", "stored-twice a", "at offset 0 (publish) and at offset 7", "key=kill", "jepsen --seed 7", `href="n1.log"`, "<td>kill</td><td>1</td>", "n&lt;1&gt;", `class="leading"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in the report", want)
 		}

@@ -1,0 +1,40 @@
+package check
+
+import (
+	"slices"
+	"time"
+
+	"onceq/jepsen/history"
+)
+
+// Stall is for how long no publish was confirmed around the faults of one kind.
+type Stall struct {
+	Faults int     `json:"faults"`
+	Median float64 `json:"median_seconds"`
+	Worst  float64 `json:"worst_seconds"`
+}
+
+// stalls measures, for each fault that had an effect, the longest time without a
+// confirmed publish that overlaps it. A fault beside another has the stall of
+// both. confirmed are the times at which publishes were confirmed, in order.
+func (v *view) stallsBy(confirmed []int64) map[string]Stall {
+	longest := map[string][]float64{}
+	for _, f := range v.faults {
+		if !f.Seen || f.Type != history.OK {
+			continue
+		}
+		// From the last one before the fault to the first one after it.
+		from, _ := slices.BinarySearch(confirmed, f.T0)
+		worst := int64(0)
+		for i := max(1, from); i < len(confirmed) && confirmed[i-1] < f.T1; i++ {
+			worst = max(worst, confirmed[i]-confirmed[i-1])
+		}
+		longest[f.Key] = append(longest[f.Key], time.Duration(worst).Seconds())
+	}
+	all := map[string]Stall{}
+	for kind, s := range longest {
+		slices.Sort(s)
+		all[kind] = Stall{len(s), s[len(s)/2], s[len(s)-1]}
+	}
+	return all
+}

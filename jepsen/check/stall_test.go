@@ -1,0 +1,42 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"onceq/jepsen/history"
+)
+
+func TestStalls_AreMeasuredAroundEachFaultThatHadAnEffect(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	for i, ms := range []int{0, 100, 200, 1200, 1300, 1400, 4400, 4500, 9500} {
+		fmt.Fprintf(&b, "%d %d p1 publish m%d seq=%d\n", ms, ms, i, i)
+	}
+	b.WriteString(`
+		250 900 nemesis fault key=kill seen
+		1350 4450 nemesis fault key=kill seen
+		1310 1320 nemesis fault key=kill seen
+		5000 5001 nemesis fault key=pause
+		4450 4460 nemesis fault key=transfer seen
+		9600 9700 nemesis fault key=cut seen`)
+	events, err := history.ParseText(b.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := Run(events).Stats.Stalls
+	want := map[string]Stall{
+		"kill":     {Faults: 3, Median: 1, Worst: 3},
+		"transfer": {Faults: 1, Median: 0.1, Worst: 0.1},
+		"cut":      {Faults: 1}, // nothing was confirmed after it
+	}
+	if len(got) != len(want) {
+		t.Errorf("stalls of %v", got)
+	}
+	for kind, w := range want {
+		if got[kind] != w {
+			t.Errorf("%s: %+v, want %+v", kind, got[kind], w)
+		}
+	}
+}
