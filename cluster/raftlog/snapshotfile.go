@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -19,4 +20,18 @@ func readSnapshotMeta(dir string) error {
 	}
 	var meta raft.SnapshotMeta
 	return json.Unmarshal(b, &meta)
+}
+
+// snapshotNamed reads term and index out of a snapshot's name, TERM-INDEX-MILLISECONDS; another name is older than any.
+func snapshotNamed(name string) (at snapshotID) {
+	var milliseconds int64
+	if n, err := fmt.Sscanf(name, "%d-%d-%d", &at.term, &at.index, &milliseconds); err != nil || n != 3 {
+		return snapshotID{}
+	}
+	return at
+}
+
+// before says which of two snapshots raft takes for the older.
+func (a snapshotID) before(b snapshotID) bool {
+	return a.term < b.term || a.term == b.term && a.index < b.index
 }

@@ -115,8 +115,9 @@ func openFileSnapshots(dir string, retain int, logger *slog.Logger) (raft.Snapsh
 	return inner, nil
 }
 
-// tidyFileSnapshots removes what a crash left half written, which the library never does, and refuses a snapshot whose
-// description is gone, which the library passes over as if there were none.
+// tidyFileSnapshots removes what a crash left half written, which the library never does, and what it left half removed: the library
+// removes an old snapshot file by file, once a newer one is there. It refuses one without a description when there is no newer one:
+// the library passes over it as if there were none.
 func tidyFileSnapshots(dir string, logger *slog.Logger) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -125,6 +126,13 @@ func tidyFileSnapshots(dir string, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	var newest snapshotID // of those that can be read
+	type unreadable struct {
+		path string
+		at   snapshotID
+		err  error
+	}
+	var bad []unreadable
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch {
@@ -135,9 +143,21 @@ func tidyFileSnapshots(dir string, logger *slog.Logger) error {
 				return err
 			}
 		default:
+			at := snapshotNamed(e.Name())
 			if err := readSnapshotMeta(path); err != nil {
-				return fmt.Errorf("%s: %w: %w", path, ErrSnapshotDamaged, err)
+				bad = append(bad, unreadable{path, at, err})
+			} else if newest.before(at) {
+				newest = at
 			}
+		}
+	}
+	for _, u := range bad {
+		if !u.at.before(newest) {
+			return fmt.Errorf("%s: %w: %w", u.path, ErrSnapshotDamaged, u.err)
+		}
+		logger.Warn("removing an old snapshot that is not whole: there is a newer one", "path", u.path, "error", u.err)
+		if err := os.RemoveAll(u.path); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -233,6 +234,46 @@ func TestOpenSnapshots_UnfinishedOne_IsRemoved(t *testing.T) {
 		t.Fatalf("the unfinished snapshot is still there: %v", err)
 	}
 	sink.Cancel()
+}
+
+// The library removes an old snapshot file by file, in any order, and a crash may come in between. The newer one is whole.
+func TestOpenSnapshots_OlderOneHalfRemoved_IsNoDamage(t *testing.T) {
+	for _, left := range [][]string{{"state.bin"}, {}, {snapshotMetaFile}} {
+		dir := t.TempDir()
+		open := func() raft.SnapshotStore {
+			s, err := OpenSnapshots(dir, 2, func(uint64, uint64) {}, quiet)
+			if err != nil {
+				t.Fatalf("with %v left of the older one: %v", left, err)
+			}
+			return s
+		}
+		s := open()
+		for i, content := range []string{"oldest", "newest"} {
+			// The newer one has the higher term and, like after a snapshot was installed, need not have the longer name.
+			if err := writeSnapshot(t, s, 9+uint64(i), 9+uint64(i), content); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old, err := filepath.Glob(filepath.Join(dir, fileSnapshotsDir, "9-9-*"))
+		if err != nil || len(old) != 1 {
+			t.Fatal(old, err)
+		}
+		for _, name := range []string{"state.bin", snapshotMetaFile} {
+			if !slices.Contains(left, name) {
+				if err := os.Remove(filepath.Join(old[0], name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		wantSnapshot(t, open(), 10, "newest")
+		if err := writeSnapshot(t, open(), 11, 10, "another"); err != nil {
+			t.Fatal(err)
+		}
+		wantSnapshot(t, open(), 11, "another")
+		if _, err := os.Stat(old[0]); !os.IsNotExist(err) {
+			t.Errorf("with %v left of the older one: it is still there: %v", left, err)
+		}
+	}
 }
 
 // brokenSnapshots loses the content of what it was given, or cannot write it.

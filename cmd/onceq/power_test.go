@@ -12,17 +12,16 @@ import (
 	"time"
 
 	"onceq/client"
-	"onceq/cluster/clustertest/volume"
 )
 
 var (
-	powerRounds = flag.Int("power.rounds", 3, "how often the power test cuts the power")
-	powerOnly   = flag.String("power.only", "", "what of the power test to run: wal, boltdb or disk (bodies on disk); empty for all")
+	powerRounds = flag.Int("power.rounds", 3, "how often the power test cuts the power on each kind of disk, log store and bodies")
+	powerOnly   = flag.String("power.only", "", "what of the power test to run, such as ext4-wal-memory or faulty-boltdb-disk; empty for all")
+	powerSeed   = flag.Uint64("power.seed", 0, "what is cut when, and how it is torn; 0 for another one each time")
 )
 
 const (
-	powerDiskBytes = 2 << 30 // sparse: it takes what the log and its snapshots write
-	powerRoundsMax = 10      // on one cluster; more go to the next, since what is stored grows
+	powerRoundsMax = 10 // on one cluster; more go to the next, since what is stored grows
 	powerNodes     = 3
 	powerProducers = 4
 	powerInFlight  = 64
@@ -36,16 +35,16 @@ type powered struct {
 	bin    string
 	store  string
 	bodies string
-	disks  []*volume.Disk
+	disks  []powerDisk
 	port   int // aPort's: node i has the ports port+100*i and the next
 	nodes  []*process
 }
 
-func (p *powered) start() {
+// start starts some nodes, in this order.
+func (p *powered) start(nodes []int) {
 	p.t.Helper()
-	p.nodes = nil
-	for i := range powerNodes {
-		args := []string{"server", "--name", fmt.Sprintf("n%d", i+1), "--data-dir", p.disks[i].Dir,
+	for _, i := range nodes {
+		args := []string{"server", "--name", fmt.Sprintf("n%d", i+1), "--data-dir", p.disks[i].dir(),
 			"--bind", p.address(i), "--gossip-bind", fmt.Sprintf("127.0.0.1:%d", p.port+100*i+1), "--gossip-fast",
 			"--bootstrap-expect", fmt.Sprint(powerNodes), "--log-store", p.store, "--bodies", p.bodies, "--body-memory", "256KiB", "--disk-reserve", "1MiB",
 			// Snapshots and truncations all the time, so that a cut finds some half done.
@@ -59,10 +58,10 @@ func (p *powered) start() {
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		p.nodes = append(p.nodes, node)
+		p.nodes[i] = node
 	}
-	for i, n := range p.nodes {
-		if err := n.await("listening"); err != nil {
+	for _, i := range nodes {
+		if err := p.nodes[i].await("listening"); err != nil {
 			p.t.Fatalf("n%d: %v", i+1, err)
 		}
 	}
@@ -78,29 +77,32 @@ func (p *powered) url() string {
 	return strings.Join(as, ",")
 }
 
-// cut cuts the power of all disks at the same moment, and then ends the
+// cut cuts the power of some disks at the same moment, and then ends their
 // processes, some of which have noticed and ended by themselves.
-func (p *powered) cut() {
+func (p *powered) cut(nodes []int, r *rand.Rand) {
 	p.t.Helper()
 	errs := make([]error, powerNodes)
 	var wg sync.WaitGroup
-	for i, d := range p.disks {
-		wg.Go(func() { errs[i] = d.CutPower() })
+	for _, i := range nodes {
+		seed := r.Uint64()
+		wg.Go(func() { errs[i] = p.disks[i].cut(seed) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
 		p.t.Fatal(err)
 	}
-	p.kill()
-	for _, d := range p.disks {
-		d.Remount()
+	p.kill(nodes)
+	for _, i := range nodes {
+		p.disks[i].powerOn()
 	}
 }
 
-func (p *powered) kill() {
-	for _, n := range p.nodes {
-		n.cmd.Process.Kill()
-		<-n.done
+func (p *powered) kill(nodes []int) {
+	for _, i := range nodes {
+		if n := p.nodes[i]; n != nil {
+			n.cmd.Process.Kill()
+			<-n.done
+		}
 	}
 }
 
@@ -180,27 +182,43 @@ func (b *book) work(ctx context.Context, c *client.Client) error {
 	}, client.WithManualSettle(), client.WithConcurrency(16))
 }
 
-// TestPowerCut_OnAllNodesAtOnce_LosesNothingThatWasConfirmed cuts the power of
-// three disks under load, again and again. Every confirmed message is stored
+// TestPowerCut_LosesNothingThatWasConfirmed cuts the power of the disks of all three
+// nodes under load, or of one, again and again. Every confirmed message is stored
 // once, and nothing comes again whose ack was confirmed.
-func TestPowerCut_OnAllNodesAtOnce_LosesNothingThatWasConfirmed(t *testing.T) {
-	for _, c := range []struct{ name, store, bodies string }{{"wal", "wal", "memory"}, {"boltdb", "boltdb", "memory"}, {"disk", "wal", "disk"}} {
-		if *powerOnly == "" || *powerOnly == c.name {
-			for rest := *powerRounds; rest > 0; rest -= powerRoundsMax {
-				t.Run(c.name, func(t *testing.T) { cutPower(t, c.store, c.bodies, min(rest, powerRoundsMax)) })
-			}
+func TestPowerCut_LosesNothingThatWasConfirmed(t *testing.T) {
+	for _, c := range []struct{ disk, store, bodies string }{
+		{"ext4", "wal", "memory"}, {"ext4", "wal", "disk"}, {"ext4", "boltdb", "disk"},
+		{"faulty", "wal", "memory"}, {"faulty", "wal", "disk"}, {"faulty", "boltdb", "memory"}, {"faulty", "boltdb", "disk"},
+	} {
+		name := c.disk + "-" + c.store + "-" + c.bodies
+		if *powerOnly != "" && *powerOnly != name {
+			continue
+		}
+		for rest := *powerRounds; rest > 0; rest -= powerRoundsMax {
+			t.Run(name, func(t *testing.T) { cutPower(t, c.disk, c.store, c.bodies, min(rest, powerRoundsMax)) })
 		}
 	}
 }
 
-func cutPower(t *testing.T, store, bodies string, rounds int) {
-	p := &powered{t: t, bin: needBinary(t), store: store, bodies: bodies, port: aPort(t)}
+// powerAll is in how many of four rounds the power of all nodes is cut, and not
+// that of one.
+const powerAll = 3
+
+func cutPower(t *testing.T, disk, store, bodies string, rounds int) {
+	seed := *powerSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("to decide alike: -power.only %s-%s-%s -power.seed %d", disk, store, bodies, seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	p := &powered{t: t, bin: needBinary(t), store: store, bodies: bodies, port: aPort(t), nodes: make([]*process, powerNodes)}
+	all := []int{0, 1, 2}
 	for range powerNodes {
-		p.disks = append(p.disks, volume.NewDisk(t, powerDiskBytes))
+		p.disks = append(p.disks, newPowerDisk(t, disk))
 	}
 	// Before the disks are unmounted, which is later in the same list.
-	t.Cleanup(p.kill)
-	p.start()
+	t.Cleanup(func() { p.kill(all) })
+	p.start(all)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds+1)*bound)
 	defer cancel()
 	c, err := client.Dial(ctx, p.url())
@@ -226,11 +244,16 @@ func cutPower(t *testing.T, store, bodies string, rounds int) {
 	for round := range rounds {
 		b.grow(t, ctx, published)
 		// Anywhere between two fsyncs: waits for nothing.
-		time.Sleep(time.Duration(rand.Int64N(int64(700 * time.Millisecond))))
-		p.cut()
+		time.Sleep(time.Duration(r.Int64N(int64(700 * time.Millisecond))))
+		nodes := append([]int(nil), all...)
+		r.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+		if round > 0 && r.IntN(4) >= powerAll {
+			nodes = nodes[:1]
+		}
+		p.cut(nodes, r)
 		confirmed, acked := b.counts()
-		t.Logf("round %d: power cut with %d confirmed, %d acked", round+1, confirmed, acked)
-		p.start()
+		t.Logf("round %d: power cut of %d with %d confirmed, %d acked", round+1, len(nodes), confirmed, acked)
+		p.start(nodes)
 	}
 	b.grow(t, ctx, published)
 	close(stop)

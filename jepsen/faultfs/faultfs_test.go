@@ -229,6 +229,25 @@ func TestCut_RemovalWithoutFsyncOfTheDirectory_IsTakenBack(t *testing.T) {
 	d.want("dir/link", "a")
 }
 
+// What was in a directory that is gone for good does not come back, and what came
+// in its place stays.
+func TestCut_DirectoryMadeAnew_IsTheNewOne(t *testing.T) {
+	t.Parallel()
+	d := mount(t)
+	d.must(os.Mkdir(d.path("dir"), 0o755))
+	d.write("dir/a", 0, "old", true)
+	d.sync("dir")
+	d.sync(".")
+	d.must(os.RemoveAll(d.path("dir")))
+	d.must(os.Mkdir(d.path("dir"), 0o755))
+	d.write("dir/b", 0, "new", true)
+	d.sync("dir")
+	d.sync(".")
+	d.cut()
+	d.gone("dir/a")
+	d.want("dir/b", "new")
+}
+
 func TestCut_WhatWasOpen_FailsForEver(t *testing.T) {
 	t.Parallel()
 	d := mount(t)

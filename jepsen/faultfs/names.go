@@ -34,6 +34,12 @@ type directory struct {
 	changes int
 }
 
+// gone says whether the directory is nowhere any more.
+func (d *directory) gone() bool {
+	var st syscall.Stat_t
+	return syscall.Fstat(int(d.f.Fd()), &st) == nil && st.Nlink == 0
+}
+
 // change is one name that was made, removed or moved.
 type change struct {
 	in, from *directory // in is the one whose fsync makes it durable; from is nil unless moved
@@ -290,6 +296,9 @@ func (s *names) lose(r *rand.Rand) error {
 
 func (s *names) undo(c change) error {
 	switch {
+	case c.in.gone() || c.from != nil && c.from.gone():
+		// The directory itself was removed, durably, and what was in it with it.
+		return nil
 	case c.made:
 		_, err := s.aside(c.in, c.name)
 		return err
