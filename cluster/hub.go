@@ -380,6 +380,7 @@ func (r *registration) read(next []fsm.Delivery, now fsm.Time) []wire.Delivery {
 			Number: d.Number, Queue: d.Queue, Lane: d.Lane, Offset: d.Offset, Attempt: d.Attempt, Failures: d.Failures,
 			Remaining: time.Duration(max(0, d.Deadline-now)),
 			Dead:      deadLetters(d.Dead),
+			Restored:  d.Restored,
 		}
 		if at, message, ok := r.hub.bodies.Get(d.Queue, d.Lane, d.Offset); ok {
 			x.PublishedAt, x.Message = at, message

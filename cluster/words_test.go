@@ -28,7 +28,8 @@ func TestWords_StatusesAreEqual(t *testing.T) {
 		{fsm.StatusConsumerCap, wire.StatusConsumerCap}, {fsm.StatusConflict, wire.StatusConflict}, {fsm.StatusQueueCap, wire.StatusQueueCap},
 		{fsm.StatusRevision, wire.StatusRevision}, {fsm.StatusUnsupported, wire.StatusUnsupported},
 		{fsm.StatusWrongIncarnation, wire.StatusWrongIncarnation}, {fsm.StatusMalformed, wire.StatusMalformed},
-		{fsm.StatusIndexCap, wire.StatusIndexCap},
+		{fsm.StatusIndexCap, wire.StatusIndexCap}, {fsm.StatusRestored, wire.StatusRestored},
+		{fsm.StatusNotEmpty, wire.StatusNotEmpty}, {fsm.StatusRestoreStale, wire.StatusRestoreStale},
 	} {
 		if uint8(v.m) != uint8(v.w) {
 			t.Errorf("machine %d, wire %d (%v)", v.m, v.w, v.w)
@@ -113,6 +114,7 @@ func TestWords_KindsAreOpcodes(t *testing.T) {
 		{fsm.KindQueueCreate, wire.OpQueueCreate}, {fsm.KindQueueDelete, wire.OpQueueDelete}, {fsm.KindQueuePurge, wire.OpQueuePurge},
 		{fsm.KindQueueUpdate, wire.OpQueueUpdate}, {fsm.KindQueuePause, wire.OpQueuePause}, {fsm.KindEdit, wire.OpEdit},
 		{fsm.KindAckPublish, wire.OpAckPublish}, {fsm.KindReceive, wire.OpReceive}, {fsm.KindRelease, wire.OpRelease},
+		{fsm.KindRestoreBegin, wire.OpRestoreBegin}, {fsm.KindRestoreChunk, wire.OpRestoreChunk}, {fsm.KindRestoreEnd, wire.OpRestoreEnd},
 	} {
 		if uint8(v.k) != uint8(v.op) {
 			t.Errorf("kind %d, opcode %d (%v)", v.k, v.op, v.op)
@@ -142,6 +144,7 @@ func TestWords_LimitsAgree(t *testing.T) {
 		"receives":      {fsm.ReceiveMax, wire.ReceiveMax},
 		"waits":         {int(fsm.ReceiveWaitMax), int(wire.ReceiveWaitMax)},
 		"pulls":         {fsm.PullNumbersMax, wire.PullNumbersMax},
+		"clusters":      {fsm.ClusterBytesMax, wire.ClusterBytesMax},
 		"done slack":    {fsm.DoneSlack, wire.DoneSlack},
 	} {
 		if v[0] != v[1] {

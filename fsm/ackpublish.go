@@ -10,6 +10,10 @@ func (m *Machine) ackAndPublish(c *ackPublish, wall int64) (Status, PublishResul
 	if st != StatusOK {
 		return refuse(st)
 	}
+	if s.restored() {
+		res := m.recall(s, c.sequence, c.checksum)
+		return res.Status, res
+	}
 	m.raiseFloor(s, c.floor)
 	s.lastActive = m.now
 	m.dirty(s)

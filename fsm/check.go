@@ -66,6 +66,15 @@ func Check(kind Kind, payload []byte, l Limits) error {
 		_, err = d.decodeEdit(payload)
 	case KindAckPublish:
 		err = d.checkAckPublish(payload, l)
+	case KindRestoreBegin:
+		_, err = d.decodeRestoreBegin(payload)
+	case KindRestoreChunk:
+		var c restoreChunk
+		if c, err = d.decodeRestoreChunk(payload); err == nil {
+			err = c.check()
+		}
+	case KindRestoreEnd:
+		_, err = d.decodeRestoreEnd(payload)
 	default:
 		return checkErrorf(StatusUnsupported, "request kind %d is not one of this machine version", kind)
 	}

@@ -219,6 +219,7 @@ func (c *consumer) delivery(number uint64, s *slot) Delivery {
 		Consumer: c.id, N: c.n, Number: number, Queue: c.queue.number,
 		Lane: s.place.lane, Offset: s.place.offset, Attempt: s.attempt, Deadline: max(s.deadline, c.resumeBase),
 	}
+	d.Restored = c.queue.fromBefore(s.place, s.msg)
 	if s.msg != nil {
 		d.Failures = s.msg.failures
 		d.Dead = s.msg.notes.dead()

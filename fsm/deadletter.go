@@ -47,6 +47,7 @@ func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *ui
 		expires: target.expiry(m.now, 0), notes: msg.notes,
 		// Attempt 1 proves that nobody saw a message before, also after a move.
 		attempts: msg.attempts,
+		restored: q.fromBefore(msg.place, msg),
 	}
 	if moved.notes == nil {
 		moved.notes = &notes{}

@@ -45,6 +45,14 @@
 // lease wins, since nobody else has the message, and a message that comes back
 // in an entry is handed out before a younger one of the same entry.
 //
+// # Restores
+//
+// A backup comes in through the log like everything else and takes the place of
+// all tables in one command (restore.go). With it another incarnation begins.
+// Sessions from before are kept, closed for good: a copy of a publish that has a
+// record is answered from it, any other is refused, since what happened between
+// the backup and the restore nobody knows. Leases went back, consumers are gone.
+//
 // # What callers owe it
 //
 // One goroutine at a time calls Apply, Snapshot, Restore and Digest; reads may

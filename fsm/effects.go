@@ -29,6 +29,10 @@ type Effects struct {
 	// Now is cluster time after the entry; NextTimer the earliest pending
 	// deadline, 0 for none.
 	Now, NextTimer Time
+	// Restored is set when the entry put the content of a backup in the place of
+	// what was here: another incarnation has begun, and whoever was connected has
+	// to hear of it.
+	Restored bool
 	// Digest is the machine's digest when the entry held a digest command.
 	Digest *DigestResult
 	// Verdict is set when the entry held a verdict. The node judges itself by it:
@@ -61,6 +65,7 @@ type Result struct {
 	Removed  uint64          // KindQueuePurge, KindQueueDelete
 	Conflict string          // with StatusConflict: the settings that differ, or who needs the queue
 	Edits    []EditState     // KindEdit: for each place, in order
+	Restore  RestoreResult   // the restore commands
 	Receive  ReceiveResult   // KindReceive, KindRelease
 }
 
@@ -137,6 +142,7 @@ type Delivery struct {
 	Failures uint32
 	Deadline Time
 	Dead     *DeadLetter // nil unless it is a dead letter; not changed afterwards
+	Restored bool        // it was stored before a restore: who has seen it is not known
 }
 
 // DeadLetter is what a dead letter has behind it.

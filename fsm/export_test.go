@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -84,4 +85,31 @@ func StaleRows(m *Machine) (names []string) {
 		names = append(names, "sum")
 	}
 	return names
+}
+
+// Audit holds a machine's tables against each other.
+func Audit(m *Machine) error { return m.audit() }
+
+// TablesOf joins the parts of a backup's tables.
+func TablesOf(parts ...[]byte) (all []byte) {
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+// Resum gives every section of tables the checksum that it should have, as far
+// as there are sections.
+func Resum(tables []byte) []byte {
+	at := len(snapshotMagic) + 6
+	for at+sectionHeaderBytes <= len(tables) {
+		n := int(binary.BigEndian.Uint32(tables[at+1:]))
+		if n > len(tables)-at-sectionHeaderBytes {
+			break
+		}
+		payload := tables[at+sectionHeaderBytes:]
+		binary.BigEndian.PutUint32(tables[at+5:], sectionSum(tables[at:at+5], payload[:n]))
+		at += sectionHeaderBytes + n
+	}
+	return tables
 }

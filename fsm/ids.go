@@ -42,6 +42,9 @@ const (
 	KindAckPublish   Kind = 29
 	KindReceive      Kind = 30
 	KindRelease      Kind = 31
+	KindRestoreBegin Kind = 32
+	KindRestoreChunk Kind = 33
+	KindRestoreEnd   Kind = 34
 )
 
 // Status is what the machine decided. Not a Go error: it is the same on every
@@ -75,6 +78,9 @@ const (
 	StatusWrongIncarnation Status = 24
 	StatusMalformed        Status = 25
 	StatusIndexCap         Status = 26
+	StatusRestored         Status = 27
+	StatusNotEmpty         Status = 28
+	StatusRestoreStale     Status = 29
 )
 
 // LeaseState is what became of a delivery. Values are in snapshots and on the

@@ -16,7 +16,9 @@ type lane struct {
 	// purgedBelow: a lease on a lower offset is lost. A purge moves this and
 	// touches no lease.
 	purgedBelow uint64
-	ready       *btree.BTreeG[*message] // with a record, and free to go
+	// restoredBelow: lower offsets were stored before a restore.
+	restoredBelow uint64
+	ready         *btree.BTreeG[*message] // with a record, and free to go
 	// milestones are sparse notes of when plain messages were stored, and of
 	// their bytes, ascending; the first covers head.
 	milestones []milestone

@@ -85,6 +85,9 @@ const (
 	ReasonBytesMax        = 256 // of a nack or reject; the client library cuts
 	EditPlacesMax         = 4_096
 	AckPublishQueuesMax   = 64
+	RestoreBytesMax       = 2 << 20 // of one chunk of a backup, when it is not a single message
+	ClusterBytesMax       = 128
+	livesMax              = 16 // remembered; copies from before are refused as from elsewhere
 	Priorities            = 10 // 0 to 9; 9 goes first
 	eventsMax             = 8  // kept for each message that failed
 	// DoneSlack is how far beyond twice its credit a consumer's numbers may go

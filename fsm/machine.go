@@ -23,8 +23,12 @@ type Machine struct {
 
 	index       uint64
 	now         Time
+	founded     uint64 // the incarnation that the cluster was formed with, which every leader names
 	incarnation uint64
-	leader      string // of the newest term entry
+	lives       []Life   // before the restores that led here, newest last
+	backup      BackupID // the one that was restored last; zero: none
+	staging     *staging // a backup that is on its way in; nil: none
+	leader      string   // of the newest term entry
 	leaderNonce Nonce
 
 	// graceFloor: no consumer's grace ends before it. The leader raises it while
@@ -216,6 +220,21 @@ func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) 
 			r.Status, res = m.ackAndPublish(c, wall)
 			r.Publish = []PublishResult{res}
 		}
+	case KindRestoreBegin:
+		var c restoreBegin
+		if c, err = m.dec.decodeRestoreBegin(p); err == nil {
+			r.Status = m.beginRestore(c, r)
+		}
+	case KindRestoreChunk:
+		var c restoreChunk
+		if c, err = m.dec.decodeRestoreChunk(p); err == nil {
+			r.Status = m.takeChunk(c, r)
+		}
+	case KindRestoreEnd:
+		var c restoreEnd
+		if c, err = m.dec.decodeRestoreEnd(p); err == nil {
+			r.Status = m.endRestore(c, r, eff)
+		}
 	default:
 		r.Status = StatusUnsupported
 	}
@@ -238,10 +257,10 @@ func (m *Machine) own(incarnation uint64, group uint32) Status {
 // time, whatever was left of them, and nothing is assigned to consumers that
 // nobody can reach.
 func (m *Machine) beginTerm(c term, eff *Effects) Status {
-	if m.incarnation == 0 {
-		m.incarnation = c.incarnation
+	if m.founded == 0 {
+		m.founded, m.incarnation = c.incarnation, c.incarnation
 	}
-	if c.incarnation != m.incarnation {
+	if c.incarnation != m.founded {
 		return StatusWrongIncarnation
 	}
 	m.leader, m.leaderNonce = c.node, c.nonce

@@ -35,6 +35,7 @@ type message struct {
 	expires  Time // never: it does not
 	key      *keyChain
 	notes    *notes // nil until it fails
+	restored bool   // it was in another place before a restore, see lane.restoredBelow for the others
 
 	duePos, expiryPos int // in the queue's heaps, -1 when not in them
 }

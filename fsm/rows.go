@@ -14,14 +14,14 @@ import (
 // (heaps, sums, indexes) is not in them and is rebuilt by Restore.
 
 const (
-	scalarFields   = 12
-	sessionFields  = 11
+	scalarFields   = 19
+	sessionFields  = 12
 	outcomeFields  = 8
 	queueFields    = 11
 	consumerFields = 17
 	slotFields     = 8
 
-	messageRowFields = 14
+	messageRowFields = 15
 )
 
 // rowItemsMax bounds what a row's nested array may hold, beside the bytes that
@@ -42,6 +42,7 @@ func (m *Machine) appendScalars(w *pack.Writer) {
 	w.Uint(m.lastEpoch)
 	w.Uint(m.duplicates)
 	w.Uint(m.assignFrom)
+	m.appendLives(w)
 }
 
 func (m *Machine) readScalars(r *pack.Reader) {
@@ -53,11 +54,13 @@ func (m *Machine) readScalars(r *pack.Reader) {
 	m.graceFloor, m.graceHolds = Time(r.Int()), r.Uint8()
 	m.nextSession, m.nextQueue, m.nextConsumer, m.lastEpoch = r.Uint(), r.Uint(), r.Uint(), r.Uint()
 	m.duplicates, m.assignFrom = r.Uint(), r.Uint()
+	m.readLives(r)
 }
 
 func (s *session) appendRow(w *pack.Writer) {
 	w.Array(sessionFields)
 	w.Uint(s.number)
+	w.Uint(s.incarnation)
 	w.Bool(s.named)
 	w.Str(s.name)
 	w.Str(s.label)
@@ -91,7 +94,7 @@ func (s *session) appendRow(w *pack.Writer) {
 
 func (m *Machine) readSession(r *pack.Reader) {
 	r.ArrayExact(sessionFields)
-	s := &session{number: r.Uint(), named: r.Bool(), name: r.Str(SessionNameBytesMax), label: r.Str(LabelBytesMax), epoch: r.Uint()}
+	s := &session{number: r.Uint(), incarnation: r.Uint(), named: r.Bool(), name: r.Str(SessionNameBytesMax), label: r.Str(LabelBytesMax), epoch: r.Uint()}
 	r.BinExact(s.nonce[:])
 	s.floor, s.highest, s.lastActive = r.Uint(), r.Uint(), Time(r.Int())
 	at := Time(r.Int())
@@ -191,12 +194,13 @@ func (s QueueSettings) append(w *pack.Writer) {
 }
 
 func (l *lane) append(w *pack.Writer) {
-	w.Array(6)
+	w.Array(7)
 	w.Uint(uint64(l.number))
 	w.Uint(l.head)
 	w.Uint(l.tail)
 	w.Uint(l.plain)
 	w.Uint(l.purgedBelow)
+	w.Uint(l.restoredBelow)
 	w.Array(len(l.milestones))
 	for _, ms := range l.milestones {
 		w.Array(3)
@@ -207,7 +211,7 @@ func (l *lane) append(w *pack.Writer) {
 }
 
 func readLane(r *pack.Reader) *lane {
-	r.ArrayExact(6)
+	r.ArrayExact(7)
 	number := r.Uint8()
 	if r.Err() == nil && number >= Priorities {
 		r.Failf("lane %d, there are %d", number, Priorities)
@@ -216,7 +220,7 @@ func readLane(r *pack.Reader) *lane {
 		return newLane(0)
 	}
 	l := newLane(number)
-	l.head, l.tail, l.plain, l.purgedBelow = r.Uint(), r.Uint(), r.Uint(), r.Uint()
+	l.head, l.tail, l.plain, l.purgedBelow, l.restoredBelow = r.Uint(), r.Uint(), r.Uint(), r.Uint(), r.Uint()
 	for range r.Array(rowItemsMax) {
 		r.ArrayExact(3)
 		l.milestones = append(l.milestones, milestone{r.Uint(), Time(r.Int()), r.Uint()})
@@ -243,6 +247,7 @@ func (msg *message) appendRow(w *pack.Writer) {
 	}
 	w.Str(key)
 	w.Bool(current)
+	w.Bool(msg.restored)
 	msg.notes.append(w)
 }
 
@@ -309,6 +314,7 @@ func (m *Machine) readMessage(r *pack.Reader) {
 	msg.stored, msg.due = Time(r.Int()), Time(r.Int())
 	expires, waits := Time(r.Int()), r.Bool()
 	key, current := r.Str(OrderingKeyBytesMax), r.Bool()
+	msg.restored = r.Bool()
 	msg.notes = readNotes(r)
 	if r.Err() != nil {
 		return

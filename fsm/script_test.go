@@ -43,10 +43,12 @@ type script struct {
 	queues map[uint64]string
 	// pulling: entries tell which queues have what receives may wait for.
 	pulling bool
+	// backups by name; a cluster that begins anew keeps them.
+	backups map[string]*fsmtest.Backup
 }
 
 func newScript(t *testing.T) *script {
-	s := &script{t: t, queues: map[uint64]string{}}
+	s := &script{t: t, queues: map[uint64]string{}, backups: map[string]*fsmtest.Backup{}}
 	s.m, s.bodies = s.fresh()
 	return s
 }
@@ -95,6 +97,12 @@ func (s *script) run(d *datadriven.TestData) string {
 		return s.state()
 	case "restore":
 		return s.restore()
+	case "backup":
+		return s.backup(d)
+	case "new-cluster":
+		s.m, s.bodies = s.fresh()
+		s.index, s.now = 0, 0
+		return ""
 	case "peek":
 		return s.peek(d)
 	case "message":
@@ -109,10 +117,11 @@ func (s *script) run(d *datadriven.TestData) string {
 		}
 		return s.message(queue, i)
 	case "outcome":
-		var session, seq uint64
+		var session, seq, life uint64 = 0, 0, fsmtest.Incarnation
+		d.MaybeScanArgs(s.t, "life", &life)
 		d.ScanArgs(s.t, "s", &session)
 		d.ScanArgs(s.t, "seq", &seq)
-		r, epoch := s.m.Outcome(fsmtest.Incarnation, session, seq)
+		r, epoch := s.m.Outcome(life, session, seq)
 		return fmt.Sprintf("%s (epoch %d)\n", s.publishResult(r), epoch)
 	}
 	d.Fatalf(s.t, "unknown directive %q", d.Cmd)
@@ -128,6 +137,10 @@ func (s *script) entry(d *datadriven.TestData) string {
 	var cs []fsmtest.Command
 	for line := range strings.Lines(d.Input) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			if strings.HasPrefix(line, "restore-") {
+				cs = append(cs, s.restoring(line)...)
+				continue
+			}
 			cs = append(cs, parseCommand(s.t, line))
 		}
 	}
@@ -155,7 +168,7 @@ func (s *script) entry(d *datadriven.TestData) string {
 		b.WriteString(s.result(r))
 	}
 	for _, dl := range eff.Deliveries {
-		fmt.Fprintf(&b, "-> %s/%d #%d %s attempt %d until %v\n", name(dl.Consumer), dl.N, dl.Number, s.place(dl.Queue, dl.Lane, dl.Offset), dl.Attempt, time.Duration(dl.Deadline))
+		fmt.Fprintf(&b, "-> %s/%d #%d %s attempt %d until %v%s\n", name(dl.Consumer), dl.N, dl.Number, s.place(dl.Queue, dl.Lane, dl.Offset), dl.Attempt, time.Duration(dl.Deadline), map[bool]string{true: " restored"}[dl.Restored])
 		if dd := dl.Dead; dd != nil {
 			fmt.Fprintf(&b, "   dead letter of %s after %d attempts: %s; first error %q, last %q\n", place(dd.OriginQueue, dd.OriginLane, dd.OriginOffset), dd.OriginAttempts, dd.Reason, dd.FirstError, dd.LastError)
 		}
@@ -324,6 +337,15 @@ func (s *script) result(r fsm.Result) string {
 		if r.Conflict != "" {
 			out += ": " + r.Conflict
 		}
+	case fsm.KindRestoreBegin, fsm.KindRestoreChunk, fsm.KindRestoreEnd:
+		x := r.Restore
+		out += fmt.Sprintf("%s; life %x, %d messages in %d queues", status(r.Status), x.Incarnation, x.Messages, x.Queues)
+		if x.Under != 0 {
+			out += fmt.Sprintf("; restore %x has %d chunks", x.Under, x.Chunks)
+		}
+		if x.Text != "" {
+			out += ": " + x.Text
+		}
 	default:
 		out += status(r.Status)
 	}
@@ -377,6 +399,57 @@ func restore(t interface{ Fatal(...any) }, from, to *fsm.Machine) {
 	}
 }
 
+// backup keeps a backup of the machine under a name.
+func (s *script) backup(d *datadriven.TestData) string {
+	var as string
+	d.ScanArgs(s.t, "as", &as)
+	b, err := fsmtest.TakeBackup(s.m, fsm.Config{Group: fsmtest.Group, Limits: s.limits})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	copy(b.ID[:], as)
+	s.backups[as] = b
+	return fmt.Sprintf("life %x, %d messages in %d queues, %d sessions\n", b.Head.Incarnation, b.Head.Messages, b.Head.Queues, b.Head.Sessions)
+}
+
+// restoring reads
+//
+//	restore-begin NAME life=1 next=2 [replaces=3] [force]
+//	restore-chunks NAME life=1 next=2
+//	restore-end NAME life=1 next=2 [abort]
+func (s *script) restoring(line string) []fsmtest.Command {
+	words := strings.Fields(line)
+	b := s.backups[words[1]]
+	if b == nil {
+		s.t.Fatalf("%s: no such backup", line)
+	}
+	life, next, replaces := uint64(fsmtest.Incarnation), uint64(0), uint64(0)
+	flag := false
+	for _, w := range words[2:] {
+		k, v, ok := strings.Cut(w, "=")
+		n, err := strconv.ParseUint(v, 0, 64)
+		switch {
+		case !ok:
+			flag = true
+		case err != nil:
+			s.t.Fatalf("%s: %v", line, err)
+		case k == "life":
+			life = n
+		case k == "next":
+			next = n
+		case k == "replaces":
+			replaces = n
+		}
+	}
+	switch words[0] {
+	case "restore-begin":
+		return []fsmtest.Command{b.Begin(life, next, replaces, flag)}
+	case "restore-end":
+		return []fsmtest.Command{b.End(life, next, flag)}
+	}
+	return b.Chunks(life, next)
+}
+
 // parseCommand reads lines such as
 //
 //	term node=n1
@@ -393,6 +466,7 @@ func restore(t interface{ Fatal(...any) }, from, to *fsm.Machine) {
 //	leave c1 n=1 [unhandled=2-3]
 //	receive p1 queue=orders n=10 [first=1] [done=1]
 //	release p1 queue=orders [first=1] [done=1]
+//	any of them life=2: for that incarnation
 //	detach c1 n=1
 func parseCommand(t *testing.T, line string) fsmtest.Command {
 	words := strings.Fields(line)
@@ -416,10 +490,11 @@ func parseCommand(t *testing.T, line string) fsmtest.Command {
 		}
 		return n
 	}
-	const inc, grp = fsmtest.Incarnation, fsmtest.Group
+	inc := num("life", fsmtest.Incarnation)
+	const grp = fsmtest.Group
 	switch verb := words[0]; verb {
 	case "term":
-		return fsmtest.New(fsmtest.Term{Node: args["node"]})
+		return fsmtest.New(fsmtest.Term{Node: args["node"], Incarnation: num("life", 0)})
 	case "hold-grace":
 		return fsmtest.New(fsmtest.HoldGrace{})
 	case "digest":
@@ -590,4 +665,5 @@ var kinds = map[fsm.Kind]string{
 	fsm.KindQueueCreate: "create", fsm.KindQueueDelete: "delete", fsm.KindQueuePurge: "purge",
 	fsm.KindQueueUpdate: "update", fsm.KindQueuePause: "pause", fsm.KindEdit: "edit", fsm.KindAckPublish: "ackpublish",
 	fsm.KindReceive: "receive", fsm.KindRelease: "release",
+	fsm.KindRestoreBegin: "restore-begin", fsm.KindRestoreChunk: "restore-chunk", fsm.KindRestoreEnd: "restore-end",
 }

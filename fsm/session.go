@@ -12,12 +12,15 @@ import (
 type session struct {
 	record
 	number uint64
-	named  bool
-	name   string // the nonce's bytes when unnamed
-	label  string
-	epoch  uint64
-	nonce  Nonce // of the open that made the present epoch
-	floor  uint64
+	// incarnation is that of the life it was opened in, before a restore: it is
+	// closed for good and only answers from its records. 0: the present one.
+	incarnation uint64
+	named       bool
+	name        string // the nonce's bytes when unnamed
+	label       string
+	epoch       uint64
+	nonce       Nonce // of the open that made the present epoch
+	floor       uint64
 	// highest is the highest sequence that ever had a record.
 	highest    uint64
 	outcomes   map[uint64]outcome
@@ -118,22 +121,21 @@ func (m *Machine) takeEpoch(named bool) uint64 {
 
 func (m *Machine) addSession(s *session) {
 	m.sessions[s.number] = s
-	m.sessionsByKey[s.key()] = s
+	if !s.restored() {
+		m.sessionsByKey[s.key()] = s // a closed one has no claim to its name
+	}
 }
 
 // closeSession ends a session by command. A repeat finds none and is fine.
 func (m *Machine) closeSession(c closeSession) Status {
-	if st := m.own(c.incarnation, c.group); st != StatusOK {
+	s, st := m.findSession(c.incarnation, c.group, c.session, c.epoch)
+	switch st {
+	case StatusOK:
+		m.removeSession(s)
+	case StatusSessionExpired, StatusRestored: // it is not there
+	default:
 		return st
 	}
-	s := m.sessions[c.session]
-	if s == nil {
-		return StatusOK
-	}
-	if st := s.judge(c.epoch); st != StatusOK {
-		return st
-	}
-	m.removeSession(s)
 	return StatusOK
 }
 
@@ -142,7 +144,9 @@ func (m *Machine) removeSession(s *session) {
 	m.timers.set(&s.timer, never)
 	m.outcomes -= len(s.outcomes)
 	delete(m.sessions, s.number)
-	delete(m.sessionsByKey, s.key())
+	if m.sessionsByKey[s.key()] == s {
+		delete(m.sessionsByKey, s.key())
+	}
 }
 
 // judge compares a request's epoch with the present one.
@@ -156,17 +160,30 @@ func (s *session) judge(epoch uint64) Status {
 	return StatusOK
 }
 
-// find returns the session of a request, or why it cannot be judged.
+// findSession returns the session of a request, or why it cannot be judged. One
+// from before a restore is found under the incarnation of its life: a number
+// that was given out after the backup was taken has been given out again.
 func (m *Machine) findSession(incarnation uint64, group uint32, number, epoch uint64) (*session, Status) {
-	if st := m.own(incarnation, group); st != StatusOK {
-		return nil, st
+	if group != m.group {
+		return nil, StatusWrongIncarnation
 	}
 	s := m.sessions[number]
-	if s == nil {
-		return nil, StatusSessionExpired
+	switch {
+	case incarnation == m.incarnation:
+		if s == nil || s.restored() {
+			return nil, StatusSessionExpired
+		}
+	case s != nil && s.incarnation == incarnation:
+	case m.lived(incarnation):
+		return nil, StatusRestored
+	default:
+		return nil, StatusWrongIncarnation
 	}
 	return s, s.judge(epoch)
 }
+
+// restored says whether the session is from before a restore.
+func (s *session) restored() bool { return s.incarnation != 0 }
 
 func (m *Machine) raiseFloor(s *session, floor uint64) {
 	if floor <= s.floor {
@@ -209,6 +226,12 @@ func (m *Machine) publish(c *publishFrame, wall int64, dst []PublishResult) (Sta
 			dst = append(dst, PublishResult{Sequence: p.sequence, Status: st})
 		}
 		return st, dst
+	}
+	if s.restored() {
+		for _, p := range c.publishes {
+			dst = append(dst, m.recall(s, p.sequence, p.checksum))
+		}
+		return StatusOK, dst
 	}
 	m.raiseFloor(s, c.floor)
 	s.lastActive = m.now
@@ -271,6 +294,27 @@ func (m *Machine) judge(s *session, sequence, after, checksum uint64) (r Publish
 	return r, false
 }
 
+// recall answers a copy from before a restore: by its record or not at all.
+// Whether what has none was stored after the backup was taken, delivered and
+// acked, nobody knows any more; stored now, it could be there twice. Floor and
+// records stay as they are.
+func (m *Machine) recall(s *session, sequence, checksum uint64) PublishResult {
+	s.lastActive = m.now
+	m.dirty(s)
+	o, ok := s.outcomes[sequence]
+	switch {
+	case sequence < s.floor:
+		return PublishResult{Sequence: sequence, Status: StatusBelowFloor}
+	case !ok:
+		return PublishResult{Sequence: sequence, Status: StatusRestored}
+	case !o.sealed && o.checksum != checksum:
+		return PublishResult{Sequence: sequence, Status: StatusBodyDiffers}
+	case !o.sealed:
+		m.duplicates++
+	}
+	return o.result(sequence, true)
+}
+
 // seal closes sequences for good. It is never refused for room: what is
 // refused could never be called final, and the window would fill.
 func (m *Machine) seal(c seal) (Status, []PublishResult) {
@@ -286,6 +330,10 @@ func (m *Machine) seal(c seal) (Status, []PublishResult) {
 		switch {
 		case seq < s.floor:
 			rs = append(rs, PublishResult{Sequence: seq, Status: StatusBelowFloor})
+			continue
+		case s.restored() && !recorded:
+			// "Never" would be a guess.
+			rs = append(rs, PublishResult{Sequence: seq, Status: StatusRestored})
 			continue
 		case seq-s.floor >= SessionWindow:
 			rs = append(rs, PublishResult{Sequence: seq, Status: StatusWindowFull})
@@ -303,13 +351,9 @@ func (m *Machine) seal(c seal) (Status, []PublishResult) {
 // StatusNotStored is no promise: a copy may still arrive until it is sealed.
 func (m *Machine) Outcome(incarnation, number, sequence uint64) (PublishResult, uint64) {
 	r := PublishResult{Sequence: sequence}
-	if incarnation != m.incarnation {
-		r.Status = StatusWrongIncarnation
-		return r, 0
-	}
-	s := m.sessions[number]
+	s, st := m.findSession(incarnation, m.group, number, 0)
 	if s == nil {
-		r.Status = StatusSessionExpired
+		r.Status = st
 		return r, 0
 	}
 	o, ok := s.outcomes[sequence]
@@ -318,6 +362,8 @@ func (m *Machine) Outcome(incarnation, number, sequence uint64) (PublishResult, 
 		r = o.result(sequence, false)
 	case sequence < s.floor:
 		r.Status = StatusBelowFloor
+	case s.restored():
+		r.Status = StatusRestored
 	default:
 		r.Status = StatusNotStored
 	}

@@ -31,6 +31,7 @@ const (
 	sectionConsumers = 4
 	sectionBodies    = 5
 	sectionMessages  = 6
+	sectionRestore   = 7 // a backup on its way in
 	sectionEnd       = 255
 
 	sectionHeaderBytes = 9
@@ -84,6 +85,7 @@ func (m *Machine) Snapshot() (*Snapshot, error) {
 		m.consumersByOrdinal[n].appendRow(&row)
 		w.row(sectionConsumers, row.Bytes())
 	}
+	m.staging.each(&row, func() { w.row(sectionRestore, row.Bytes()) })
 	if err := w.flush(); err != nil {
 		return nil, err
 	}
@@ -273,6 +275,8 @@ func (m *Machine) restoreSection(kind byte, payload []byte, before uint64, delet
 			m.readMessage(&r)
 		case sectionConsumers:
 			m.readConsumer(&r, deleted)
+		case sectionRestore:
+			m.readStaging(&r)
 		case sectionBodies:
 			r.ArrayExact(5)
 			queue, lane, offset, publishedAt, message := r.Uint(), r.Uint8(), r.Uint(), r.Int(), r.Bin(PayloadBytesMax)

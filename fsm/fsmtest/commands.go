@@ -4,6 +4,8 @@
 package fsmtest
 
 import (
+	"cmp"
+
 	"onceq/fsm"
 	"onceq/transport/wire"
 	"onceq/transport/wire/pack"
@@ -28,8 +30,9 @@ type Command struct {
 // Term, Detach, HoldGrace and DigestCommand are the commands that leaders make.
 type (
 	Term struct {
-		Node  string
-		Nonce fsm.Nonce
+		Node        string
+		Nonce       fsm.Nonce
+		Incarnation uint64 // 0: the usual one
 	}
 	Detach struct {
 		Consumer fsm.ConsumerID
@@ -52,7 +55,7 @@ func New(request any) Command {
 	c := Command{Request: request}
 	switch r := request.(type) {
 	case Term:
-		c.Kind, c.Payload = fsm.KindTerm, fsm.TermPayload(r.Node, r.Nonce, Incarnation)
+		c.Kind, c.Payload = fsm.KindTerm, fsm.TermPayload(r.Node, r.Nonce, cmp.Or(r.Incarnation, Incarnation))
 	case Detach:
 		c.Kind, c.Payload = fsm.KindDetach, fsm.DetachPayload(r.Consumer, r.N)
 	case HoldGrace:
@@ -89,6 +92,12 @@ func New(request any) Command {
 		c.Kind, c.Payload = fsm.KindReceive, encode(r)
 	case wire.Release:
 		c.Kind, c.Payload = fsm.KindRelease, encode(r)
+	case wire.RestoreBegin:
+		c.Kind, c.Payload = fsm.KindRestoreBegin, encode(r)
+	case wire.RestoreChunk:
+		c.Kind, c.Payload = fsm.KindRestoreChunk, encode(r)
+	case wire.RestoreEnd:
+		c.Kind, c.Payload = fsm.KindRestoreEnd, encode(r)
 	case wire.AckPublish:
 		c.Kind, c.Payload = fsm.KindAckPublish, encode(r)
 	default:

@@ -18,7 +18,7 @@ func Describe(eff *fsm.Effects) []string {
 		out = append(out, describe(r))
 	}
 	for _, d := range eff.Deliveries {
-		out = append(out, fmt.Sprintf("-> %x/%d #%d q%d/p%d.%d attempt %d until %v", d.Consumer[:4], d.N, d.Number, d.Queue, d.Lane, d.Offset, d.Attempt, time.Duration(d.Deadline)))
+		out = append(out, fmt.Sprintf("-> %x/%d #%d q%d/p%d.%d attempt %d until %v%s", d.Consumer[:4], d.N, d.Number, d.Queue, d.Lane, d.Offset, d.Attempt, time.Duration(d.Deadline), map[bool]string{true: " restored"}[d.Restored]))
 	}
 	var lost []string
 	for _, l := range eff.Lost {

@@ -22,7 +22,7 @@ func DecodeHello(b []byte) (Hello, error) { return decode[Hello](b) }
 
 // Append writes the payload.
 func (m Welcome) Append(w *pack.Writer) {
-	w.Array(8)
+	w.Array(9)
 	w.Uint(uint64(m.Version))
 	w.Str(m.Cluster)
 	w.Uint(m.Incarnation)
@@ -31,10 +31,11 @@ func (m Welcome) Append(w *pack.Writer) {
 	w.Uint(uint64(m.FrameBytesMax))
 	w.Uint(uint64(m.BodyBytesMax))
 	m.Topology.Append(w)
+	appendList(w, m.Lives)
 }
 
 func (m *Welcome) read(r *pack.Reader) {
-	r.ArrayExact(8)
+	r.ArrayExact(9)
 	m.Version = r.Uint16()
 	m.Cluster = r.Str(ClusterBytesMax)
 	m.Incarnation = r.Uint()
@@ -43,6 +44,23 @@ func (m *Welcome) read(r *pack.Reader) {
 	m.FrameBytesMax = r.Uint32()
 	m.BodyBytesMax = r.Uint32()
 	m.Topology.read(r)
+	m.Lives = readList[Life](r, LivesMax, lifeLeast)
+}
+
+// lifeLeast is the size of the shortest encoding of a Life.
+const lifeLeast = 3
+
+// Append writes the payload.
+func (m Life) Append(w *pack.Writer) {
+	w.Array(2)
+	w.Str(m.Cluster)
+	w.Uint(m.Incarnation)
+}
+
+func (m *Life) read(r *pack.Reader) {
+	r.ArrayExact(2)
+	m.Cluster = r.Str(ClusterBytesMax)
+	m.Incarnation = r.Uint()
 }
 
 // DecodeWelcome reads what Welcome.Append writes.

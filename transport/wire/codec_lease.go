@@ -274,11 +274,11 @@ func (m *Deliver) read(r *pack.Reader) {
 func DecodeDeliver(b []byte) (Deliver, error) { return decode[Deliver](b) }
 
 // deliveryLeast is the size of the shortest encoding of a Delivery.
-const deliveryLeast = 12
+const deliveryLeast = 13
 
 // Append writes the payload.
 func (m Delivery) Append(w *pack.Writer) {
-	w.Array(10)
+	w.Array(11)
 	w.Uint(m.Number)
 	w.Uint(m.Queue)
 	w.Uint(uint64(m.Lane))
@@ -289,10 +289,11 @@ func (m Delivery) Append(w *pack.Writer) {
 	w.Int(m.PublishedAt)
 	w.Bin(m.Message)
 	appendList(w, m.Dead)
+	w.Bool(m.Restored)
 }
 
 func (m *Delivery) read(r *pack.Reader) {
-	r.ArrayExact(10)
+	r.ArrayExact(11)
 	m.Number = r.Uint()
 	m.Queue = r.Uint()
 	m.Lane = r.Uint8()
@@ -303,6 +304,7 @@ func (m *Delivery) read(r *pack.Reader) {
 	m.PublishedAt = r.Int()
 	m.Message = readBin(r, BodyBytesMax)
 	m.Dead = readList[DeadLetter](r, 1, deadLetterLeast)
+	m.Restored = r.Bool()
 }
 
 // deadLetterLeast is the size of the shortest encoding of a DeadLetter.

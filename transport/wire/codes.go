@@ -31,6 +31,7 @@ const (
 	CodeNotStored          Code = 2015
 	CodeIndexCap           Code = 2016 // too many messages with a record of their own
 	CodeBadOptions         Code = 2017 // options of a message that exclude each other, or one out of range
+	CodeRestored           Code = 2018 // from before a restore: cannot be judged
 	CodeLeaseLost          Code = 3001
 	CodeConsumerGone       Code = 3002
 	CodeStale              Code = 3003
@@ -41,6 +42,10 @@ const (
 	CodeRevision           Code = 4004
 	CodeMembership         Code = 4005 // a membership change was refused
 	CodeNoNode             Code = 4006
+	CodeNotEmpty           Code = 4007 // a restore would replace what is here
+	CodeRestoreStale       Code = 4008 // another restore is under way, or this one was replaced
+	CodeBadBackup          Code = 4009 // a file that is no backup, or a damaged one
+	CodeBackup             Code = 4010 // a backup could not be made or was cut short
 	CodeMalformed          Code = 5001
 	CodeUnsupportedVersion Code = 5002
 	CodeFrameTooLarge      Code = 5003

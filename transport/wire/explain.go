@@ -197,6 +197,12 @@ var explanations = map[Code]Explanation{
 		Why:  "An ordering key keeps messages in the order in which they were stored, so it excludes priority, delay and deliver-at; delay excludes deliver-at; a batch has one priority.",
 		Do:   "Leave one of them away. The text says which, the README has the table.",
 	},
+	CodeRestored: {
+		Name: "restored: cannot be judged",
+		What: "The message was first sent before the cluster was restored from a backup, and the backup has no record of it. This copy was not stored. Whether an earlier one was, and was delivered, before the restore, nobody can tell any more.",
+		Why:  "It was stored after the backup was taken, or never. Stored now it could be there twice, so the cluster refuses it.",
+		Do:   "Find out by its biz-id whether its work was done, and publish it again if not: that is a new message. The client library goes on by itself with what was never sent.",
+	},
 	CodeLeaseLost: {
 		Name: "lease lost",
 		What: "The message is no longer held by this consumer. The ack, nack or extension had no effect; somebody else may be working on the message.",
@@ -257,6 +263,31 @@ var explanations = map[Code]Explanation{
 		What: "No node of this name is known. Nothing was changed.",
 		Why:  "The name is misspelt, or the node has not joined the gossip yet.",
 		Do:   "`onceq cluster members` shows the names. Start the node with --join first.",
+	},
+	CodeNotEmpty: {
+		Name: "the cluster is not empty",
+		What: "A backup was not restored, because the cluster has queues. Nothing was changed.",
+		Why:  "A restore puts the content of the backup in the place of everything that is in the cluster.",
+		Do:   "Restore into a new cluster. If what is here may be lost, `onceq restore --force FILE`; take a backup of it first.",
+	},
+	CodeRestoreStale: {
+		Name: "another restore",
+		What: "This restore does not go on. The cluster is as it was before it.",
+		Why:  "Another restore is under way or has been left unfinished, or somebody has replaced this one by another.",
+		Do:   "If nobody else is restoring, `onceq restore --replace FILE` takes the place of the unfinished one.",
+	},
+	CodeBadBackup: {
+		Name: "bad backup",
+		What: "The file is not a backup, is damaged or cut short, or is of a version that this build does not know. Nothing was changed in the cluster.",
+		Why:  "Another file was named, it was not copied whole, or its disk has changed it. The text says what is wrong and where.",
+		Do:   "Use another copy. `onceq backup verify FILE` reads a whole file and says whether it can be restored.",
+	},
+	CodeBackup: {
+		Name:      "backup failed",
+		What:      "The node could not make the backup, or stopped in the middle. No file was left under the name that was given.",
+		Why:       "The node ended, lost its connection, has no room for a snapshot, or makes as many backups as it may at once.",
+		Do:        "Run it again; the client asks another node. The text says what was wrong.",
+		Retriable: true,
 	},
 	CodeMalformed: {
 		Name: "malformed",

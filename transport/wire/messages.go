@@ -30,6 +30,14 @@ type Welcome struct {
 	FrameBytesMax uint32
 	BodyBytesMax  uint32
 	Topology      Topology
+	Lives         []Life // before the restores that led here, newest last
+}
+
+// Life is a cluster between two restores. A client that knows the cluster by one
+// of them is in the right place.
+type Life struct {
+	Cluster     string // "" for this very cluster
+	Incarnation uint64
 }
 
 // Topology says where the nodes are and who leads a group. The server pushes
@@ -326,6 +334,7 @@ type Delivery struct {
 	PublishedAt int64         // wall clock of the leader that stored it, unix ns; data only
 	Message     []byte        // an encoded Message
 	Dead        []DeadLetter  // one when it is a dead letter, else none
+	Restored    bool          // it was stored before a restore: who has seen it is not known
 }
 
 // DeadLetter is what a dead letter has behind it.

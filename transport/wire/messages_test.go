@@ -54,6 +54,8 @@ var codecs = []codec{
 	codecOf(DecodeConsumersRequest), codecOf(DecodeConsumersReply), codecOf(DecodeSessionsRequest),
 	codecOf(DecodeSessionsReply),
 	codecOf(DecodeReceive), codecOf(DecodeRelease), codecOf(DecodeReceived),
+	codecOf(DecodeCommittedRequest), codecOf(DecodeCommitted), codecOf(DecodeBackupOpen), codecOf(DecodeBackupHead), codecOf(DecodeBackupRead), codecOf(DecodeBackupPart),
+	codecOf(DecodeRestoreBegin), codecOf(DecodeRestoreChunk), codecOf(DecodeRestoreEnd), codecOf(DecodeRestoreReply),
 }
 
 func encode(m any) []byte {
@@ -203,9 +205,9 @@ func TestMessages_GoldenBytes(t *testing.T) {
 		{Settle{Incarnation: 5, Group: 1, Consumer: ConsumerID(nonce), Done: 4, Items: []SettleItem{{From: 4, To: 6, Verb: VerbNack, Time: time.Millisecond, Reason: "no"}}},
 			"95 05 01 c410a00000000000000000000000000000af 04 91 95 04 06 02 ce000f4240 a26e6f"},
 		{Deliver{Consumer: ConsumerID(nonce), N: 2, Deliveries: []Delivery{{Number: 9, Queue: 7, Offset: 17, Attempt: 1, Remaining: 30 * time.Second, PublishedAt: 1, Message: []byte{0x98}}}},
-			"93 c410a00000000000000000000000000000af 02 91 9a 09 07 00 11 01 00 cf00000006fc23ac00 01 c40198 90"},
+			"93 c410a00000000000000000000000000000af 02 91 9b 09 07 00 11 01 00 cf00000006fc23ac00 01 c40198 90 c2"},
 		{Delivery{Number: 9, Queue: 7, Attempt: 4, Failures: 3, Dead: []DeadLetter{{Reason: "r", FirstError: "f", LastError: "l", OriginQueue: "o", OriginLane: 2, OriginOffset: 17, OriginAttempts: 5}}},
-			"9a 09 07 00 00 04 03 00 00 c400 91 97 a172 a166 a16c a16f 02 11 05"},
+			"9b 09 07 00 00 04 03 00 00 c400 91 97 a172 a166 a16c a16f 02 11 05 c2"},
 		{QueueSettings{LeaseTime: 1, LengthMax: 2, BytesMax: 3, TTL: 4, DeliveryLimit: 5, DeadLetter: "d", BackoffMin: -1, BackoffMax: 6, SingleActive: true},
 			"99 01 02 03 04 05 a164 ff 06 c3"},
 		{QueueUpdate{Incarnation: 5, Group: 1, Number: 7, Revision: 2, Nonce: nonce},
@@ -223,6 +225,16 @@ func TestMessages_GoldenBytes(t *testing.T) {
 		{SessionsReply{Sessions: []SessionInfo{{Session: SessionID{5, 1, 42}, Named: true, Name: "n", Label: "l", Epoch: 2, Floor: 3, Next: 4, Outcomes: 1, Idle: 7}}},
 			"91 91 99 93 05 01 2a c3 a16e a16c 02 03 04 01 07"},
 		{QueueList{}, "90"},
+		{BackupOpen{Index: 9}, "91 09"},
+		{BackupHead{ID: BackupID(nonce), Cluster: "c", Incarnation: 5, Node: "n", Index: 9, Term: 2, Now: 3, Wall: 4, MachineVersion: 1, QueueMax: 7, Queues: 6, Messages: 8, Sessions: 2},
+			"9d c410a00000000000000000000000000000af a163 05 a16e 09 02 03 04 01 07 06 08 02"},
+		{BackupPart{Kind: BackupBodies, Bodies: 1, Data: []byte{0x98}}, "93 02 01 c40198"},
+		{RestoreBegin{Incarnation: 5, Group: 1, Next: 6, Replaces: 7, Cluster: "c", From: 4, Backup: BackupID(nonce), QueueMax: 8, Force: true},
+			"99 05 01 06 07 a163 04 c410a00000000000000000000000000000af 08 c3"},
+		{RestoreChunk{Incarnation: 5, Group: 1, Next: 6, Number: 3, Kind: BackupTables, Data: []byte{1}}, "96 05 01 06 03 01 c40101"},
+		{RestoreEnd{Incarnation: 5, Group: 1, Next: 6, Chunks: 4}, "95 05 01 06 04 c2"},
+		{RestoreReply{Status: StatusNotEmpty, Incarnation: 5, Queues: 1, Messages: 2, Text: "t"},
+			"98 1c 05 c41000000000000000000000000000000000 00 00 01 02 a174"},
 	} {
 		want, err := hex.DecodeString(strings.ReplaceAll(g.want, " ", ""))
 		if err != nil {

@@ -11,6 +11,8 @@ var opNames = map[Op]string{
 	OpReceive: "receive", OpRelease: "release",
 	OpOutcome: "outcome", OpQueueShow: "queue show", OpQueueList: "queue list",
 	OpPeek: "peek", OpMessageShow: "message show", OpConsumers: "consumers", OpSessions: "sessions",
+	OpRestoreBegin: "restore begin", OpRestoreChunk: "restore chunk", OpRestoreEnd: "restore end",
+	OpCommitted: "committed", OpBackupOpen: "backup open", OpBackupRead: "backup read",
 	OpDeliver: "deliver", OpLost: "lost",
 	OpNodeStatus: "node status", OpDigest: "digest", OpMembers: "members",
 	OpMemberAdd: "member add", OpMemberRemove: "member remove", OpMemberTransfer: "member transfer",
@@ -29,7 +31,8 @@ var statusNames = map[Status]string{
 	StatusStale: "stale", StatusConsumerCap: "too many consumers", StatusConflict: "conflict",
 	StatusQueueCap: "too many queues", StatusRevision: "revision has changed", StatusUnsupported: "unsupported",
 	StatusWrongIncarnation: "wrong incarnation", StatusMalformed: "malformed",
-	StatusIndexCap: "too many indexed messages",
+	StatusIndexCap: "too many indexed messages", StatusRestored: "restored: cannot be judged",
+	StatusNotEmpty: "the cluster is not empty", StatusRestoreStale: "another restore",
 }
 
 // String is the status in words.
@@ -99,7 +102,7 @@ var codeOf = map[Status]Code{
 	StatusConsumerGone: CodeConsumerGone, StatusStale: CodeStale, StatusConsumerCap: CodeConsumerCap,
 	StatusConflict: CodeConflict, StatusQueueCap: CodeQueueCap, StatusRevision: CodeRevision,
 	StatusUnsupported: CodeUnsupported, StatusWrongIncarnation: CodeWrongCluster, StatusMalformed: CodeMalformed,
-	StatusIndexCap: CodeIndexCap,
+	StatusIndexCap: CodeIndexCap, StatusRestored: CodeRestored, StatusNotEmpty: CodeNotEmpty, StatusRestoreStale: CodeRestoreStale,
 }
 
 // CodeOf is the error code that stands for a status: 0 for StatusOK,

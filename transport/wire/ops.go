@@ -23,6 +23,9 @@ const (
 	OpQueuePause   Op = 27 // QueuePause -> QueueReply
 	OpEdit         Op = 28 // Edit -> EditReply
 	OpAckPublish   Op = 29 // AckPublish -> PublishReply
+	OpRestoreBegin Op = 32 // RestoreBegin -> RestoreReply
+	OpRestoreChunk Op = 33 // RestoreChunk -> RestoreReply
+	OpRestoreEnd   Op = 34 // RestoreEnd -> RestoreReply
 
 	OpReceive Op = 30 // Receive -> deliveries pushed, then Received
 	OpRelease Op = 31 // Release -> Received
@@ -44,4 +47,8 @@ const (
 	OpMemberAdd      Op = 83 // MemberChange -> StatusReply
 	OpMemberRemove   Op = 84 // MemberChange -> StatusReply
 	OpMemberTransfer Op = 85 // MemberChange -> StatusReply
+
+	OpCommitted  Op = 96 // CommittedRequest -> Committed
+	OpBackupOpen Op = 97 // BackupOpen -> BackupHead
+	OpBackupRead Op = 98 // BackupRead -> BackupPart
 )

@@ -32,6 +32,9 @@ const (
 	StatusWrongIncarnation Status = 24 // from before a restore, or from another cluster
 	StatusMalformed        Status = 25 // does not decode; a deterministic refusal
 	StatusIndexCap         Status = 26 // too many messages with a record of their own: publishes of such are refused
+	StatusRestored         Status = 27 // from before a restore, and without a record: cannot be judged
+	StatusNotEmpty         Status = 28 // a restore would replace what is here
+	StatusRestoreStale     Status = 29 // another restore is under way, or this one was given up or replaced
 )
 
 // LeaseState is what became of a delivery.
