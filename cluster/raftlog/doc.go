@@ -1,8 +1,9 @@
 // Package raftlog is what stands between hashicorp/raft and the disk: the log, the stable store (term and vote), the
 // snapshots, and the two places of the transport where a damaged or repeated request must be stopped.
 //
-// What is authoritative: the log store and the stable store on disk. Nothing is cached here; a Store remembers only the index and
-// term of the newest local snapshot, the first storage error, and the first half of a vote that raft writes in two steps.
+// What is authoritative: the log store and the stable store on disk. A Store remembers the newest entries as they were stored, some
+// megabytes of them (recent.go), the index and term of the newest local snapshot, the first storage error, and the first half of a
+// vote that raft writes in two steps.
 //
 // What it adds to the libraries, each because a fault was seen or read in their source:
 //

@@ -37,8 +37,17 @@ func (s *Store) LastIndex() (uint64, error) {
 	return i, nil
 }
 
-// GetLog reads and verifies one entry. A damaged one is fatal.
+// GetLog returns one entry: one of the newest from memory, where it is as it was verified when it was stored; any other is read and
+// verified. A damaged one is fatal.
 func (s *Store) GetLog(index uint64, l *raft.Log) error {
+	if s.recent.get(index, l) {
+		return nil
+	}
+	return s.getStored(index, l)
+}
+
+// getStored is GetLog from the disk.
+func (s *Store) getStored(index uint64, l *raft.Log) error {
 	err := s.read(index, l)
 	switch {
 	case err == nil:
@@ -116,6 +125,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err != nil {
 		return s.fail(fmt.Errorf("append %d to %d to %s: %w", first, last, s.where(), err))
 	}
+	s.recent.put(logs)
 	s.acknowledged(logs[len(logs)-1])
 	return nil
 }
@@ -198,6 +208,7 @@ func (s *Store) deleteChunks(from, to uint64, downwards bool) error {
 		if downwards && to-from >= chunk {
 			a, b = to-chunk+1, to
 		}
+		s.recent.deleteRange(a, b)
 		done := s.watch.begin("truncate")
 		err := s.log.DeleteRange(a, b)
 		done()

@@ -134,17 +134,20 @@ func wantBounds(t *testing.T, s *Store, first, last uint64) {
 	}
 }
 
+// wantEntry looks in memory first, as raft does, and then on the disk.
 func wantEntry(t *testing.T, s *Store, want *raft.Log) {
 	t.Helper()
-	var got raft.Log
-	if err := s.GetLog(want.Index, &got); err != nil {
-		t.Fatalf("GetLog(%d): %v", want.Index, err)
-	}
-	if got.Index != want.Index || got.Term != want.Term || got.Type != want.Type || !bytes.Equal(got.Data, want.Data) || !bytes.Equal(got.Extensions, want.Extensions) {
-		t.Fatalf("GetLog(%d) = %+v, want %+v", want.Index, got, want)
-	}
-	if err := VerifyEntry(&got); err != nil {
-		t.Fatalf("entry %d: %v", want.Index, err)
+	for how, get := range map[string]func(uint64, *raft.Log) error{"GetLog": s.GetLog, "stored": s.getStored} {
+		var got raft.Log
+		if err := get(want.Index, &got); err != nil {
+			t.Fatalf("%s(%d): %v", how, want.Index, err)
+		}
+		if got.Index != want.Index || got.Term != want.Term || got.Type != want.Type || !bytes.Equal(got.Data, want.Data) || !bytes.Equal(got.Extensions, want.Extensions) {
+			t.Fatalf("%s(%d) = %+v, want %+v", how, want.Index, got, want)
+		}
+		if err := VerifyEntry(&got); err != nil {
+			t.Fatalf("entry %d: %v", want.Index, err)
+		}
 	}
 }
 

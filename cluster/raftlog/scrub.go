@@ -30,7 +30,7 @@ func (s *Store) Scrub(ctx context.Context, pause time.Duration) (read int, err e
 	bytes := 0
 	for i := first; i <= last; i++ {
 		var l raft.Log
-		switch err := s.GetLog(i, &l); {
+		switch err := s.getStored(i, &l); {
 		case errors.Is(err, raft.ErrLogNotFound): // compacted, or a conflict was removed, in the meantime
 		case err != nil:
 			return read, err

@@ -26,6 +26,7 @@ type Store struct {
 	logger *slog.Logger
 	fatal  func(error)
 	watch  *watchdog
+	recent recent
 	high   *highWater  // nil for stores in memory
 	owned  []io.Closer // closed by Close, in this order
 

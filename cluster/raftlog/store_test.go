@@ -88,7 +88,7 @@ func TestStore_FirstErrorIsTheLast(t *testing.T) {
 	ops := map[string]func(*Store) error{
 		"FirstIndex":    func(s *Store) error { _, err := s.FirstIndex(); return err },
 		"LastIndex":     func(s *Store) error { _, err := s.LastIndex(); return err },
-		"GetLog":        func(s *Store) error { return s.GetLog(3, &l) },
+		"GetLog":        func(s *Store) error { s.recent.dropAll(); return s.GetLog(3, &l) },
 		"StoreLogs":     func(s *Store) error { return s.StoreLogs([]*raft.Log{own(11, 1, "x")}) },
 		"DeleteRange":   func(s *Store) error { return s.DeleteRange(1, 3) },
 		"Set":           func(s *Store) error { return s.SetUint64([]byte("CurrentTerm"), 3) },
@@ -132,6 +132,7 @@ func TestGetLog_DecoderPanics_IsDamage(t *testing.T) {
 	s := Wrap(inner, inner, Options{Logger: quiet, Fatal: f.record})
 	defer s.Close()
 	mustStore(t, s, own(1, 1, "x"))
+	s.recent.dropAll()
 	inner.fail = "panic"
 	var l raft.Log
 	if err := s.GetLog(1, &l); !errors.Is(err, ErrChecksum) {

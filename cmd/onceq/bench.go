@@ -41,6 +41,7 @@ Examples:
 type benchRunCmd struct {
 	outputFlag
 	Size      []int         `help:"Bytes of a body; may be repeated." default:"16,1024" placeholder:"BYTES"`
+	Load      []string      `help:"Only this load: single (one at a time), paced or full; may be repeated." enum:"single,paced,full" placeholder:"LOAD"`
 	Time      time.Duration `help:"How long each load is measured." default:"5s"`
 	Rate      float64       `help:"Messages a second of the paced load." default:"1000" placeholder:"N"`
 	Producers int           `help:"Producers of the full-speed load." default:"4" placeholder:"N"`
@@ -48,12 +49,13 @@ type benchRunCmd struct {
 	InFlight  int           `help:"Messages under way for each producer of the full-speed load." default:"1024" placeholder:"N"`
 	Seed      uint64        `help:"Seed of the bodies." default:"1"`
 	LogStore  string        `help:"Log store of the own cluster: wal or boltdb." enum:"wal,boltdb" default:"wal"`
+	Profile   string        `type:"path" help:"Write CPU profiles to DIR, of this process (bench.pprof) and of each node of the own cluster (n1.pprof ...), for go tool pprof." placeholder:"DIR"`
 	Smoke     bool          `help:"A few seconds in all: is everything still in working order?"`
 }
 
 // Run measures; the workload is the command's name.
 func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Context) error {
-	cfg := bench.Config{Workload: k.Selected().Name, Sizes: b.Size, Time: b.Time, WarmUp: b.Time / 5, Rate: b.Rate,
+	cfg := bench.Config{Workload: k.Selected().Name, Loads: b.Load, Sizes: b.Size, Time: b.Time, WarmUp: b.Time / 5, Rate: b.Rate,
 		Producers: b.Producers, Consumers: b.Consumers, InFlight: b.InFlight, Seed: b.Seed}
 	if b.Smoke {
 		cfg.Time, cfg.WarmUp, cfg.Rate = 400*time.Millisecond, 100*time.Millisecond, 200
@@ -68,6 +70,10 @@ func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Conte
 	}
 	defer where.end()
 	a.Note("onceq %s bench %s, %s, %d CPUs, %s", version(), cfg.Workload, where.text, runtime.NumCPU(), runtime.Version())
+	stop, err := profiled(b.Profile, "bench")
+	if err != nil {
+		return err
+	}
 	var rows []bench.Row
 	err = bench.Run(ctx, cfg, t, func(r bench.Row) {
 		rows = append(rows, r)
@@ -76,7 +82,7 @@ func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Conte
 		}
 	})
 	a.Done()
-	if err != nil {
+	if err = errors.Join(err, stop()); err != nil {
 		return err
 	}
 	if err := b.write(a, rows); err != nil {
@@ -106,8 +112,12 @@ func (b *benchRunCmd) target(ctx context.Context, a *app, g *globals, t *bench.T
 		return place{"cluster " + named.url, func() {}}, nil
 	}
 	a.Note("starting a cluster of three nodes")
+	args := []string{"--log-level", "warn", "--log-store", b.LogStore}
+	if b.Profile != "" {
+		args = append(args, "--cpu-profile", b.Profile)
+	}
 	c, end, err := devcluster.Temporary(ctx, devcluster.Config{
-		Nodes: 3, ServerArgs: []string{"--log-level", "warn", "--log-store", b.LogStore},
+		Nodes: 3, ServerArgs: args,
 		OnEnd: func(n devcluster.Info, log string) { a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log) },
 	}, "onceq-bench-")
 	if err != nil {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,6 +66,22 @@ func TestBench_Smoke(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 		}
+	}
+}
+
+func TestBench_Profile_OneFileForEachProcess(t *testing.T) {
+	needBinary(t)
+	dir := filepath.Join(t.TempDir(), "profiles")
+	onceq(t, "", "bench", "pub", "--smoke", "--size", "16", "--load", "full", "--profile", dir).want(t, exit.OK, "full speed")
+	for _, name := range []string{"bench", "n1", "n2", "n3"} {
+		f, err := os.Open(filepath.Join(dir, name+".pprof"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := gzip.NewReader(f); err != nil {
+			t.Errorf("%s: %v: it was not written to its end", name, err)
+		}
+		f.Close()
 	}
 }
 

@@ -44,6 +44,8 @@ type serverCmd struct {
 	BodyMemory  size   `env:"ONCEQ_BODY_MEMORY" default:"256MiB" help:"With --bodies disk: memory for messages that are not on disk yet." placeholder:"SIZE"`
 	DiskReserve size   `env:"ONCEQ_DISK_RESERVE" help:"Free space below which publishes are refused, such as 5GiB. Default: 10 % of the file system, and what log and snapshots need in any case." placeholder:"SIZE"`
 
+	CPUProfile string `type:"path" help:"Write a CPU profile of the node's whole life to NAME.pprof in DIR, when it ends in order." placeholder:"DIR"`
+
 	EndWithParent bool `hidden:"" help:"End as soon as standard input ends."`
 	GossipFast    bool `hidden:"" help:"Gossip timings for one machine."`
 }
@@ -65,7 +67,7 @@ A fourth one that joins later: the same without --bootstrap-expect.`
 }
 
 // Run runs the node until ctx ends.
-func (s *serverCmd) Run(ctx context.Context, a *app) error {
+func (s *serverCmd) Run(ctx context.Context, a *app) (err error) {
 	cfg, err := s.config(a)
 	if err != nil {
 		return err
@@ -80,6 +82,11 @@ func (s *serverCmd) Run(ctx context.Context, a *app) error {
 	if err := bindable(cfg.GossipBind); err != nil {
 		return startError(fmt.Errorf("gossip: %w", err), s.DataDir)
 	}
+	stop, err := profiled(s.CPUProfile, s.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	// Nothing bounds the start but a signal: a new node waits for the others.
 	node, err := cluster.Start(ctx, cfg)
 	if err != nil && ctx.Err() != nil {

@@ -37,9 +37,9 @@ func TestBodies_NumberedAndIncompressible(t *testing.T) {
 	b := newBodies(1024, 7)
 	var all bytes.Buffer
 	for n := range uint64(100) {
-		body := b.next(n)
-		if got, ok := number(body); len(body) != 1024 || got != n || !ok {
-			t.Fatal(len(body), got, ok)
+		body := b.next(n, time.Duration(n)*time.Second)
+		if got, due, ok := label(body); len(body) != 1024 || got != n || due != time.Duration(n)*time.Second || !ok {
+			t.Fatal(len(body), got, due, ok)
 		}
 		all.Write(body)
 	}
@@ -53,14 +53,37 @@ func TestBodies_NumberedAndIncompressible(t *testing.T) {
 	if packed.Len() < all.Len()*95/100 {
 		t.Fatalf("%d bytes compress to %d", all.Len(), packed.Len())
 	}
-	if _, ok := number([]byte("short")); ok {
-		t.Fatal("a short body has a number")
+	if _, _, ok := label([]byte("short")); ok {
+		t.Fatal("a short body has a label")
 	}
 }
 
 func TestBodies_SameForASeed(t *testing.T) {
-	if !bytes.Equal(newBodies(64, 3).next(1), newBodies(64, 3).next(1)) || bytes.Equal(newBodies(64, 3).next(1), newBodies(64, 4).next(1)) {
+	if !bytes.Equal(newBodies(64, 3).next(1, 0), newBodies(64, 3).next(1, 0)) || bytes.Equal(newBodies(64, 3).next(1, 0), newBodies(64, 4).next(1, 0)) {
 		t.Fatal("bodies do not follow from the seed")
+	}
+}
+
+func TestSeen_CountsEachOnce(t *testing.T) {
+	var s seen
+	for _, n := range []uint64{0, 63, 64, 1_000_000} {
+		if !s.add(n) || s.add(n) {
+			t.Fatal(n)
+		}
+	}
+	if s.count != 4 {
+		t.Fatal(s.count)
+	}
+}
+
+func TestLoadsOf_OnlyTheChosen(t *testing.T) {
+	c := cfg
+	if got := loadsOf(c); len(got) != 3 {
+		t.Fatal(got)
+	}
+	c.Loads = []string{LoadFull}
+	if got := loadsOf(c); len(got) != 1 || got[0].inFlight != c.InFlight || got[0].rate != 0 {
+		t.Fatal(got)
 	}
 }
 

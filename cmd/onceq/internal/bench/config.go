@@ -10,8 +10,9 @@ import (
 
 // Config says what is measured.
 type Config struct {
-	Workload  string // "pub" or "e2e"
-	Sizes     []int  // bytes of a body
+	Workload  string   // "pub" or "e2e"
+	Loads     []string // LoadSingle, LoadPaced, LoadFull; none: all of them
+	Sizes     []int    // bytes of a body
 	Time      time.Duration
 	WarmUp    time.Duration
 	Rate      float64 // of the paced load
@@ -57,7 +58,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// bodies makes bodies of one size: random bytes, with a number in front.
+// bodies makes bodies of one size: random bytes behind a label of 16.
 type bodies struct {
 	size int
 	pool []byte
@@ -75,18 +76,40 @@ func newBodies(size int, seed uint64) *bodies {
 	return b
 }
 
-// next makes the body of message n.
-func (b *bodies) next(n uint64) []byte {
-	body := make([]byte, b.size)
-	copy(body, b.pool[b.rng.IntN(poolBytes):])
+// next makes the body of message n, which is due so long after the load began. It
+// may be overwritten by the next one.
+func (b *bodies) next(n uint64, due time.Duration) []byte {
+	at := b.rng.IntN(poolBytes)
+	body := b.pool[at : at+b.size]
 	binary.LittleEndian.PutUint64(body, n)
+	binary.LittleEndian.PutUint64(body[8:], uint64(due))
 	return body
 }
 
-// number reads back which message a body is.
-func number(body []byte) (uint64, bool) {
+// label reads back which message a body is and when it was due.
+func label(body []byte) (n uint64, due time.Duration, ok bool) {
 	if len(body) < bodyMin {
-		return 0, false
+		return 0, 0, false
 	}
-	return binary.LittleEndian.Uint64(body), true
+	return binary.LittleEndian.Uint64(body), time.Duration(binary.LittleEndian.Uint64(body[8:])), true
+}
+
+// seen notes which messages were received.
+type seen struct {
+	words []uint64
+	count uint64
+}
+
+// add says whether n is new.
+func (s *seen) add(n uint64) bool {
+	word, bit := n/64, uint64(1)<<(n%64)
+	for uint64(len(s.words)) <= word {
+		s.words = append(s.words, 0)
+	}
+	if s.words[word]&bit != 0 {
+		return false
+	}
+	s.words[word] |= bit
+	s.count++
+	return true
 }

@@ -12,9 +12,10 @@ import (
 	"onceq/cmd/onceq/internal/latency"
 )
 
-// phase is one load under way. Messages are numbered over all producers; due
-// holds the moment each of them was due, so that whoever sees its end knows
-// its latency.
+// phase is one load under way. Messages are numbered over all producers, and
+// their bodies carry number and the moment they were due, so that whoever sees
+// the end of one knows its latency, and who measures costs little beside what
+// is measured.
 type phase struct {
 	cfg   Config
 	load  load
@@ -23,6 +24,7 @@ type phase struct {
 	size  int
 	hist  *latency.Histogram
 
+	start time.Time // of the load; what is due counts from it
 	began time.Time // of the measuring, after the warm-up
 
 	next      atomic.Uint64 // number of the next message
@@ -31,8 +33,7 @@ type phase struct {
 	again     atomic.Uint64 // retransmitted copies
 
 	mu       sync.Mutex // guards what follows
-	due      map[uint64]time.Time
-	received map[uint64]bool // by number; e2e only
+	received seen       // e2e only
 	twice    uint64
 	strange  uint64
 	firstErr error
@@ -42,8 +43,6 @@ type phase struct {
 
 func (p *phase) run(ctx context.Context, t Target, row Row) (Row, error) {
 	e2e := p.cfg.Workload == "e2e"
-	p.due = map[uint64]time.Time{}
-	p.received = map[uint64]bool{}
 	p.all = make(chan struct{}, 1)
 	if e2e && p.load.rate == 0 {
 		p.under = make(chan struct{}, p.load.inFlight*p.load.producers)
@@ -60,8 +59,8 @@ func (p *phase) run(ctx context.Context, t Target, row Row) (Row, error) {
 	if err != nil {
 		return row, err
 	}
-	start := time.Now()
-	p.began = start.Add(p.cfg.WarmUp)
+	p.start = time.Now()
+	p.began = p.start.Add(p.cfg.WarmUp)
 	publishing, cancel := context.WithDeadline(ctx, p.began.Add(p.cfg.Time))
 	defer cancel()
 	var producers sync.WaitGroup
@@ -102,7 +101,7 @@ func (p *phase) fill(row *Row, took time.Duration, e2e bool) {
 	row.Missing = p.failed.Load()
 	if e2e {
 		row.Duplicates = p.twice
-		row.Missing += p.confirmed.Load() - min(p.confirmed.Load(), uint64(len(p.received)))
+		row.Missing += p.confirmed.Load() - min(p.confirmed.Load(), p.received.count)
 		row.Missing += p.strange
 	}
 }
@@ -141,8 +140,8 @@ func (p *phase) produce(ctx, until context.Context, i int) error {
 	}
 	bodies := newBodies(p.size, p.cfg.Seed+uint64(i))
 	type flight struct {
-		n uint64
-		f *client.Future
+		due time.Time
+		f   *client.Future
 	}
 	flights := make(chan flight, p.load.inFlight)
 	collected := make(chan struct{})
@@ -150,7 +149,7 @@ func (p *phase) produce(ctx, until context.Context, i int) error {
 		defer close(collected)
 		for x := range flights {
 			r, err := x.f.Wait(context.WithoutCancel(ctx)) // ctx bounds the publish itself
-			p.outcome(x.n, r, err)
+			p.outcome(x.due, r, err)
 		}
 	}()
 	began := time.Now()
@@ -160,15 +159,12 @@ func (p *phase) produce(ctx, until context.Context, i int) error {
 		if p.load.rate > 0 {
 			due = dueAt(began, sent, p.load.rate)
 		}
-		p.mu.Lock()
-		p.due[n] = due
-		p.mu.Unlock()
 		if p.load.inFlight == 1 {
-			r, err := prod.Publish(ctx, client.Message{Body: bodies.next(n)})
-			p.outcome(n, r, err)
+			r, err := prod.Publish(ctx, client.Message{Body: bodies.next(n, due.Sub(p.start))})
+			p.outcome(due, r, err)
 			continue
 		}
-		flights <- flight{n, prod.PublishAsync(ctx, client.Message{Body: bodies.next(n)})}
+		flights <- flight{due, prod.PublishAsync(ctx, client.Message{Body: bodies.next(n, due.Sub(p.start))})}
 	}
 	close(flights)
 	<-collected
@@ -214,7 +210,7 @@ func (p *phase) wait(until context.Context, began time.Time, sent uint64) bool {
 
 // outcome counts the outcome of a publish and, where that is the end of the
 // message, its latency.
-func (p *phase) outcome(n uint64, r client.Receipt, err error) {
+func (p *phase) outcome(due time.Time, r client.Receipt, err error) {
 	if err != nil {
 		p.failed.Add(1)
 		if !errors.Is(err, context.Canceled) {
@@ -224,19 +220,14 @@ func (p *phase) outcome(n uint64, r client.Receipt, err error) {
 	}
 	p.confirmed.Add(1)
 	if p.cfg.Workload == "pub" {
-		p.finish(n)
+		p.finish(due)
 	}
 }
 
 // finish records the latency of a message, unless it belongs to the warm-up.
-func (p *phase) finish(n uint64) {
-	now := time.Now()
-	p.mu.Lock()
-	due := p.due[n]
-	delete(p.due, n)
-	p.mu.Unlock()
+func (p *phase) finish(due time.Time) {
 	if !due.Before(p.began) {
-		p.hist.Record(now.Sub(due))
+		p.hist.Record(time.Since(due))
 	}
 }
 
@@ -258,21 +249,19 @@ func (p *phase) consume(ctx context.Context) error {
 }
 
 func (p *phase) receive(body []byte) {
-	n, ok := number(body)
+	n, due, ok := label(body)
+	ok = ok && len(body) == p.size && n < p.next.Load()
 	p.mu.Lock()
-	_, known := p.due[n]
-	again := p.received[n]
+	first := ok && p.received.add(n)
 	switch {
-	case !ok || !known && !again || len(body) != p.size:
+	case !ok:
 		p.strange++
-	case again:
+	case !first:
 		p.twice++
-	default:
-		p.received[n] = true
 	}
 	p.mu.Unlock()
-	if ok && known && !again {
-		p.finish(n)
+	if first {
+		p.finish(p.start.Add(due))
 		if p.under != nil {
 			<-p.under
 		}
@@ -288,7 +277,7 @@ func (p *phase) receive(body []byte) {
 func (p *phase) awaitAll(ctx context.Context) {
 	for {
 		p.mu.Lock()
-		done := uint64(len(p.received)) >= p.confirmed.Load() || p.firstErr != nil
+		done := p.received.count >= p.confirmed.Load() || p.firstErr != nil
 		p.mu.Unlock()
 		if done {
 			return

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"onceq/client"
@@ -59,6 +60,13 @@ func Run(ctx context.Context, cfg Config, t Target, show func(Row)) error {
 	return nil
 }
 
+// The loads by the names that Config.Loads takes.
+const (
+	LoadSingle = "single"
+	LoadPaced  = "paced"
+	LoadFull   = "full"
+)
+
 // load is a way to put messages in.
 type load struct {
 	name      string
@@ -71,7 +79,17 @@ func loadsOf(cfg Config) []load {
 	full := load{name: fmt.Sprintf("full speed, %d x %d under way", cfg.Producers, cfg.InFlight), producers: cfg.Producers, inFlight: cfg.InFlight}
 	paced := load{name: fmt.Sprintf("paced, %g/s", cfg.Rate), producers: 1, inFlight: inFlightMax, rate: cfg.Rate}
 	single := load{name: "one at a time", producers: 1, inFlight: 1}
-	return []load{single, paced, full}
+	all := []struct {
+		kind string
+		load load
+	}{{LoadSingle, single}, {LoadPaced, paced}, {LoadFull, full}}
+	var chosen []load
+	for _, l := range all {
+		if len(cfg.Loads) == 0 || slices.Contains(cfg.Loads, l.kind) {
+			chosen = append(chosen, l.load)
+		}
+	}
+	return chosen
 }
 
 // measure runs one load on a queue of its own and removes the queue.
