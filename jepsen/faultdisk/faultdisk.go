@@ -136,6 +136,15 @@ func (d *Disk) CutPower() error { return d.do("cut") }
 // TearPower is CutPower, but some of what was not fsynced survives, by seed.
 func (d *Disk) TearPower(seed uint64) error { return d.do(fmt.Sprintf("cut tear %d", seed)) }
 
+// CutBefore plans a power cut right before the n-th operation from now on that
+// changes something. loss is "", "keep" (the cut loses nothing, like the end of a
+// process), or "tear SEED".
+func (d *Disk) CutBefore(n int, loss string) error { return d.do(fmt.Sprintf("plan %d %s", n, loss)) }
+
+// CutAt is the operation before which the planned cut came, "" when it has not
+// come.
+func (d *Disk) CutAt() (string, error) { return d.Do("planned") }
+
 // PowerOn mounts the disk again.
 func (d *Disk) PowerOn() error { return d.do("on") }
 

@@ -109,14 +109,25 @@ func (s *FS) Do(line string) (string, error) {
 		return "", fmt.Errorf("%w: it is empty", ErrCommand)
 	}
 	switch verb, args := words[0], words[1:]; {
-	case verb == "cut" && len(args) == 0:
-		return "", s.Cut(false, 0)
-	case verb == "cut" && len(args) == 2 && args[0] == "tear":
-		seed, err := strconv.ParseUint(args[1], 10, 64)
+	case verb == "cut":
+		l, err := parseLoss(args)
 		if err != nil {
-			return "", fmt.Errorf("%w: seed %q: %w", ErrCommand, args[1], err)
+			return "", err
 		}
-		return "", s.Cut(true, seed)
+		return "", s.Cut(l)
+	case verb == "plan" && len(args) > 0:
+		n, err := strconv.Atoi(args[0])
+		if err != nil || n < 0 {
+			return "", fmt.Errorf("%w: plan %q: it is no count", ErrCommand, args[0])
+		}
+		l, err := parseLoss(args[1:])
+		if err != nil {
+			return "", err
+		}
+		s.CutBefore(n, l)
+		return "", nil
+	case verb == "planned" && len(args) == 0:
+		return s.CutAt(), nil
 	case verb == "on" && len(args) == 0:
 		return "", s.PowerOn()
 	case verb == "heal" && len(args) == 0:
@@ -134,7 +145,7 @@ func (s *FS) Do(line string) (string, error) {
 		}
 		return "", s.Add(r)
 	}
-	return "", fmt.Errorf("%w: %q: there are cut, on, fail, slow, hang, heal, stats and where", ErrCommand, line)
+	return "", fmt.Errorf("%w: %q: there are cut, plan, planned, on, fail, slow, hang, heal, stats and where", ErrCommand, line)
 }
 
 func (s *FS) statsText() string {
@@ -144,6 +155,22 @@ func (s *FS) statsText() string {
 		parts = append(parts, fmt.Sprintf("%s=%d/%d", o, hits[o], seen[o]))
 	}
 	return strings.Join(parts, " ")
+}
+
+func parseLoss(args []string) (Loss, error) {
+	switch {
+	case len(args) == 0:
+		return Loss{}, nil
+	case len(args) == 1 && args[0] == "keep":
+		return Loss{Keep: true}, nil
+	case len(args) == 2 && args[0] == "tear":
+		seed, err := strconv.ParseUint(args[1], 10, 64)
+		if err != nil {
+			return Loss{}, fmt.Errorf("%w: seed %q: %w", ErrCommand, args[1], err)
+		}
+		return Loss{Tear: true, Seed: seed}, nil
+	}
+	return Loss{}, fmt.Errorf("%w: what a cut loses: nothing more, keep, or tear SEED, not %q", ErrCommand, strings.Join(args, " "))
 }
 
 func parseRule(verb string, args []string) (r Rule, err error) {

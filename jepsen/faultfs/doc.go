@@ -26,14 +26,16 @@
 // faulty disk are two processes. The binary (cmd/faultfs) takes commands on a unix
 // socket, one a line:
 //
-//	cut | cut tear SEED     power off
-//	on                      power on
+//	cut [keep|tear SEED]     power off; keep loses nothing, like the end of a process
+//	plan N [keep|tear SEED]  power off right before the N-th change from now on
+//	planned                  the change before which the planned cut came, or nothing
+//	on                       power on
 //	fail OPS ERRNO [match GLOB] [skip N] [times N]
 //	slow OPS DURATION [match GLOB] [skip N] [times N]
 //	hang OPS [match GLOB] [skip N] [times N]
-//	heal                    forget all rules; what hangs goes on
-//	stats                   operations so far, and how often a rule applied
-//	where                   kinds of operations, files and names that are not durable
+//	heal                     forget all rules; what hangs goes on
+//	stats                    operations so far, and how often a rule applied
+//	where                    how many files, and which names, are not durable
 //
 // OPS is a list like "write,fsync", or "all". GLOB is matched against the path
 // below the mount and each end of it: "*.sst", "wal/*", "groups/0/log/highwater".

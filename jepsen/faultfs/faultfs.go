@@ -30,6 +30,8 @@ type FS struct {
 	contents     contents
 	names        *names
 
+	steps steps
+
 	mu      sync.Mutex // guards below
 	mounted *mount     // nil after Close
 	ended   sync.WaitGroup
@@ -106,10 +108,18 @@ func (s *FS) Dir() string { return s.dir }
 // it is on.
 var ErrPower = errors.New("the power is already so")
 
-// Cut cuts the power. What was not durable is forgotten, or torn with tear: then
-// some of it survives, chosen by the seed. Every operation fails with EIO until
-// PowerOn, and for ever on what was open. All rules are forgotten.
-func (s *FS) Cut(tear bool, seed uint64) error {
+// Loss is what a power cut leaves of what was not durable.
+type Loss struct {
+	// Keep: all of it. Then the cut is no more than the end of a process.
+	Keep bool
+	// Tear: some of it, chosen by the seed. Otherwise nothing.
+	Tear bool
+	Seed uint64
+}
+
+// Cut cuts the power. Every operation fails with EIO until PowerOn, and for ever
+// on what was open. All rules are forgotten.
+func (s *FS) Cut(l Loss) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.mounted
@@ -124,9 +134,13 @@ func (s *FS) Cut(tear bool, seed uint64) error {
 	m.off = true
 	m.power.Unlock()
 	s.rules.heal() // what hangs is answered now
+	s.steps.forget()
+	if l.Keep {
+		return nil
+	}
 	var r *rand.Rand
-	if tear {
-		r = rand.New(rand.NewPCG(seed, 0))
+	if l.Tear {
+		r = rand.New(rand.NewPCG(l.Seed, 0))
 	}
 	var errs []error
 	for _, c := range s.contents.all() {

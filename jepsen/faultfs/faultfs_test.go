@@ -83,7 +83,7 @@ func (d *disk) sync(dir string) {
 
 func (d *disk) cut() {
 	d.t.Helper()
-	d.must(d.Cut(false, 0))
+	d.must(d.Cut(faultfs.Loss{}))
 	d.must(d.PowerOn())
 }
 
@@ -256,7 +256,7 @@ func TestCut_WhatWasOpen_FailsForEver(t *testing.T) {
 	f, err := os.OpenFile(d.path("a"), os.O_RDWR, 0)
 	d.must(err)
 	defer f.Close()
-	d.must(d.Cut(false, 0))
+	d.must(d.Cut(faultfs.Loss{}))
 	for range 2 {
 		if _, err := f.WriteAt([]byte("b"), 0); !errors.Is(err, syscall.EIO) {
 			t.Errorf("written after the cut: %v", err)
@@ -280,7 +280,7 @@ func TestCut_Tear_KeepsSomeOfWhatWasWritten(t *testing.T) {
 		d.write("a", 0, strings.Repeat("o", pages*4096), true)
 		d.sync(".")
 		d.write("a", 4096, strings.Repeat("n", (pages-2)*4096), false)
-		d.must(d.Cut(true, seed))
+		d.must(d.Cut(faultfs.Loss{Tear: true, Seed: seed}))
 		d.must(d.PowerOn())
 		b, err := os.ReadFile(d.path("a"))
 		d.must(err)
@@ -331,7 +331,7 @@ func TestCut_Tear_KeepsNamesInTheirOrder(t *testing.T) {
 		for i := range files {
 			d.write(fmt.Sprint(i), 0, "x", true)
 		}
-		d.must(d.Cut(true, seed))
+		d.must(d.Cut(faultfs.Loss{Tear: true, Seed: seed}))
 		d.must(d.PowerOn())
 		there := 0
 		for i := range files {
@@ -347,6 +347,49 @@ func TestCut_Tear_KeepsNamesInTheirOrder(t *testing.T) {
 	if len(seen) < 3 {
 		t.Errorf("names survived in %v ways only", seen)
 	}
+}
+
+func TestCutBefore_ComesBetweenTwoSteps(t *testing.T) {
+	t.Parallel()
+	d := mount(t)
+	step := func() error {
+		f, err := os.Create(d.path("new"))
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString("new")
+		if err == nil {
+			err = f.Sync()
+		}
+		return errors.Join(err, f.Close())
+	}
+	for n, want := range []string{1: "create new", 2: "write new", 3: "fsync new"} {
+		for _, keep := range []bool{false, true} {
+			if n == 0 {
+				continue
+			}
+			d.CutBefore(n, faultfs.Loss{Keep: keep})
+			if err := step(); !errors.Is(err, syscall.EIO) || d.CutAt() != want {
+				t.Errorf("change %d: %v, cut at %q, want %q", n, err, d.CutAt(), want)
+			}
+			d.must(d.PowerOn())
+			switch _, err := os.Stat(d.path("new")); {
+			case keep && n > 1:
+				d.must(err)
+				d.must(os.Remove(d.path("new")))
+				d.sync(".")
+			case !errors.Is(err, fs.ErrNotExist):
+				t.Errorf("change %d, keep %v: the file is there: %v", n, keep, err)
+			}
+		}
+	}
+	d.CutBefore(4, faultfs.Loss{})
+	d.must(step())
+	if d.CutAt() != "" {
+		t.Errorf("cut at %q, before nothing", d.CutAt())
+	}
+	d.CutBefore(0, faultfs.Loss{})
+	d.must(os.Mkdir(d.path("dir"), 0o755))
 }
 
 func TestRule_FailsTheNth_OfOneKind_OnSomeNames(t *testing.T) {
@@ -391,7 +434,7 @@ func TestRule_FailsTheNth_OfOneKind_OnSomeNames(t *testing.T) {
 	} {
 		// A file that the kernel has not read yet.
 		d.must(write("wal/1.wal"))
-		d.must(d.Cut(false, 0))
+		d.must(d.Cut(faultfs.Loss{}))
 		d.must(d.PowerOn())
 		d.must(os.MkdirAll(d.path("wal"), 0o755))
 		d.write("wal/1.wal", 0, "xx", true)
@@ -500,7 +543,7 @@ func wait(t *testing.T, what string, ok func() bool) {
 func TestDo_RefusesWhatItDoesNotUnderstand(t *testing.T) {
 	t.Parallel()
 	d := mount(t)
-	for _, line := range []string{"", "cut now", "cut tear x", "fail", "fail write", "fail write EBLUE", "fail blue EIO", "slow write fast",
+	for _, line := range []string{"", "cut now", "cut tear x", "plan", "plan x", "plan -1", "plan 1 x", "fail", "fail write", "fail write EBLUE", "fail blue EIO", "slow write fast",
 		"hang", "fail write EIO match", "fail write EIO times x", "fail write EIO times -1", "fail write EIO often 3", "fail write EIO match [", "slow all 0s"} {
 		if text, err := d.Do(line); !errors.Is(err, faultfs.ErrCommand) && !errors.Is(err, faultfs.ErrRule) {
 			t.Errorf("%q: %q, %v", line, text, err)

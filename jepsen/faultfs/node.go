@@ -36,6 +36,11 @@ func (m *mount) do(ctx context.Context, op Op, name string, f func() syscall.Err
 	if errno := m.fs.rules.apply(op, name, func() bool { return killed(ctx) }); errno != 0 {
 		return errno
 	}
+	if l, cut := m.fs.steps.due(op, name); cut {
+		if err := m.fs.Cut(l); err != nil {
+			return errno(err)
+		}
+	}
 	m.power.RLock()
 	defer m.power.RUnlock()
 	if m.off {
