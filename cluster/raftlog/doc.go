@@ -17,6 +17,8 @@
 //     and follower exchange that snapshot for ever, and the follower's state machine goes back each time.
 //   - The first storage error is the last (store.go): raft-wal is wedged after it and boltdb "succeeds" on the retry after a failed
 //     fsync, which is worse. So is an operation that does not end (watchdog.go): a leader whose disk hangs keeps its heartbeats.
+//   - The second half of raft-wal's change to a new segment, when a crash or a full disk has interrupted it (rotate.go). The library
+//     refuses every append from then on, after every restart too.
 //   - A vote in one transaction, with a checksum (stable.go).
 //   - A high-water file (highwater.go): where log and snapshot ended when this node last acknowledged something. A log that lost its
 //     end reads like a log that never was longer; with the file such a node is refused instead of voting with less than it promised.

@@ -23,8 +23,8 @@ const (
 // lockWait is how long to wait for another process that has the files open.
 const lockWait = 2 * time.Second
 
-// openFiles opens or makes the two stores. closers are in closing order.
-func openFiles(o Options) (log raft.LogStore, stable raft.StableStore, closers []io.Closer, err error) {
+// openFiles opens or makes the two stores. closers are in closing order. failed hears of errors that the log does not return.
+func openFiles(o Options, failed func(error)) (log raft.LogStore, stable raft.StableStore, closers []io.Closer, err error) {
 	if err := refuseOtherKind(o); err != nil {
 		return nil, nil, nil, err
 	}
@@ -51,7 +51,7 @@ func openFiles(o Options) (log raft.LogStore, stable raft.StableStore, closers [
 		}
 		log, closers = b, []io.Closer{b, votes}
 	} else {
-		w, err := openWAL(o)
+		w, err := openWAL(o, failed)
 		if err != nil {
 			return nil, nil, closers, err
 		}
@@ -89,12 +89,15 @@ func openBolt(path string) (*raftboltdb.BoltStore, error) {
 	})
 }
 
-func openWAL(o Options) (*wal.WAL, error) {
+func openWAL(o Options, failed func(error)) (*wal.WAL, error) {
 	dir := filepath.Join(o.Dir, walDir)
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(HCLog(o.Logger).Named("wal")))
+	if err := finishRotation(o, dir); err != nil {
+		return nil, err
+	}
+	w, err := wal.Open(dir, wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(rotationLog{HCLog(o.Logger).Named("wal"), failed}))
 	if err != nil {
 		return nil, err
 	}

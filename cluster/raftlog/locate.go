@@ -8,13 +8,14 @@ import (
 	"path/filepath"
 )
 
-// What Place reads of raft-wal's segment files, which are named by their first index: a header, and then frames of
-// type u8 | 0 u24 | length u32 LE | payload padded to 8 bytes. Entries are frames of type 1; those of type 3 are commits and
-// have a checksum where the length is.
+// What is read here of raft-wal's segment files, which are named by their first index: a header, and then frames of
+// type u8 | 0 u24 | length u32 LE | payload padded to 8 bytes. Entries are frames of type 1, the index of a full segment is one of
+// type 2; those of type 3 are commits and have a checksum where the length is.
 const (
 	segmentHeaderBytes = 32
 	frameHeaderBytes   = 8
 	frameEntry         = 1
+	frameIndex         = 2
 	frameCommit        = 3
 )
 

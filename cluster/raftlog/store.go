@@ -60,11 +60,12 @@ func Open(o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	log, stable, owned, err := openFiles(o)
+	var s *Store // set before the first append, and so before anything fails behind it
+	log, stable, owned, err := openFiles(o, func(err error) { _ = s.fail(fmt.Errorf("%s: %w", s.where(), err)) })
 	if err != nil {
 		return nil, fmt.Errorf("open raft log in %s: %w", o.Dir, err)
 	}
-	s := newStore(log, stable, owned, o)
+	s = newStore(log, stable, owned, o)
 	mark, err := openMark(o.Dir, o.Owner, o.Known)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log: %w", err), s.Close())
