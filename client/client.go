@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ type options struct {
 	logger *slog.Logger
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	label  string
+	hook   func(ConnectionEvent)
 }
 
 // client is how servers see this client in their logs.
@@ -50,8 +52,9 @@ type Client struct {
 	o    options
 	topo *topology
 
-	chain   chain // of ack-and-publishes
-	produce *link // also for what is neither, such as Admin
+	chain   chain  // of ack-and-publishes
+	hooks   *hooks // nil without a hook
+	produce *link  // also for what is neither, such as Admin
 	consume *link
 
 	connects, connectErrors atomic.Uint64
@@ -99,6 +102,7 @@ func Dial(ctx context.Context, url string, opts ...Option) (*Client, error) {
 		other.close()
 	}
 	c.chain.c = c
+	c.hooks = newHooks(c.o.hook)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.produce, c.consume = newLink(c, "produce"), newLink(c, "consume")
 	c.wg.Go(func() { c.produce.run(c.ctx, leader) })
@@ -129,14 +133,19 @@ func parseURL(url string) ([]string, error) {
 // Close ends everything that the client has started and waits for it. Publishes
 // without an outcome end as unknown; running handlers are told through their
 // context and waited for. To end in order, close the producers and end the
-// contexts of Consume first.
+// contexts of Consume first. A handler cannot be waited for by itself: called by
+// one, Close does nothing and says so.
 func (c *Client) Close() error {
+	if inCallback() {
+		return errors.New("client: Close was called by a handler or hook that it would wait for; nothing was closed: end the context of Consume, and close the client after it")
+	}
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	c.chain.close()
 	c.cancel()
 	c.wg.Wait()
+	c.hooks.close()
 	return nil
 }
 

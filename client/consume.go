@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"onceq/transport/wire"
@@ -35,6 +36,7 @@ type consumeOptions struct {
 	autoExtend  time.Duration
 	label       string
 	manual      bool
+	middleware  []Middleware
 }
 
 // ConsumeOption changes how Consume works.
@@ -64,6 +66,15 @@ func WithConsumerLabel(label string) ConsumeOption {
 // another goroutine. An error still gives the message back.
 func WithManualSettle() ConsumeOption { return func(o *consumeOptions) { o.manual = true } }
 
+// Middleware wraps a handler in another one, for what all handlers of a program
+// have in common. Package onceq/client/middleware has some.
+type Middleware func(Handler) Handler
+
+// WithMiddleware wraps the handler: the first is the outermost.
+func WithMiddleware(ms ...Middleware) ConsumeOption {
+	return func(o *consumeOptions) { o.middleware = append(o.middleware, ms...) }
+}
+
 // Consume hands the messages of queue to h and blocks. When ctx ends it drains:
 // no new messages, running handlers finish, what they did is settled, what no
 // handler has seen goes back at once; then it returns nil. Another error says
@@ -73,29 +84,43 @@ func WithManualSettle() ConsumeOption { return func(o *consumeOptions) { o.manua
 // A lost connection or a new leader is no end: Consume resumes, and no message
 // is handed to h twice because of it.
 func (c *Client) Consume(ctx context.Context, queue string, h Handler, opts ...ConsumeOption) error {
+	s, err := c.newConsumer(ctx, queue, opts)
+	if err != nil {
+		return err
+	}
+	defer c.wg.Done()
+	for _, m := range slices.Backward(s.o.middleware) {
+		h = m(h)
+	}
+	s.handle = h
+	return s.run(ctx)
+}
+
+// newConsumer checks what was asked for. Close waits for the consumer: the
+// caller says when it is done.
+func (c *Client) newConsumer(ctx context.Context, queue string, opts []ConsumeOption) (*consumer, error) {
 	o := consumeOptions{prefetch: prefetchDefault, concurrency: 1, autoExtend: autoExtendDefault}
 	for _, f := range opts {
 		f(&o)
 	}
 	switch {
 	case !wire.ValidQueueName(queue):
-		return newError(wire.CodeBadName, "queue name %.300q: write 1 to %d letters, digits, dots, underscores and hyphens", queue, wire.QueueNameBytesMax)
+		return nil, newError(wire.CodeBadName, "queue name %.300q: write 1 to %d letters, digits, dots, underscores and hyphens", queue, wire.QueueNameBytesMax)
 	case o.prefetch < 1 || o.prefetch > prefetchMax:
-		return fmt.Errorf("prefetch %d: 1 to %d is accepted", o.prefetch, prefetchMax)
+		return nil, fmt.Errorf("prefetch %d: 1 to %d is accepted", o.prefetch, prefetchMax)
 	case o.concurrency < 1 || o.concurrency > concurrencyMax:
-		return fmt.Errorf("concurrency %d: 1 to %d is accepted", o.concurrency, concurrencyMax)
+		return nil, fmt.Errorf("concurrency %d: 1 to %d is accepted", o.concurrency, concurrencyMax)
 	case len(o.label) > labelMax:
-		return newError(wire.CodeBadName, "label of %d bytes, at most %d are accepted", len(o.label), labelMax)
+		return nil, newError(wire.CodeBadName, "label of %d bytes, at most %d are accepted", len(o.label), labelMax)
 	}
 	if o.label == "" {
 		o.label = c.o.label
 	}
 	if !c.enter() {
-		return ErrClosed
+		return nil, ErrClosed
 	}
-	defer c.wg.Done()
 	c.startConsuming()
-	return newConsumer(c, queue, h, o, ctx).run(ctx)
+	return newConsumer(c, queue, o, ctx), nil
 }
 
 // startConsuming starts the link for deliveries at first use.

@@ -22,15 +22,16 @@ const (
 
 // consumer is one Consume call.
 //
-// Goroutines: the caller's, which attaches, extends and drains; one for each
-// handler at a time; and the reader of the connection, which brings deliveries,
-// losses and answers.
+// Goroutines: one that attaches, extends and drains, which is the caller's in
+// Consume; one for each handler at a time, which is the caller's in Messages; and
+// the reader of the connection, which brings deliveries, losses and answers.
 type consumer struct {
 	c      *Client
 	queue  string
 	handle Handler
 	o      consumeOptions
 	base   context.Context // of handlers: it does not end with Consume's
+	spawn  func()          // starts a worker; set before the first one
 
 	mu        sync.Mutex // guards what follows; nothing blocks under it
 	more      *sync.Cond // ready or stopping has changed
@@ -50,14 +51,15 @@ type consumer struct {
 	extend    bool        // extend now: something is aside
 	retrying  bool        // the loop is to try again
 	leaving   bool        // Leave is being said
+	abandoned bool        // nobody is going to settle what is not settled yet: Leave gives it back
 
 	retry backoff
 	wake  chan struct{}
 }
 
-func newConsumer(c *Client, queue string, h Handler, o consumeOptions, ctx context.Context) *consumer {
+func newConsumer(c *Client, queue string, o consumeOptions, ctx context.Context) *consumer {
 	s := &consumer{
-		c: c, queue: queue, handle: h, o: o, base: context.WithoutCancel(ctx),
+		c: c, queue: queue, o: o, base: context.WithoutCancel(ctx),
 		retry: backoff{base: 20 * time.Millisecond, most: time.Second},
 		wake:  make(chan struct{}, 1),
 	}
@@ -72,17 +74,23 @@ func (s *consumer) kick() {
 	}
 }
 
-// run is Consume after its arguments were checked.
-func (s *consumer) run(ctx context.Context) error {
+// begin makes the consumer known, with so many workers about to start.
+func (s *consumer) begin(workers int) {
 	s.mu.Lock()
 	s.newLife()
+	s.workers = workers
 	s.mu.Unlock()
 	s.c.consume.subscribe(s)
+}
+
+// run is Consume after its arguments were checked.
+func (s *consumer) run(ctx context.Context) error {
+	s.begin(s.o.concurrency)
 	defer s.end()
 	var workers sync.WaitGroup
-	s.workers = s.o.concurrency
+	s.spawn = func() { workers.Go(s.work) }
 	for range s.o.concurrency {
-		workers.Go(s.work)
+		s.spawn()
 	}
 	err := s.loop(ctx)
 	workers.Wait()
@@ -180,7 +188,7 @@ func (s *consumer) stop() {
 // settledAll says that nothing that a handler has seen waits for an answer.
 func (s *consumer) settledAll() bool {
 	for _, d := range s.life.open {
-		if d.verb != 0 || d.phase == returned || d.phase == running {
+		if d.verb != 0 || !s.abandoned && (d.phase == returned || d.phase == running) {
 			return false
 		}
 	}

@@ -21,6 +21,7 @@ type Delivery struct {
 	raw      []byte // encoded message
 	message  wire.Message
 	dead     *wire.DeadLetter // nil unless it is one
+	ctx      context.Context  // the handler's: it ends with the lease
 
 	// Guarded by s.mu.
 	phase    phase
@@ -47,6 +48,16 @@ const (
 	running               // its handler was called
 	returned              // its handler has returned
 )
+
+// Context is the context that the handler was called with, or its like for a
+// delivery that came without one: it is cancelled with the cause ErrLeaseLost when
+// the client learns that the lease is lost.
+func (d *Delivery) Context() context.Context {
+	if d.ctx == nil {
+		return context.Background()
+	}
+	return d.ctx
+}
 
 // Body is the message's body. It must not be changed.
 func (d *Delivery) Body() []byte { return d.message.Body }

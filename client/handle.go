@@ -147,22 +147,47 @@ func (s *consumer) comeBack() {
 	s.more.Broadcast()
 }
 
-// work calls handlers until it is told to stop.
+// errGoexit is what a handler's message is given back with when the handler has
+// ended its goroutine, as t.FailNow does.
+var errGoexit = errors.New("the handler ended its goroutine")
+
+// work calls handlers until it is told to stop. No lock is held while one runs.
 func (s *consumer) work() {
+	ended := false
+	defer func() {
+		if !ended {
+			s.spawn() // a handler took this goroutine with it
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.workers--
+		s.kick()
+	}()
+	for d := s.take(); d != nil; d = s.take() {
+		s.returned(d, errGoexit, func() error { return s.call(d) })
+	}
+	ended = true
+}
+
+// take is pop, and gives the delivery its context.
+func (s *consumer) take() *Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for {
-		d := s.pop()
-		if d == nil {
-			break
-		}
-		ctx, cancel := context.WithCancelCause(s.base)
-		d.cancel = cancel
-		s.mu.Unlock()
-		err := s.call(ctx, d)
-		cancel(nil)
+	d := s.pop()
+	if d != nil {
+		s.lend(d)
+	}
+	return d
+}
+
+// returned settles a message by what its handler returns: err when it never does.
+func (s *consumer) returned(d *Delivery, err error, handle func() error) {
+	defer func() {
+		d.cancel(nil)
 		s.mu.Lock()
-		d.phase, d.cancel = returned, nil
+		defer s.mu.Unlock()
+		d.phase = returned
 		switch {
 		case d.answered && d.verb == 0:
 			s.c.o.logger.Warn("a handled message did not count", "message", d.place, "attempt", d.attempt, "error", d.answer)
@@ -176,22 +201,34 @@ func (s *consumer) work() {
 			}
 			s.settleLocked(d, r)
 		}
-	}
-	s.workers--
-	s.kick()
+	}()
+	err = handle()
 }
 
-func (s *consumer) call(ctx context.Context, d *Delivery) (err error) {
+// lend gives a delivery its context, which ends with its lease.
+func (s *consumer) lend(d *Delivery) {
+	d.ctx, d.cancel = context.WithCancelCause(s.base)
+}
+
+// decode comes right before the program sees the message.
+func (s *consumer) decode(d *Delivery) (err error) {
 	if d.message, err = wire.DecodeMessage(d.raw); err != nil {
 		s.c.o.logger.Error("message does not decode", "message", d.place, "error", err)
 		return err
 	}
 	d.raw = nil
+	return nil
+}
+
+func (s *consumer) call(d *Delivery) (err error) {
+	if err := s.decode(d); err != nil {
+		return err
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			s.c.o.logger.Error("handler panicked", "message", d.place, "attempt", d.attempt, "panic", r, "stack", string(debug.Stack()))
 			err = errors.New("handler panicked")
 		}
 	}()
-	return s.handle(ctx, d)
+	return s.handle(d.ctx, d)
 }

@@ -120,6 +120,7 @@ func (l *link) set(cn *conn, why error) {
 	close(l.changed)
 	l.changed = make(chan struct{})
 	l.mu.Unlock()
+	l.c.hooks.linkChanged(l.name, old, cn, why)
 	for s := range l.subscribers {
 		if old != nil {
 			s.down(old)
