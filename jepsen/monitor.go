@@ -29,6 +29,7 @@ type monitor struct {
 	h       *history.Writer
 	cluster *proc.Cluster
 	queues  []string
+	numbers bool // queues may be missing at times, and have numbers
 
 	mu      sync.Mutex // guards what follows
 	conns   map[string]*raw.Conn
@@ -224,12 +225,19 @@ func (m *monitor) counts(ctx context.Context) map[string]history.Queue {
 			return nil
 		}
 		reply, err := wire.DecodeQueueReply(payload)
+		if err == nil && reply.Status == wire.StatusNoQueue && m.numbers {
+			continue
+		}
 		if err != nil || reply.Status != wire.StatusOK {
 			return nil
+		}
+		if m.numbers {
+			e.Number = reply.Info.Number
 		}
 		c := reply.Info.Counts
 		s := history.Queue{
 			Stored: c.Stored, Ready: c.Ready, Leased: c.Leased, Delayed: c.Delayed, Parked: c.Parked, Acked: c.Acked, Purged: c.Purged,
+			TooOld: c.Expired, DeadLettered: c.DeadLettered, Deleted: c.Deleted, Moved: c.Moved,
 			Delivered: c.Delivered, Expired: c.RedeliveredExpired, Nacked: c.RedeliveredNacked, Gone: c.RedeliveredGone,
 			Left: c.RedeliveredLeft, Duplicates: c.DuplicatesRefused,
 		}

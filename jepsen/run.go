@@ -193,10 +193,12 @@ func (r *run) live(ctx context.Context) error {
 	}
 	r.world = &workload.World{
 		H: r.h, Run: fmt.Sprintf("r%d", r.cfg.Seed), Addrs: addrs, URL: strings.Join(addrs, ","), Seed: r.cfg.Seed, Rate: r.cfg.Rate,
-		Dial:   func(name string) raw.Dialer { return r.net.Dialer(name) },
-		Report: r.note,
+		Numbers: r.workload.Numbers,
+		Dial:    func(name string) raw.Dialer { return r.net.Dialer(name) },
+		Report:  r.note,
 	}
 	r.monitor = newMonitor(r.h, r.cluster)
+	r.monitor.numbers = r.workload.Numbers
 	for q := range r.workload.Queues {
 		r.monitor.queues = append(r.monitor.queues, q)
 	}

@@ -9,34 +9,41 @@ import (
 // counts: at each index every message is in exactly one state, what is gone stays
 // gone, and in the end the numbers are those of the history.
 func counts(v *view, r *Report) {
-	last := map[string]op{}
+	last := map[life]op{}
+	var order []life
 	for _, o := range v.queues {
 		q := o.Queue
-		if sum := q.Ready + q.Leased + q.Delayed + q.Parked + q.Acked + q.Purged; sum != q.Stored {
-			r.broken("counts", o.Key, []op{o}, "%d were stored, and %d are ready, %d leased, %d delayed, %d parked, %d acked, %d purged: %d", q.Stored, q.Ready, q.Leased, q.Delayed, q.Parked, q.Acked, q.Purged, sum)
+		gone := q.Acked + q.Purged + q.TooOld + q.DeadLettered + q.Deleted + q.Moved
+		if sum := q.Ready + q.Leased + q.Delayed + q.Parked + gone; sum != q.Stored {
+			r.broken("counts", o.Key, []op{o}, "%d were stored, and %d are ready, %d leased, %d delayed, %d parked, %d acked, %d purged, %d deleted, %d gone otherwise: %d", q.Stored, q.Ready, q.Leased, q.Delayed, q.Parked, q.Acked, q.Purged, q.Deleted, q.TooOld+q.DeadLettered+q.Moved, sum)
 		}
-		if before, ok := last[o.Key]; ok && before.T1 < o.T0 {
+		l := life{o.Key, o.Number}
+		if _, ok := last[l]; !ok {
+			order = append(order, l)
+		}
+		if before, ok := last[l]; ok && before.T1 < o.T0 {
 			b := before.Queue
 			if q.Stored < b.Stored || q.Acked < b.Acked || q.Purged < b.Purged {
 				r.broken("counts", o.Key, []op{before, o}, "stored %d, acked %d, purged %d went back to %d, %d, %d", b.Stored, b.Acked, b.Purged, q.Stored, q.Acked, q.Purged)
 			}
 		}
-		last[o.Key] = o
+		last[l] = o
 	}
 	if !v.drained() {
 		return
 	}
 	end := v.drains[len(v.drains)-1]
-	keys := make([]string, 0, len(last))
-	for k := range last {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		if o := last[key]; o.T0 >= end.T1 {
-			finalCounts(v, r, key, o)
+	for _, l := range order {
+		if o := last[l]; o.T0 >= end.T1 {
+			finalCounts(v, r, l.key, o)
 		}
 	}
+}
+
+// life is a queue from its creation to its end.
+type life struct {
+	key    string
+	number uint64
 }
 
 func finalCounts(v *view, r *Report, key string, o op) {
@@ -44,6 +51,9 @@ func finalCounts(v *view, r *Report, key string, o op) {
 	for _, m := range v.order {
 		if !m.of(key) {
 			continue
+		}
+		if at, ok := m.placed(); ok && at.Number != o.Number {
+			continue // of an earlier queue of that name
 		}
 		// What came after the counts were read is not in them.
 		p, confirmed := m.confirmed()
@@ -58,8 +68,8 @@ func finalCounts(v *view, r *Report, key string, o op) {
 		}
 	}
 	q := o.Queue
-	if q.Purged > 0 {
-		return
+	if q.Purged+q.Deleted+q.DeadLettered+q.TooOld+q.Moved > 0 {
+		return // of what was never confirmed and is gone nobody knows
 	}
 	if q.Stored != stored {
 		r.broken("counts", key, []op{o}, "the cluster has stored %d messages, the history knows of %d", q.Stored, stored)

@@ -40,6 +40,7 @@ func lost(v *view, r *Report) {
 		for i, m := range ms {
 			p, _ := m.confirmed()
 			switch {
+			case v.removed(m):
 			case len(m.grants) == 0:
 				where := "middle"
 				if i > last {

@@ -15,6 +15,15 @@ func vacuity(v *view, r *Report) {
 		r.unknown("the run was not drained, so nothing can be called lost")
 	}
 	s, least := r.Stats, v.setup.Least
+	listed, commands := 0, 0
+	for _, a := range v.attaches {
+		listed += len(a.Listed)
+	}
+	for _, a := range v.admins {
+		if a.Type == history.OK {
+			commands++
+		}
+	}
 	lost := 0
 	for _, m := range v.order {
 		for _, x := range m.settles {
@@ -32,6 +41,9 @@ func vacuity(v *view, r *Report) {
 		{"acks answered ok", s.Acks[string(history.OK)], least.Acks},
 		{"publishes answered as duplicate", s.Duplicates, least.Duplicates},
 		{"settles answered as lost", lost, least.Refused},
+		{"deliveries listed by consumers that resumed", listed, least.Listed},
+		{"commands on queues answered ok", commands, least.Commands},
+		{"publishes sealed as never stored", s.Seals["ok sealed"], least.Sealed},
 	} {
 		if n.have < n.want {
 			r.unknown("%d %s, %d are needed", n.have, n.what, n.want)

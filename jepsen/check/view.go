@@ -83,6 +83,9 @@ type view struct {
 	queues    []op
 	drains    []op
 	crashes   []op
+	attaches  []op
+	resents   []op
+	admins    []op
 }
 
 func newView(events []history.Event) *view {
@@ -154,6 +157,12 @@ func (v *view) add(o op) {
 		if o.Queue != nil && o.Type == history.OK {
 			v.queues = append(v.queues, o)
 		}
+	case history.Attach:
+		v.attaches = append(v.attaches, o)
+	case history.Resent:
+		v.resents = append(v.resents, o)
+	case history.Admin:
+		v.admins = append(v.admins, o)
 	case history.Crash:
 		v.crashes = append(v.crashes, o)
 	case history.Drain:
@@ -234,7 +243,9 @@ func (v *view) stats() Stats {
 		for _, p := range m.publishes {
 			s.Publishes[string(p.Type)]++
 			if p.Type == history.OK {
-				oks = append(oks, p.T1)
+				if len(v.drains) == 0 || p.T1 < v.drains[0].T0 {
+					oks = append(oks, p.T1) // afterwards nobody publishes on purpose
+				}
 				if p.Dup {
 					s.Duplicates++
 				}

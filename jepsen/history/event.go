@@ -42,8 +42,32 @@ const (
 	// Frozen is a stretch in which every node stood still: cluster time moves by a
 	// second at most.
 	Frozen = "frozen"
-	Crash  = "crash" // a node ended by itself: Node, Err, Text (the end of its log)
+	Resent = "resent" // a delivery came once more to a consumer that had said that it has it
+	// Admin is a command on a queue: Key, Number, Text is what it is. Listed are the
+	// messages it was about, if not all.
+	Admin = "admin"
+	Crash = "crash" // a node ended by itself: Node, Err, Text (the end of its log)
 )
+
+// What an admin command is (Event.Text).
+const (
+	Purge          = "purge"
+	Delete         = "delete"
+	Pause          = "pause"
+	Unpause        = "resume"
+	DeleteMessages = "delete messages"
+)
+
+// Chained is the text of an ack that publishes an output in the same step. The
+// output's id is that of the message, ">", and the attempt.
+const Chained = "chained"
+
+// Item is one delivery or message among several that an event is about.
+type Item struct {
+	ID      string `json:"id"`
+	Attempt int    `json:"attempt,omitempty"`
+	State   string `json:"state,omitempty"` // what the cluster says of it
+}
 
 // Event is one line.
 type Event struct {
@@ -82,6 +106,8 @@ type Event struct {
 	Life   int    `json:"life,omitempty"`   // status: how often the node was started
 	Seen   bool   `json:"seen,omitempty"`
 	Text   string `json:"text,omitempty"`
+
+	Listed []Item `json:"listed,omitempty"`
 
 	Setup *Setup `json:"setup,omitempty"`
 	State *State `json:"state,omitempty"`
@@ -135,6 +161,9 @@ type Least struct {
 	Acks       int `json:"acks,omitempty"`       // ok
 	Duplicates int `json:"duplicates,omitempty"` // publishes answered as duplicate
 	Refused    int `json:"refused,omitempty"`    // settles answered "lost"
+	Sealed     int `json:"sealed,omitempty"`     // seals answered "sealed": never stored
+	Listed     int `json:"listed,omitempty"`     // deliveries that were listed when a consumer resumed
+	Commands   int `json:"commands,omitempty"`   // on queues, answered ok
 	CalmOK     int `json:"calm_ok,omitempty"`    // per cent of publishes in calm stretches
 }
 
@@ -151,8 +180,10 @@ type State struct {
 	Serving     bool   `json:"serving,omitempty"`
 }
 
-// Queue is what the cluster counts of a queue.
+// Queue is what the cluster counts of a queue. Expired, Nacked, Gone and Left are
+// the causes of redelivery; TooOld is gone because nobody came for it in time.
 type Queue struct {
 	Stored, Ready, Leased, Delayed, Parked, Acked, Purged uint64
+	TooOld, DeadLettered, Deleted, Moved                  uint64
 	Delivered, Expired, Nacked, Gone, Left, Duplicates    uint64
 }

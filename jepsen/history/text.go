@@ -12,7 +12,7 @@ import (
 //
 //	t0 t1 proc f [id] [type] [name=value ...] [flag ...]
 //
-// Times are milliseconds; a + in err is a blank; t1 may be "-" for an operation that never ended. type
+// Times are milliseconds; a + in err and text is a blank; t1 may be "-" for an operation that never ended. type
 // is ok unless it is given. Names are those of the JSON form, and of setup,
 // state and queue; flags are dup and seen. A "run" line sets up; without one
 // there is a lease of 10 s, a grace of 5 s and an epsilon of 100 ms. Empty
@@ -78,7 +78,7 @@ func parseLine(all *[]Event, words []string) error {
 
 var reserved = map[string]bool{"ok": true, "fail": true, "info": true, "dup": true, "seen": true}
 
-var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true}
+var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true, Attach: true, Admin: true}
 
 type parser struct {
 	e   *Event
@@ -157,7 +157,7 @@ func (p *parser) word(w string) {
 	case "err":
 		e.Err = strings.ReplaceAll(value, "+", " ")
 	case "text":
-		e.Text = value
+		e.Text = strings.ReplaceAll(value, "+", " ")
 	case "copies":
 		e.Copies = int(p.number(value))
 	case "hold":
@@ -209,6 +209,18 @@ func (p *parser) word(w string) {
 		queue().Parked = p.number(value)
 	case "delayed":
 		queue().Delayed = p.number(value)
+	case "deleted":
+		queue().Deleted = p.number(value)
+	case "listed": // id@attempt:state,...
+		for _, w := range strings.Split(value, ",") {
+			name, state, _ := strings.Cut(w, ":")
+			id, attempt, numbered := strings.Cut(name, "@")
+			item := Item{ID: id, State: strings.ReplaceAll(state, "+", " ")}
+			if numbered {
+				item.Attempt = int(p.number(attempt))
+			}
+			e.Listed = append(e.Listed, item)
+		}
 	default:
 		p.err = fmt.Errorf("unknown name %q", name)
 	}

@@ -1,7 +1,13 @@
 package mutants
 
+import "slices"
+
 // All are all mutants.
-func All() []Mutant {
+func All() []Mutant { return slices.Concat(broad(), narrow()) }
+
+// broad are those that plain traffic shows, or retransmission, or misbehaviour with
+// leases.
+func broad() []Mutant {
 	return []Mutant{
 		{
 			Name: "dedup-not-in-snapshot", Breaks: "the outcomes of publishes are part of the snapshot",

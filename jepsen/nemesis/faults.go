@@ -180,7 +180,7 @@ func (t *Target) frozen() string {
 }
 
 // losable are the requests whose effect lasts.
-var losable = []wire.Op{wire.OpPublish, wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpOpenSession, wire.OpSeal}
+var losable = []wire.Op{wire.OpPublish, wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpOpenSession, wire.OpSeal, wire.OpAckPublish}
 
 func lostReply(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	ops := losable

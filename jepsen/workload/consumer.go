@@ -20,9 +20,10 @@ type consumer struct {
 	queue    string
 	lease    time.Duration
 	prefetch int
-	nacks    int  // per cent
-	slow     int  // per cent that are held for a while
-	stays    bool // it never ends before the run does
+	nacks    int    // per cent
+	slow     int    // per cent that are held for a while
+	stays    bool   // it never ends before the run does
+	chain    string // queue to which each message is passed on, "" to ack it
 }
 
 const (
@@ -32,6 +33,7 @@ const (
 	consumerLifeMin  = 5 * time.Second
 	consumerLifeMost = 15 * time.Second
 	diePercent       = 40
+	lifeGap          = 50 * time.Millisecond
 )
 
 // run consumes until ctx ends.
@@ -45,6 +47,7 @@ func (s *consumer) run(ctx context.Context, name string) {
 		}
 		s.live(ctx, c, proc, r)
 		_ = c.Close()
+		pause(ctx, lifeGap)
 	}
 }
 
@@ -58,10 +61,11 @@ func (s *consumer) live(ctx context.Context, c *client.Client, proc string, r *r
 	consume.Go(func() {
 		defer close(ended)
 		err := c.Consume(consuming, s.queue, func(_ context.Context, d *client.Delivery) error {
-			s.handle(proc, d, chance, &settles)
+			s.handle(c, proc, d, chance, &settles)
 			return nil
 		}, client.WithManualSettle(), client.WithPrefetch(s.prefetch), client.WithConsumerLabel(proc))
-		if err != nil && !errors.Is(err, client.ErrClosed) {
+		deleted := s.w.Numbers && errors.Is(err, client.ErrNoQueue)
+		if err != nil && !deleted && !errors.Is(err, client.ErrClosed) {
 			s.w.Report("%s: consume: %v", proc, err)
 		}
 	})
@@ -91,14 +95,17 @@ func (s *consumer) live(ctx context.Context, c *client.Client, proc string, r *r
 
 // handle is one delivery. It is called by one goroutine, so deliveries are
 // written in the order in which they came.
-func (s *consumer) handle(proc string, d *client.Delivery, r *rand.Rand, settles *sync.WaitGroup) {
+func (s *consumer) handle(c *client.Client, proc string, d *client.Delivery, r *rand.Rand, settles *sync.WaitGroup) {
 	id, bad := idOf(d.Body(), d.BizID())
 	now := s.w.H.Now()
 	e := history.Event{
 		Proc: proc, Client: proc, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1,
-		Key: s.queue, ID: id, Seq: d.ID().Offset, Lease: proc, Attempt: d.Attempt(),
+		Key: s.queue, ID: id, Seq: d.ID().Offset, Lane: int(d.ID().Lane), Lease: proc, Attempt: d.Attempt(),
 		// The library renews leases when a third of them is gone.
 		Hold: int64(s.lease) * 2 / 3,
+	}
+	if s.w.Numbers {
+		e.Number = d.ID().QueueNumber
 	}
 	if bad != nil {
 		e.Err = bad.Error()
@@ -112,12 +119,16 @@ func (s *consumer) handle(proc string, d *client.Delivery, r *rand.Rand, settles
 	delay := between(r, 0, nackDelayMost)
 	settles.Go(func() {
 		time.Sleep(wait) // the work that it is about
-		op := history.Event{Proc: proc, Client: proc, F: history.Ack, Key: s.queue, ID: id, Seq: e.Seq, Lease: proc, Attempt: e.Attempt}
+		op := history.Event{Proc: proc, Client: proc, F: history.Ack, Key: s.queue, ID: id, Seq: e.Seq, Lane: e.Lane, Number: e.Number, Lease: proc, Attempt: e.Attempt}
 		ctx, cancel := context.WithTimeout(context.Background(), ackPatience)
 		defer cancel()
 		var err error
+		if s.chain != "" && !nack {
+			s.passOn(ctx, c, op, d)
+			return
+		}
 		if nack {
-			op.F = history.Nack
+			op.F, op.Delay = history.Nack, int64(delay)
 			op = s.w.H.Invoke(op)
 			err = d.Nack(ctx, delay)
 		} else {

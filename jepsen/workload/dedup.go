@@ -3,7 +3,6 @@ package workload
 import (
 	"context"
 	crand "crypto/rand"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -35,7 +34,9 @@ func dedup() Workload {
 			t.producing, t.consuming = stop, end
 			const producers, consumers = 3, 2
 			for i := range producers {
-				t.producers.Go(func() { retransmit(producing, w, fmt.Sprintf("d%d", i+1), float64(w.Rate)/2/producers) })
+				t.producers.Go(func() {
+					retransmit(producing, w, fmt.Sprintf("d%d", i+1), float64(w.Rate)/2/producers, retransmission{small: smallPercent, early: earlyPercent})
+				})
 			}
 			for i := range consumers {
 				s := &consumer{w: w, queue: "jepsen", lease: queueLease, prefetch: 64, nacks: 1, stays: i == 0}
@@ -58,7 +59,7 @@ const (
 	openCopiesMax = 2000 // entries of a producer that are being driven
 	smallLength   = 20
 	smallPercent  = 8
-	earlyPercent  = 3 // sealed although a copy may be on its way
+	earlyPercent  = 3
 )
 
 // retransmitter is one producer of dedup: one session.
@@ -67,6 +68,7 @@ type retransmitter struct {
 	name    string
 	peers   *peers
 	session wire.SessionOpened
+	how     retransmission
 	ctx     context.Context // of the traffic; it is stored since entries outlive calls
 
 	mu       sync.Mutex // guards what follows
@@ -74,6 +76,12 @@ type retransmitter struct {
 	next     uint64
 	released map[uint64]bool // sequences that the floor may pass
 	floor    uint64
+}
+
+// retransmission says how a retransmitter goes about, in per cent.
+type retransmission struct {
+	small int // to the queue that is often full
+	early int // sealed although a copy may be on its way
 }
 
 // entry is one sequence.
@@ -98,8 +106,8 @@ func (e *entry) final() bool {
 	return e.stored || e.sealed
 }
 
-func retransmit(ctx context.Context, w *World, name string, rate float64) {
-	d := &retransmitter{w: w, name: name, peers: newPeers(w, name), ctx: ctx, r: w.rng(name), next: 1, floor: 1, released: map[uint64]bool{}}
+func retransmit(ctx context.Context, w *World, name string, rate float64, how retransmission) {
+	d := &retransmitter{w: w, how: how, name: name, peers: newPeers(w, name), ctx: ctx, r: w.rng(name), next: 1, floor: 1, released: map[uint64]bool{}}
 	defer d.peers.close()
 	if !d.open() {
 		return
@@ -169,7 +177,7 @@ func (d *retransmitter) take() *entry {
 	defer d.mu.Unlock()
 	id := d.w.id(d.name, int(d.next))
 	queue := "jepsen"
-	if d.r.IntN(100) < smallPercent {
+	if d.r.IntN(100) < d.how.small {
 		queue = "small"
 	}
 	e := &entry{id: id, queue: queue, sequence: d.next, floor: d.floor, messages: []wire.Message{{Body: body(id), BizID: id}}}
@@ -207,7 +215,7 @@ func (d *retransmitter) drive(e *entry, r *rand.Rand) {
 		}
 		wg.Go(func() { d.send(e, to, e.messages, e.id) })
 	}
-	if r.IntN(100) < earlyPercent {
+	if r.IntN(100) < d.how.early {
 		d.seal(e, d.peers.toLeader(r))
 	}
 	wg.Wait()
@@ -277,17 +285,23 @@ func (d *retransmitter) send(e *entry, to line, messages []wire.Message, id stri
 		Floor: floor, Queue: e.queue,
 		Publishes: []wire.Publish{{Sequence: e.sequence, After: after, Checksum: wire.PublishChecksum(e.queue, messages), Messages: messages}},
 	})
-	var res wire.PublishResult
-	if err == nil {
-		var reply wire.PublishReply
-		reply, err = wire.DecodePublishReply(payload)
-		if err == nil && len(reply.Results) != 1 {
-			err = errors.New("an answer without a result")
-		} else if err == nil {
-			res = reply.Results[0]
-		}
-	}
+	res, err := onlyResult(payload, err)
 	d.outcome(e, op, res, err, id == e.id)
+}
+
+// onlyResult is the result in the answer to a frame of one publish.
+func onlyResult(payload []byte, err error) (wire.PublishResult, error) {
+	if err != nil {
+		return wire.PublishResult{}, err
+	}
+	reply, err := wire.DecodePublishReply(payload)
+	switch {
+	case err != nil:
+		return wire.PublishResult{}, err
+	case len(reply.Results) != 1:
+		return wire.PublishResult{}, fmt.Errorf("an answer with %d results", len(reply.Results))
+	}
+	return reply.Results[0], nil
 }
 
 // proc is who sends the copies of an entry: the entry itself where several go
@@ -313,7 +327,7 @@ func (d *retransmitter) outcome(e *entry, op history.Event, res wire.PublishResu
 		d.w.Count.Unknown.Add(1)
 		d.w.H.Complete(op, history.Info)
 	case res.Status == wire.StatusOK:
-		op.Seq, op.Dup = res.Offset, res.Duplicate
+		op.Seq, op.Lane, op.Dup = res.Offset, int(res.Lane), res.Duplicate
 		if own {
 			e.mu.Lock()
 			e.stored = true

@@ -32,6 +32,7 @@ type holder struct {
 	peers *peers // for settles over other connections
 	id    wire.ConsumerID
 	bad   context.Context // while it lasts the consumer misbehaves; afterwards it drains
+	how   holding
 
 	mu       sync.Mutex // guards what follows
 	r        *rand.Rand
@@ -42,7 +43,7 @@ type holder struct {
 	open     map[uint64]*held
 	over     bool // the cluster has given it up
 	doneSent uint64
-	told     bool // its end is written
+	ended    bool // its end is written
 	tasks    sync.WaitGroup
 }
 
@@ -58,12 +59,21 @@ type held struct {
 
 func (h *held) end() { h.once.Do(func() { close(h.gone) }) }
 
+// holding is how a holder goes about.
+type holding struct {
+	lease time.Duration // of the queue
+	// lossy: it cuts its connection right behind a settle or before deliveries are
+	// read, and attaches again with the list of what it has no answer for. It lives
+	// as long as the run.
+	lossy bool
+}
+
 // misbehave consumes until ctx ends, and misbehaves while bad lasts.
-func misbehave(ctx, bad context.Context, w *World, queue, name string) {
+func misbehave(ctx, bad context.Context, w *World, queue, name string, how holding) {
 	r := w.rng(name)
 	for life := 1; ctx.Err() == nil; life++ {
 		s := &holder{
-			w: w, queue: queue, proc: name + "." + strconv.Itoa(life), bad: bad, r: rand.New(rand.NewPCG(r.Uint64(), 1)),
+			w: w, queue: queue, proc: name + "." + strconv.Itoa(life), bad: bad, how: how, r: rand.New(rand.NewPCG(r.Uint64(), 1)),
 			next: 1, open: map[uint64]*held{},
 		}
 		_, _ = crand.Read(s.id[:]) // never fails
@@ -80,8 +90,8 @@ func (s *holder) live(ctx context.Context, r *rand.Rand) {
 	living, cancel := context.WithTimeout(ctx, between(r, holderLifeMin, holderLifeMost))
 	defer cancel()
 	dies := r.IntN(100) < diePercent
-	if s.bad.Err() != nil {
-		living = ctx // no more coming and going while the queue is drained
+	if s.bad.Err() != nil || s.how.lossy {
+		living = ctx // no coming and going, not while the queue is drained either
 	}
 	for living.Err() == nil && !s.isOver() {
 		c := s.attach(living)
@@ -98,7 +108,7 @@ func (s *holder) live(ctx context.Context, r *rand.Rand) {
 		s.detach(c, false)
 	}
 	s.mu.Lock()
-	if !s.over && !s.told {
+	if !s.over && !s.ended {
 		s.die() // its time was over while it had no connection
 	}
 	s.over = true
@@ -120,7 +130,7 @@ func (s *holder) detach(c *raw.Conn, dies bool) {
 	s.mu.Lock()
 	s.attached, s.conn = false, nil
 	if dies {
-		s.told = true
+		s.ended = true
 		s.die()
 	}
 	s.mu.Unlock()
@@ -208,9 +218,11 @@ func (s *holder) attachOn(ctx context.Context, c *raw.Conn) bool {
 		Incarnation: c.Welcome.Incarnation, Group: c.Welcome.Topology.Group, Consumer: s.id, N: s.n, Queue: s.queue,
 		Credit: holderCredit, Label: s.proc, Done: s.done(),
 	}
+	listed := map[uint64]*held{}
 	for n := request.Done; n < s.next; n++ {
-		if s.open[n] != nil {
+		if h := s.open[n]; h != nil {
 			request.Unsettled = append(request.Unsettled, wire.Range{From: n, To: n})
+			listed[n] = h
 		}
 	}
 	first := s.n == 1
@@ -225,7 +237,7 @@ func (s *holder) attachOn(ctx context.Context, c *raw.Conn) bool {
 		op.Err = err.Error()
 		s.w.H.Complete(op, history.Info)
 	} else {
-		op.Text = reply.Status.String()
+		op.Text, op.Listed = reply.Status.String(), s.told(listed, reply.States)
 		s.w.H.Complete(op, history.OK)
 	}
 	if err != nil {
@@ -251,6 +263,19 @@ func (s *holder) attachOn(ctx context.Context, c *raw.Conn) bool {
 	s.mu.Unlock()
 	s.states(reply.States)
 	return true
+}
+
+// told is what the cluster says of the deliveries that were listed.
+func (s *holder) told(listed map[uint64]*held, states []wire.DeliveryState) []history.Item {
+	var items []history.Item
+	for _, st := range states {
+		for n := st.From; n <= st.To; n++ {
+			if h := listed[n]; h != nil {
+				items = append(items, history.Item{ID: h.id, Attempt: h.attempt, State: st.State.String()})
+			}
+		}
+	}
+	return items
 }
 
 // states takes what the cluster says of deliveries. What is not held any more is
@@ -296,16 +321,23 @@ func (s *holder) push(op wire.Op, payload []byte, gap time.Duration) {
 func (s *holder) deliver(n uint64, x wire.Delivery, gap time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n < s.n || s.over || x.Number < s.next {
-		return // of an older attachment, or known
+	if n < s.n || s.over {
+		return // of an older attachment
 	}
 	m, err := wire.DecodeMessage(x.Message)
 	id := fmt.Sprintf("?/%d", x.Offset)
 	if err == nil {
 		id, err = idOf(m.Body, m.BizID)
 	}
-	s.next = x.Number + 1
 	now := s.w.H.Now()
+	if x.Number < s.next {
+		s.w.H.Add(history.Event{
+			Proc: s.proc, Client: s.proc, F: history.Resent, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue, ID: id,
+			Seq: x.Offset, Attempt: int(x.Attempt), Lease: fmt.Sprintf("%s:%d", s.proc, x.Number),
+		})
+		return
+	}
+	s.next = x.Number + 1
 	e := history.Event{
 		Proc: s.proc, Client: s.proc, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue, ID: id,
 		Seq: x.Offset, Lease: fmt.Sprintf("%s:%d", s.proc, x.Number), Attempt: int(x.Attempt),
@@ -329,6 +361,10 @@ func (s *holder) treat(h *held, r *rand.Rand) {
 	if s.bad.Err() != nil {
 		kind = 99
 	}
+	if s.how.lossy && kind < lossyPercent {
+		s.hangUp(r)
+		kind = 99
+	}
 	// wait is false when the delivery has its answer: then a late settle follows all
 	// the same, now and then.
 	wait := func(d time.Duration) bool {
@@ -343,7 +379,7 @@ func (s *holder) treat(h *held, r *rand.Rand) {
 	}
 	switch {
 	case kind < 6: // late, maybe past the lease
-		wait(between(r, leaseLease/2, leaseLease*2))
+		wait(between(r, s.how.lease/2, s.how.lease*2))
 		s.settle(h, wire.VerbAck, 0, false, true)
 	case kind < 12: // twice, one after the other
 		s.settle(h, wire.VerbAck, 0, false, false)
@@ -363,14 +399,14 @@ func (s *holder) treat(h *held, r *rand.Rand) {
 		s.settle(h, wire.VerbAck, 0, false, true)
 	case kind < 39: // long work
 		for range 1 + r.IntN(3) {
-			if !wait(leaseLease / 2) {
+			if !wait(s.how.lease / 2) {
 				break
 			}
 			s.settle(h, wire.VerbExtend, 0, false, false)
 		}
 		s.settle(h, wire.VerbAck, 0, false, true)
 	case kind < 39+neverPercent: // forgotten until the lease is over
-		wait(leaseLease * 4)
+		wait(s.how.lease * 4)
 		s.settle(h, wire.VerbAck, 0, false, true)
 	default:
 		wait(between(r, 0, 30*time.Millisecond))
@@ -463,7 +499,7 @@ func (s *holder) settled(h *held, op history.Event, verb wire.SettleVerb, payloa
 			s.w.Count.Acked.Add(1)
 		}
 		if verb == wire.VerbExtend {
-			op.Hold = int64(leaseLease)
+			op.Hold = int64(s.how.lease)
 		}
 		s.w.H.Complete(op, history.OK)
 	case state == wire.LeaseUnknown:

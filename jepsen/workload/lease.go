@@ -35,7 +35,9 @@ func lease() Workload {
 				t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })
 			}
 			for i := range consumers {
-				t.consumers.Go(func() { misbehave(consuming, producing, w, "jepsen", fmt.Sprintf("l%d", i+1)) })
+				t.consumers.Go(func() {
+					misbehave(consuming, producing, w, "jepsen", fmt.Sprintf("l%d", i+1), holding{lease: leaseLease})
+				})
 			}
 			return t
 		},

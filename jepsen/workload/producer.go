@@ -24,6 +24,10 @@ type producer struct {
 	session   string // name of the session, "" for none
 	burst     int    // so many at once, 0 for one by one; the rate stays
 	keys      int    // ordering keys, drawn for each message; 0 for none
+	timed     bool   // priorities, and some are kept back
+	hasty     bool   // it gives up while copies are under way, and always asks what became of them
+	// after is called, when it is set, with each publish that was sealed.
+	after func(op history.Event, id client.InnerMsgID, m client.Message)
 
 	mu   sync.Mutex      // guards what follows
 	left []history.Event // publishes of lives that have crashed, without an outcome
@@ -94,14 +98,17 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 			}
 		}
 		id := p.w.id(proc, n)
-		m := client.Message{Body: body(id), BizID: id}
-		if p.keys > 0 {
-			m.OrderingKey = fmt.Sprintf("k%d", r.IntN(p.keys))
-		}
-		op := p.w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Publish, Key: p.queue, ID: id, OrderingKey: m.OrderingKey})
+		m := p.message(id, r)
+		op := p.w.H.Invoke(history.Event{
+			Proc: proc, Client: proc, F: history.Publish, Key: p.queue, ID: id, OrderingKey: m.OrderingKey, Lane: m.Priority, Delay: int64(m.Delay),
+		})
 		// The publish outlives the producer's life: how it ends is what the end of a
 		// life is about.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), between(r, patienceLeast, patienceMost))
+		patience := between(r, patienceLeast, patienceMost)
+		if p.hasty && r.IntN(100) < hastyPercent {
+			patience = between(r, 0, hastyMost)
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		if !p.pipelined {
 			receipt, err := pr.Publish(ctx, m)
 			cancel()
@@ -128,11 +135,26 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 	waiting.Wait()
 }
 
+// message makes a message of the producer's kind.
+func (p *producer) message(id string, r *rand.Rand) client.Message {
+	m := client.Message{Body: body(id), BizID: id}
+	if p.keys > 0 {
+		m.OrderingKey = fmt.Sprintf("k%d", r.IntN(p.keys))
+	}
+	if p.timed {
+		m.Priority = r.IntN(priorities)
+		if r.IntN(100) < delayPercent {
+			m.Delay = between(r, delayLeast, delayMost)
+		}
+	}
+	return m
+}
+
 // resolve asks, for some of the publishes that ended as unknown, what became of
 // them. When the client was closed, the next life asks.
 func (p *producer) resolve(c *client.Client, proc string, op history.Event, err error, r *rand.Rand) {
 	unknown := (*client.OutcomeUnknownError)(nil)
-	if !errors.As(err, &unknown) || r.IntN(100) >= resolvePercent {
+	if !errors.As(err, &unknown) || !p.hasty && r.IntN(100) >= resolvePercent {
 		return
 	}
 	op.Inner = unknown.ID.String()
@@ -165,6 +187,7 @@ func (p *producer) seal(c *client.Client, proc string, op history.Event) {
 		return
 	case o.State == client.Stored:
 		seal.Text, seal.Seq = "stored", o.Message.Offset
+		seal.Lane = int(o.Message.Lane)
 	case o.State == client.Never:
 		seal.Text = "sealed"
 	default:
@@ -172,4 +195,7 @@ func (p *producer) seal(c *client.Client, proc string, op history.Event) {
 		seal.Err = o.State.String() + ": " + o.Reason
 	}
 	p.w.H.Complete(seal, history.OK)
+	if p.after != nil {
+		p.after(op, id, client.Message{Body: body(op.ID), BizID: op.ID})
+	}
 }

@@ -24,6 +24,8 @@ type World struct {
 	Dial  func(client string) raw.Dialer // the way of a client through the proxy
 	Seed  uint64
 	Rate  int // publishes a second, all producers together
+	// Numbers: queues are deleted and created again, so places need their number.
+	Numbers bool
 	// Report is told of errors that no history has a place for.
 	Report func(format string, args ...any)
 
@@ -42,6 +44,9 @@ type Workload struct {
 	What string
 	// Queues are created before it starts.
 	Queues map[string]client.QueueSettings
+	// Numbers: its queues are deleted and created again, so that a place is told with
+	// the queue's number.
+	Numbers bool
 	// Setup adds to the first line of the history; seconds is how long it will run.
 	Setup func(s *history.Setup, seconds float64)
 	// Start starts the traffic.
@@ -71,7 +76,9 @@ func (t *Traffic) Stop() {
 }
 
 // All are the workloads there are.
-func All() []Workload { return []Workload{queue(), dedup(), lease(), order()} }
+func All() []Workload {
+	return []Workload{queue(), dedup(), lease(), order(), delay(), chain(), cancel(), resume(), admin()}
+}
 
 // Find finds a workload by its name.
 func Find(name string) (Workload, bool) {
@@ -130,6 +137,10 @@ func (w *World) published(op history.Event, r client.Receipt, err error) {
 	switch {
 	case err == nil:
 		op.Seq, op.Dup, op.Copies, op.Inner = r.Message.Offset, r.Duplicate, r.Attempts, r.ID.Short()
+		op.Lane = int(r.Message.Lane)
+		if w.Numbers {
+			op.Number = r.Message.QueueNumber
+		}
 		w.Count.Published.Add(1)
 		w.H.Complete(op, history.OK)
 	case errors.As(err, &unknown):

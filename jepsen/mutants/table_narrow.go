@@ -1,0 +1,109 @@
+package mutants
+
+// narrow are those that only show under the traffic that one workload makes.
+func narrow() []Mutant {
+	return []Mutant{
+		{
+			Name: "key-not-held", Breaks: "the next message of an ordering key waits until the one before it is done",
+			Workload: "order", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/message.go",
+				"	if msg.key != nil && msg.key.current != msg {\n		m.setState(msg, stateBlocked)\n",
+				"	if msg.key != nil && msg.key.current != msg && m.now < 0 {\n		m.setState(msg, stateBlocked)\n"}},
+		},
+		{
+			Name: "chain-acks-refused", Breaks: "an ack-and-publish that is refused has changed nothing",
+			Workload: "chain", Faults: []string{"cut"},
+			Edits: []Edit{
+				{"fsm/ackpublish.go", "	var total int\n", "	m.ack(consumer, held)\n	var total int\n"},
+				{"fsm/ackpublish.go", "	m.ack(consumer, held)\n	o := outcome", "	o := outcome"},
+			},
+		},
+		{
+			Name: "chain-lease-first", Breaks: "an ack-and-publish is judged by its sequence before its lease",
+			Workload: "chain", Faults: []string{"lost-reply"},
+			Edits: []Edit{
+				{"fsm/ackpublish.go",
+					"	if res, decided := m.judge(s, c.sequence, 0, c.checksum); decided {\n		return res.Status, res\n	}\n	consumer :=",
+					"	consumer :="},
+				{"fsm/ackpublish.go",
+					"		return refuse(StatusLeaseLost)\n	}\n",
+					"		return refuse(StatusLeaseLost)\n	}\n	if res, decided := m.judge(s, c.sequence, 0, c.checksum); decided {\n		return res.Status, res\n	}\n"},
+			},
+		},
+		{
+			Name: "seal-over-stored", Breaks: "the seal of a sequence that is stored answers its result",
+			Workload: "cancel", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/session.go",
+				"		case !recorded:\n			o = outcome{sealed: true}\n",
+				"		case !recorded || !o.sealed:\n			m.dropOutcome(s, seq)\n			o = outcome{sealed: true}\n"}},
+		},
+		{
+			Name: "client-never-without-seal", Breaks: "what is given up with a copy under way is sealed before it is called never stored",
+			Workload: "cancel", Faults: []string{"cut"},
+			Edits: []Edit{{"client/producer.go",
+				"		p.tell(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Cause: cause})\n		p.seal(f)\n",
+				"		p.tell(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Cause: cause})\n		p.never(f)\n"}},
+		},
+		{
+			Name: "client-ack-guessed", Breaks: "an ack whose answer was lost is asked for again",
+			Workload: "queue", Faults: []string{"lost-reply", "cut"},
+			Edits: []Edit{{"client/settle.go",
+				"			d.unsure = d.unsure || errors.Is(err, errLost)\n",
+				"			d.unsure = d.unsure || errors.Is(err, errLost)\n			if errors.Is(err, errLost) {\n				s.resolve(d, nil)\n			}\n"}},
+		},
+		{
+			Name: "resume-without-list", Breaks: "a consumer that attaches again is sent only what it has not listed",
+			Workload: "resume", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/consumer.go", "s.state == LeaseHeld && !listed[number] {", "s.state == LeaseHeld {"}},
+		},
+		{
+			Name: "resume-sends-nothing", Breaks: "a consumer that attaches again is sent what it holds and has not listed",
+			Workload: "resume", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/consumer.go", "s.state == LeaseHeld && !listed[number] {", "s.state == LeaseHeld && !listed[number] && m.now < 0 {"}},
+		},
+		{
+			Name: "detach-any", Breaks: "a detach counts only for the attachment that it was made for",
+			Workload: "resume", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/consumer.go", "	case c.n != d.n || !c.attached:\n", "	case !c.attached:\n"}},
+		},
+		{
+			Name: "extend-ignored", Breaks: "a lease that was extended lasts longer",
+			Workload: "lease", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/lease.go", "		s.deadline = m.now + Time(d)\n		if c.attached", "		if c.attached"}},
+		},
+		{
+			Name: "nack-delay-ignored", Breaks: "a message that was given back with a delay is kept back for so long",
+			Workload: "delay", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/message.go", "	case delay > 0:\n", "	case delay > 0 && m.now < 0:\n"}},
+		},
+		{
+			Name: "priority-ignored", Breaks: "the highest priority goes first",
+			Workload: "delay", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/lane.go", "	for i := len(q.lanes) - 1; i >= 0; i-- {\n		if l := q.lanes[i]; l != nil && (l.plain > 0", "	for i := range q.lanes {\n		if l := q.lanes[i]; l != nil && (l.plain > 0"}},
+		},
+		{
+			Name: "purge-forgets-leases", Breaks: "a purge takes what is leased too",
+			Workload: "admin", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/queue.go", "fresh.head, fresh.tail, fresh.purgedBelow = l.tail, l.tail, l.tail", "fresh.head, fresh.tail, fresh.purgedBelow = l.tail, l.tail, 0"}},
+		},
+		{
+			Name: "pause-ignored", Breaks: "a paused queue hands nothing out",
+			Workload: "admin", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/assign.go", "len(q.hungry) > 0 && !q.paused }", "len(q.hungry) > 0 }"}},
+		},
+		{
+			Name: "map-order", Breaks: "nothing in Apply depends on the order of a map",
+			Workload: "queue", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/assign.go",
+				"	c := q.hungry[0]\n",
+				"	c := q.hungry[0]\n	for _, any := range q.consumers {\n		if any.hungry >= 0 {\n			c = any\n			break\n		}\n	}\n"}},
+		},
+		{
+			Name: "checkpoint-without-flush", Breaks: "the bodies that a snapshot names are in its checkpoint",
+			Workload: "delay", Faults: []string{"restart-all"},
+			Edits: []Edit{{"fsm/storage/checkpoint.go",
+				"			flushed, err := db.AsyncFlush()\n",
+				"			flushed, err := func() (chan struct{}, error) {\n				c := make(chan struct{})\n				close(c)\n				return c, nil\n			}()\n"}},
+		},
+	}
+}
