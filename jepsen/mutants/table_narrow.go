@@ -19,18 +19,6 @@ func narrow() []Mutant {
 			},
 		},
 		{
-			Name: "chain-lease-first", Breaks: "an ack-and-publish is judged by its sequence before its lease",
-			Workload: "chain", Faults: []string{"lost-reply"},
-			Edits: []Edit{
-				{"fsm/ackpublish.go",
-					"	if res, decided := m.judge(s, c.sequence, 0, c.checksum); decided {\n		return res.Status, res\n	}\n	consumer :=",
-					"	consumer :="},
-				{"fsm/ackpublish.go",
-					"		return refuse(StatusLeaseLost)\n	}\n",
-					"		return refuse(StatusLeaseLost)\n	}\n	if res, decided := m.judge(s, c.sequence, 0, c.checksum); decided {\n		return res.Status, res\n	}\n"},
-			},
-		},
-		{
 			Name: "seal-over-stored", Breaks: "the seal of a sequence that is stored answers its result",
 			Workload: "cancel", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/session.go",
@@ -46,7 +34,7 @@ func narrow() []Mutant {
 		},
 		{
 			Name: "client-ack-guessed", Breaks: "an ack whose answer was lost is asked for again",
-			Workload: "queue", Faults: []string{"lost-reply", "cut"},
+			Workload: "queue", Faults: []string{"hold"},
 			Edits: []Edit{{"client/settle.go",
 				"			d.unsure = d.unsure || errors.Is(err, errLost)\n",
 				"			d.unsure = d.unsure || errors.Is(err, errLost)\n			if errors.Is(err, errLost) {\n				s.resolve(d, nil)\n			}\n"}},
