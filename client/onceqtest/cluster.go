@@ -2,6 +2,7 @@ package onceqtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -221,6 +222,29 @@ func (c *Cluster) Restart(nodes ...int) {
 		down, listeners = append(down, n), append(listeners, l)
 	}
 	c.start(down, listeners)
+}
+
+// Advance moves the cluster's time forward by d at once: leases that would have run
+// out by then are lost, whoever holds them; delayed messages are ready; times to
+// live and idle sessions end. When it returns that has happened. It waits for a
+// leader. Elections and the clients' own time-outs keep real time.
+func (c *Cluster) Advance(d time.Duration) {
+	c.t.Helper()
+	if d <= 0 {
+		c.t.Fatalf("onceqtest: advance by %v: a positive duration is accepted", d)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	for {
+		err := c.nodes[c.WaitLeader()].running.Advance(ctx, d)
+		switch {
+		case err == nil:
+			return
+		case errors.Is(err, cluster.ErrNotLeading) && ctx.Err() == nil: // the next leader
+		default:
+			c.t.Fatalf("onceqtest: advance by %v: %v", d, err)
+		}
+	}
 }
 
 // Partition cuts the named nodes off from the others; among themselves they still

@@ -19,5 +19,6 @@
 // about. WaitLeader waits for the next. What must happen and does not within a minute
 // fails the test.
 //
-// Nodes keep real time: leases, delays and elections pass as they do in production.
+// Nodes keep real time; Advance makes the time of leases, delays and sessions pass
+// at once, so that a test of what happens after an hour takes a moment.
 package onceqtest
