@@ -26,6 +26,9 @@ func (s *consumer) down(c *conn) {
 		return
 	}
 	s.conn, s.attached, s.attaching = nil, false, false
+	if s.pulls {
+		return // there is nothing to detach
+	}
 	grace := c.lastHeard().Add(graceTime)
 	for _, d := range s.life.open {
 		if d.deadline.After(grace) {
@@ -38,6 +41,10 @@ func (s *consumer) down(c *conn) {
 // answer says what became of each delivery that is open here.
 func (s *consumer) attach() {
 	if s.conn == nil || s.attached || s.attaching || s.leaving || s.err != nil {
+		return
+	}
+	if s.pulls {
+		s.resume()
 		return
 	}
 	l := s.life
@@ -135,6 +142,13 @@ func (s *consumer) attachAnswer(cn *conn, asked []wire.Range, at time.Time, op w
 	s.c.learnQueueOnce(reply.QueueNumber, s.queue)
 	l.leaseTime = reply.LeaseTime
 	s.states(reply.States, asked, at)
+	s.settleAgain()
+	s.kick()
+}
+
+// settleAgain settles on a new connection what has no definite answer.
+func (s *consumer) settleAgain() {
+	l := s.life
 	s.toSettle = s.toSettle[:0]
 	for n := l.done(); n < l.next; n++ {
 		if d := l.open[n]; d != nil && d.verb != 0 && !d.chained {
@@ -142,7 +156,6 @@ func (s *consumer) attachAnswer(cn *conn, asked []wire.Range, at time.Time, op w
 		}
 	}
 	s.pumpSettles()
-	s.kick()
 }
 
 // fail ends Consume with an error.

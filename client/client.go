@@ -68,7 +68,8 @@ type Client struct {
 	closed    bool
 	consuming bool // the consume link runs
 	consumers map[wire.ConsumerID]*consumer
-	queues    map[uint64]string // names by number, as far as learned
+	pullers   map[string][]*puller // idle, by queue
+	queues    map[uint64]string    // names by number, as far as learned
 	resolved  map[InnerMsgID]Outcome
 }
 
@@ -85,6 +86,7 @@ func Dial(ctx context.Context, url string, opts ...Option) (*Client, error) {
 		o:         options{logger: slog.New(slog.DiscardHandler), dial: (&net.Dialer{}).DialContext},
 		topo:      newTopology(seeds),
 		consumers: map[wire.ConsumerID]*consumer{},
+		pullers:   map[string][]*puller{},
 		queues:    map[uint64]string{},
 		resolved:  map[InnerMsgID]Outcome{},
 	}

@@ -20,7 +20,7 @@ const (
 	copyAbove = 64 << 10
 )
 
-// consumer is one Consume call.
+// consumer is one Consume call, or a puller's half that settles.
 //
 // Goroutines: one that attaches, extends and drains, which is the caller's in
 // Consume; one for each handler at a time, which is the caller's in Messages; and
@@ -28,6 +28,7 @@ const (
 type consumer struct {
 	c      *Client
 	queue  string
+	pulls  bool // it asks for messages, see puller
 	handle Handler
 	o      consumeOptions
 	base   context.Context // of handlers: it does not end with Consume's

@@ -52,7 +52,7 @@ func newWorld(t *testing.T, net *fakeNet, seed int64) *world {
 		node.auto = map[wire.Op]func(r *fakeRequest){wire.OpPing: func(r *fakeRequest) { r.reply(nil) }}
 		for _, op := range []wire.Op{
 			wire.OpOpenSession, wire.OpCloseSession, wire.OpPublish, wire.OpSeal, wire.OpAttach, wire.OpLeave, wire.OpSettle,
-			wire.OpQueueCreate, wire.OpOutcome, wire.OpQueueList, wire.OpAckPublish,
+			wire.OpQueueCreate, wire.OpOutcome, wire.OpQueueList, wire.OpAckPublish, wire.OpReceive, wire.OpRelease,
 		} {
 			node.auto[op] = func(r *fakeRequest) { w.jobs <- r }
 		}
@@ -282,6 +282,9 @@ func (w *world) do(r *fakeRequest, reply bool) {
 	case wire.OpAttach:
 		w.attach(r, reply)
 		return
+	case wire.OpReceive:
+		w.receive(r, reply)
+		return
 	default:
 		res := w.apply(fsm.Kind(r.op), r.payload)
 		m = w.replyTo(r, res)
@@ -323,6 +326,33 @@ func (w *world) attach(r *fakeRequest, reply bool) {
 	}
 }
 
+// receive does not wait. Of an answer that is lost the first deliveries may have got
+// through.
+func (w *world) receive(r *fakeRequest, reply bool) {
+	m := decoded(r, wire.DecodeReceive)
+	res := w.apply(fsm.KindReceive, r.payload)
+	for _, d := range res.Receive.Deliveries {
+		if !reply && w.rng.Intn(4) == 0 {
+			break
+		}
+		published, body, ok := w.bodies.Get(d.Queue, d.Lane, d.Offset)
+		if !ok {
+			w.t.Errorf("no body for %+v", d)
+		}
+		r.conn.push(wire.OpDeliver, wire.Deliver{Consumer: m.Consumer, Deliveries: []wire.Delivery{{
+			Number: d.Number, Queue: d.Queue, Lane: d.Lane, Offset: d.Offset, Attempt: d.Attempt,
+			Remaining: time.Duration(d.Deadline - w.now()), PublishedAt: published, Message: body,
+		}}})
+	}
+	if reply {
+		r.reply(received(res))
+	}
+}
+
+func received(res fsm.Result) wire.Received {
+	return wire.Received{Status: wire.Status(res.Status), QueueNumber: res.Receive.Queue, LeaseTime: res.Receive.LeaseTime, Next: res.Receive.Next}
+}
+
 func (w *world) replyTo(r *fakeRequest, res fsm.Result) appender {
 	switch r.op {
 	case wire.OpOpenSession:
@@ -356,6 +386,8 @@ func (w *world) replyTo(r *fakeRequest, res fsm.Result) appender {
 		return wire.SealReply{Status: wire.Status(res.Status), Outcomes: results(res.Publish)}
 	case wire.OpSettle:
 		return wire.SettleReply{Status: wire.Status(res.Status), Results: states(res.Settle)}
+	case wire.OpRelease:
+		return received(res)
 	case wire.OpQueueCreate:
 		return wire.QueueReply{Status: wire.Status(res.Status), Info: wire.QueueInfo{Number: res.Queue.Number, Name: res.Queue.Name}}
 	default:

@@ -142,7 +142,7 @@ func (d *disk) refuses(op wire.Op) *wire.ErrorReply {
 	}
 	level := diskLevel(d.worst.Load())
 	switch op {
-	case wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpCloseSession, wire.OpQueuePurge, wire.OpQueueDelete, wire.OpEdit:
+	case wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpReceive, wire.OpRelease, wire.OpCloseSession, wire.OpQueuePurge, wire.OpQueueDelete, wire.OpEdit:
 		return nil
 	case wire.OpPublish, wire.OpAckPublish:
 		if level < diskLow {

@@ -50,7 +50,8 @@
 //	                      took until that is answered. A lane's turn goes round, so
 //	                      entries keep their order
 //	ticker.run            samples the clock each 100 ms while the node serves, asks
-//	                      for ticks, proposes detaches again
+//	                      for ticks, proposes detaches again, answers receives that
+//	                      have waited long enough
 //	reader.run            look-ups that wait for a confirmed leadership
 //	steward.run           promotes joined nodes, removes the old selves of wiped ones
 //	auditor.run           has the replicas compare their states, at an interval
@@ -73,8 +74,8 @@
 //
 // # Locks
 //
-// leadership.mu before everything that it calls: proposer.mu, hub.mu, ticker.mu,
-// clock.mu, none of which is held while another is taken, except hub.mu before
+// leadership.mu before everything that it calls: proposer.mu, hub.mu, receives.mu,
+// ticker.mu, clock.mu, none of which is held while another is taken, except hub.mu before
 // registration.mu. group.mu is held for Apply, Snapshot, Restore and reads of
 // the machine, and nothing else is taken under it but a connection's own lock.
 // No lock is held while anything waits.

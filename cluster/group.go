@@ -37,6 +37,7 @@ type group struct {
 	clock    *clock
 	proposer *proposer
 	hub      *hub
+	receives *receives
 	ticker   *ticker
 	reads    *reader
 	lead     *leadership
@@ -115,6 +116,7 @@ func (g *group) dispatch(index uint64, eff *fsm.Effects) {
 	if g.lead.serving() {
 		g.hub.deliver(eff.Deliveries)
 		g.hub.lost(eff.Lost)
+		g.receives.ready(eff.Ready)
 		g.ticker.applied(eff)
 	}
 	g.progress.advance(index)

@@ -46,7 +46,12 @@ func (h *handler) Connected(c *transport.ServerConn) {
 }
 
 // Disconnected implements transport.Handler.
-func (h *handler) Disconnected(c *transport.ServerConn) { h.n.hub.disconnected(c) }
+func (h *handler) Disconnected(c *transport.ServerConn) {
+	h.n.hub.disconnected(c)
+	if g := h.n.group.Load(); g != nil {
+		g.receives.disconnected(c)
+	}
+}
 
 // Request implements transport.Handler.
 func (h *handler) Request(c *transport.ServerConn, corr uint32, op wire.Op, payload []byte) {
@@ -64,7 +69,7 @@ func (h *handler) request(c conn, corr uint32, op wire.Op, payload []byte) {
 	switch op {
 	case wire.OpOpenSession, wire.OpCloseSession, wire.OpPublish, wire.OpSeal, wire.OpAttach, wire.OpLeave, wire.OpSettle,
 		wire.OpQueueCreate, wire.OpQueueDelete, wire.OpQueuePurge, wire.OpQueueUpdate, wire.OpQueuePause,
-		wire.OpEdit, wire.OpAckPublish:
+		wire.OpEdit, wire.OpAckPublish, wire.OpReceive, wire.OpRelease:
 		g.command(c, corr, op, payload)
 	case wire.OpOutcome:
 		g.outcome(c, corr, payload)
@@ -133,6 +138,8 @@ func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 		c.Reply(corr, op, reply)
 	}
 	switch op {
+	case wire.OpReceive, wire.OpRelease:
+		g.pull(c, corr, op, payload)
 	case wire.OpAttach:
 		g.attach(payload, c, done)
 	case wire.OpLeave:
@@ -190,6 +197,34 @@ func (g *group) leave(payload []byte, done func(outcome)) {
 			g.hub.unregister(fsm.ConsumerID(m.Consumer), m.N)
 		}
 	})
+}
+
+// pull passes on what a puller asks for, which may wait.
+func (g *group) pull(c conn, corr uint32, op wire.Op, payload []byte) {
+	if op == wire.OpReceive {
+		m, err := wire.DecodeReceive(payload)
+		if err != nil {
+			c.Error(corr, *malformed(err))
+			return
+		}
+		g.receives.receive(c, corr, payload, m)
+		return
+	}
+	m, err := wire.DecodeRelease(payload)
+	if err != nil {
+		c.Error(corr, *malformed(err))
+		return
+	}
+	g.receives.release(c, corr, payload, m)
+}
+
+// barren looks whether a receive would find nothing, if that can be done at once.
+func (g *group) barren(m *wire.Receive) bool {
+	if !g.mu.TryRLock() {
+		return false
+	}
+	defer g.mu.RUnlock()
+	return g.machine.Barren(m.Queue, fsm.ConsumerID(m.Consumer), m.First)
 }
 
 func refusedByCheck(err error) *wire.ErrorReply {

@@ -51,12 +51,14 @@ type client struct {
 	consumers map[fsm.ConsumerID]*registration
 }
 
-// registration is one attachment on one connection.
+// registration is one attachment on one connection, or what one receive has leased
+// on its way to a puller.
 type registration struct {
 	hub      *hub
 	consumer fsm.ConsumerID
 	n        uint64
 	conn     conn
+	last     func(leads bool) // of a receive: called by the writer after the last frame
 
 	mu      sync.Mutex     // guards the fields below
 	pending []fsm.Delivery // leased, and not yet read from storage for the socket
@@ -327,7 +329,11 @@ func (r *registration) end() {
 // and the goroutine that applies takes r.mu; what was lost meanwhile is left out,
 // so that a loss is either seen here or pushed after this frame.
 func (r *registration) encode(w *pack.Writer) bool {
-	now, _ := r.hub.clock.read()
+	now, leads := r.hub.clock.read()
+	if !leads && r.last != nil {
+		r.last(false)
+		return false
+	}
 	r.mu.Lock()
 	next := slices.Clone(r.pending[:min(len(r.pending), deliverFrameMessagesMax)])
 	r.mu.Unlock()
@@ -356,8 +362,11 @@ func (r *registration) encode(w *pack.Writer) bool {
 	left := len(r.pending)
 	r.armed = left > 0
 	r.mu.Unlock()
-	if left > 0 {
+	switch {
+	case left > 0:
 		r.arm(left)
+	case r.last != nil:
+		r.last(true)
 	}
 	if len(frame.Deliveries) == 0 {
 		return false

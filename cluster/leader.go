@@ -119,6 +119,7 @@ func (l *leadership) termApplied(index uint64, eff *fsm.Effects) {
 	l.g.clock.start(eff.Now)
 	l.g.ticker.start(eff.Now)
 	l.g.hub.start()
+	l.g.receives.start()
 	l.isServing.Store(true)
 	l.g.proposer.setPhase(serving)
 	l.g.log.Info("leading: serving clients", "index", index, "term", l.g.raft.CurrentTerm())
@@ -148,5 +149,6 @@ func (l *leadership) end() {
 	l.g.ticker.stop()
 	l.g.clock.stop()
 	l.g.proposer.setPhase(following)
+	l.g.receives.reset()
 	l.g.topology.poke()
 }

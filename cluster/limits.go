@@ -33,6 +33,9 @@ const (
 	proposeTimeout = 10 * time.Second
 
 	readsMax = 16_384 // look-ups waiting at the leader
+	// receivesMax bounds the receives without an answer, most of which wait for
+	// something to lease.
+	receivesMax = 16_384
 
 	// membershipRequestsMax bounds the requests to change the membership that
 	// are under way, each of which has a goroutine.

@@ -127,7 +127,7 @@ func (g *group) consumersList(c conn, corr uint32, payload []byte) {
 			reply := wire.ConsumersReply{Status: wire.StatusOK, Consumers: make([]wire.ConsumerInfo, len(found))}
 			for i, f := range found {
 				reply.Consumers[i] = wire.ConsumerInfo{ID: wire.ConsumerID(f.ID), Queue: f.Queue, Label: f.Label, N: f.N,
-					Attached: f.Attached, Credit: f.Credit, Held: f.Held, Next: f.Next}
+					Attached: f.Attached, Pulls: f.Pulls, Credit: f.Credit, Held: f.Held, Next: f.Next}
 			}
 			c.Reply(corr, wire.OpConsumers, encoded(reply))
 		},

@@ -104,6 +104,8 @@ func (n *Node) newGroup(id member.Identity) *group {
 		clock: n.clock, mono: g.mono, wall: func() int64 { return time.Now().UnixNano() },
 		ended: n.ended, refusal: g.refusal, classify: raftlog.Classify,
 	})
+	g.receives = newReceives(n.hub, g.mono)
+	g.receives.propose, g.receives.refusal, g.receives.barren = g.proposer.submit, g.refusal, g.barren
 	n.hub.detach = func(c fsm.ConsumerID, number uint64, done func(outcome)) {
 		g.proposer.submit(fsm.KindDetach, fsm.DetachPayload(c, number), done)
 	}

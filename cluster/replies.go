@@ -56,6 +56,10 @@ func attached(r *fsm.Result) wire.Attached {
 		Next: r.Attach.Next, States: deliveryStates(r.Attach.States)}
 }
 
+func receivedReply(r *fsm.Result) wire.Received {
+	return wire.Received{Status: wire.Status(r.Status), QueueNumber: r.Receive.Queue, LeaseTime: r.Receive.LeaseTime, Next: r.Receive.Next}
+}
+
 func queueReply(r *fsm.Result) wire.QueueReply {
 	return wire.QueueReply{Status: wire.Status(r.Status), Text: r.Conflict, Removed: r.Removed, Info: queueInfo(r.Queue)}
 }

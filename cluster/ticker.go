@@ -112,6 +112,7 @@ func (t *ticker) step() (wait time.Duration, active bool) {
 	}
 	now := t.g.clock.sample(t.g.proposer.oldestWait())
 	t.g.hub.proposeDetaches()
+	t.g.receives.expire()
 	if holds < fsm.GraceHoldsMax && now >= hold {
 		t.maybeHold(now)
 	}

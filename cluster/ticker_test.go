@@ -65,6 +65,7 @@ func tickerTest(t *testing.T, f func(g *group, r *instantRaft)) {
 	synctest.Test(t, func(t *testing.T) {
 		clk := newClock(monotonic())
 		g := &group{clock: clk, mono: clk.mono, hub: newHub(nil, clk)}
+		g.receives = newReceives(g.hub, clk.mono)
 		g.ticker = newTicker(g)
 		g.proposer = newProposer(proposerConfig{clock: clk, mono: clk.mono, wall: func() int64 { return 0 },
 			ended: make(chan struct{}), refusal: func() *wire.ErrorReply { return &wire.ErrorReply{} }, classify: raftlog.Classify})

@@ -174,3 +174,16 @@ func (m *Machine) retimePullers(q *queue) {
 		}
 	}
 }
+
+// Barren says that a receive would find nothing: there is nothing ready in its queue,
+// and nothing that the puller holds of an earlier copy.
+func (m *Machine) Barren(queue string, id ConsumerID, first uint64) bool {
+	q, c := m.queuesByName[queue], m.consumers[id]
+	if q == nil || q.eligible > 0 && !q.paused {
+		return false
+	}
+	if c == nil {
+		return first == 1
+	}
+	return c.pulls() && c.queue == q && c.gone == goneNot && c.next == first
+}
