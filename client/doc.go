@@ -38,6 +38,9 @@
 // the client's own clock; its context ends when a loss is learned; and Ack says nil
 // only when the cluster has committed it.
 //
+// Receive asks for messages instead of being handed them. Its leases are not kept
+// alive, since nobody knows when the program is done: see Delivery.Extend.
+//
 // # How it works
 //
 // A Client has two links to the leader, each with one connection: one for
@@ -60,6 +63,9 @@
 // is listed when the consumer resumes on a new connection, and the reply says what
 // became of each (attach.go). Acks are collected like publishes and repeated until
 // they are answered (settle.go).
+//
+// A Receive is named by its consumer and the delivery number that it expects next,
+// and is repeated under the same name until it is answered or given up (receive.go).
 //
 // An ack-and-publish takes its sequence from one unnamed session that the client
 // keeps for all of them, and keeps every other settle off its delivery until its

@@ -182,3 +182,29 @@ func ExampleParseMessageID() {
 	fmt.Println(queue, at.Lane, at.Offset, err)
 	// Output: orders 3 17 <nil>
 }
+
+func ExampleClient_Receive() {
+	ctx := context.Background()
+	c, err := client.Dial(ctx, "127.0.0.1:7450")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	for {
+		// Up to ten at once; none when nothing came for twenty seconds.
+		ds, err := c.Receive(ctx, "orders", 10, client.WithWait(20*time.Second))
+		if err != nil {
+			log.Fatal(err)
+		}
+		if len(ds) == 0 {
+			return
+		}
+		for _, d := range ds {
+			// Nobody keeps the lease alive while this works: d.Extend does.
+			fmt.Println(string(d.Body()))
+			if err := d.Ack(ctx); err != nil {
+				log.Print(err) // somebody else may get it
+			}
+		}
+	}
+}

@@ -20,6 +20,7 @@ type cli struct {
 
 	Pub     pubCmd     `cmd:"" group:"use" help:"Publish messages."`
 	Sub     subCmd     `cmd:"" group:"use" help:"Consume messages and write them to standard output."`
+	Receive receiveCmd `cmd:"" group:"use" help:"Take messages that are ready, ack them, and end."`
 	Queue   queueCmd   `cmd:"" group:"use" help:"Create, list, change, pause, look into, redrive, purge and delete queues."`
 	Message messageCmd `cmd:"" group:"use" help:"Show, delete, requeue, release or move single messages."`
 	Trace   traceCmd   `cmd:"" group:"use" help:"Tell the life of one message, as far as it is kept."`

@@ -236,6 +236,7 @@ type consumerRow struct {
 	Queue    string `json:"queue"`
 	Label    string `json:"label"`
 	Attached bool   `json:"attached"`
+	Pulls    bool   `json:"pulls"`
 	Credit   uint32 `json:"credit"`
 	Held     uint32 `json:"held"`
 	Given    uint64 `json:"given"`
@@ -250,7 +251,7 @@ func (q *queueConsumersCmd) Run(ctx context.Context, a *app, g *globals) error {
 		}
 		rows := make([]consumerRow, len(found))
 		for i, f := range found {
-			rows[i] = consumerRow{f.ID.String(), f.Queue, f.Label, f.Attached, f.Credit, f.Held, f.Next - 1}
+			rows[i] = consumerRow{f.ID.String(), f.Queue, f.Label, f.Attached, f.Pulls, f.Credit, f.Held, f.Next - 1}
 		}
 		if !q.table() {
 			return console.WriteList(a.Out, q.format(), rows)
@@ -258,10 +259,14 @@ func (q *queueConsumersCmd) Run(ctx context.Context, a *app, g *globals) error {
 		grid := console.NewGrid("CONSUMER", "QUEUE", "LABEL", "STATE", ">HELD", ">PREFETCH", ">GIVEN SO FAR")
 		for _, r := range rows {
 			state := "attached"
-			if !r.Attached {
+			prefetch := console.Count(r.Credit)
+			switch {
+			case r.Pulls:
+				state, prefetch = "receives", "-"
+			case !r.Attached:
 				state = "cut off, in grace"
 			}
-			grid.Row(r.ID[:8], r.Queue, clip(r.Label, 40), state, console.Count(r.Held), console.Count(r.Credit), console.Count(r.Given))
+			grid.Row(r.ID[:8], r.Queue, clip(r.Label, 40), state, console.Count(r.Held), prefetch, console.Count(r.Given))
 		}
 		_, err = grid.WriteTo(a.Out)
 		return err
