@@ -57,7 +57,7 @@ func narrow() []Mutant {
 		{
 			Name: "extend-ignored", Breaks: "a lease that was extended lasts longer",
 			Workload: "lease", Faults: []string{"cut"},
-			Edits: []Edit{{"fsm/lease.go", "		s.deadline = m.now + Time(d)\n		if c.attached", "		if c.attached"}},
+			Edits: []Edit{{"fsm/lease.go", "		s.deadline = m.now + Time(d)\n		if (c.attached", "		if (c.attached"}},
 		},
 		{
 			Name: "nack-delay-ignored", Breaks: "a message that was given back with a delay is kept back for so long",
