@@ -16,6 +16,7 @@ type Config struct {
 	Nodes    int
 	Rate     int    // publishes a second
 	Binary   string // onceq
+	FaultFS  string // the faulty disk's binary; built there, or in Dir, if it is not there and needed
 	Dir      string // for history, logs, data and report; made if absent, else empty
 	KeepData bool   // keep the data directories of a run that was valid
 	// ServerArgs are more arguments of onceq server, after those of the harness.

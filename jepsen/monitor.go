@@ -44,7 +44,11 @@ func newMonitor(h *history.Writer, c *proc.Cluster) *monitor {
 // run watches until ctx ends.
 func (m *monitor) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, n := range m.cluster.Names() {
+	names := m.cluster.Names()
+	if spare := m.cluster.Spare(); spare != "" {
+		names = append(names, spare)
+	}
+	for _, n := range names {
 		wg.Go(func() { every(ctx, statusInterval, func() { m.status(ctx, n) }) })
 	}
 	wg.Go(func() { every(ctx, digestInterval, func() { m.digest(ctx) }) })
@@ -138,6 +142,13 @@ func (m *monitor) learn(node string, s history.State) {
 	m.states[node] = s
 	close(m.changed)
 	m.changed = make(chan struct{})
+}
+
+// state is what a node said of itself last.
+func (m *monitor) state(node string) history.State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.states[node]
 }
 
 // leader is the node that says that it leads in the highest term.

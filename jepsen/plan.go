@@ -4,11 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
+	"onceq/client"
+	"onceq/jepsen/faultdisk"
 	"onceq/jepsen/history"
 	"onceq/jepsen/hosts"
 	"onceq/jepsen/nemesis"
+	"onceq/jepsen/proc"
+	"onceq/jepsen/skew"
 )
 
 // plan is which faults a run will make, and what it needs for them.
@@ -18,6 +26,8 @@ type plan struct {
 	mix     bool
 	leftOut []string // name and why
 	hosts   bool     // each node gets a network namespace
+	disks   bool     // and a faulty disk
+	spare   bool     // there is one node more
 }
 
 // newPlan leaves out what cannot be made here, and says so.
@@ -27,7 +37,7 @@ func newPlan(c *Config) (plan, error) {
 		return plan{}, err
 	}
 	p := plan{mix: mix}
-	place := nemesis.Place{Nodes: c.Nodes, Hosts: hosts.Possible()}
+	place := nemesis.Place{Nodes: c.Nodes, Hosts: hosts.Possible(), FUSE: faultdisk.Possible(), Clock: skew.Possible()}
 	for _, f := range found {
 		if why := f.Missing(place); why != "" {
 			p.leftOut = append(p.leftOut, f.Name+": "+why)
@@ -35,6 +45,8 @@ func newPlan(c *Config) (plan, error) {
 		}
 		p.faults = append(p.faults, f)
 		p.hosts = p.hosts || f.Uses(nemesis.NeedHosts)
+		p.disks = p.disks || f.Uses(nemesis.NeedFUSE)
+		p.spare = p.spare || f.Uses(nemesis.NeedSpare)
 	}
 	if len(found) > 0 && len(p.faults) == 0 {
 		return plan{}, errors.New("none of the faults can be made here: " + strings.Join(p.leftOut, "; "))
@@ -72,24 +84,120 @@ func (r *run) tell() {
 	}
 }
 
-// bring makes the network that the plan needs.
-func (r *run) bring() error {
-	if !r.plan.hosts {
-		return nil
+// bring makes the network and the disks that the plan needs, and lays out the
+// cluster. release takes everything away again, and may be called after an error.
+func (r *run) bring(ctx context.Context) (release func(), err error) {
+	var undo []func()
+	release = func() {
+		for _, f := range slices.Backward(undo) {
+			f()
+		}
 	}
-	h, err := hosts.New(r.cfg.Nodes)
-	if err != nil {
-		return fmt.Errorf("network namespaces: %w", err)
+	count := r.cfg.Nodes
+	if r.plan.spare {
+		count++
 	}
-	r.hosts = h
+	if r.plan.hosts {
+		if r.hosts, err = hosts.New(count); err != nil {
+			return release, fmt.Errorf("network namespaces: %w", err)
+		}
+		undo = append(undo, r.hosts.Close)
+	}
+	if r.plan.disks {
+		if err := r.mount(ctx, &undo); err != nil {
+			return release, err
+		}
+	}
+	r.cluster, err = proc.New(proc.Config{
+		Binary: r.cfg.Binary, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts, Spare: r.plan.spare,
+		Args:    append(append([]string(nil), serverArgs...), r.cfg.ServerArgs...),
+		DataDir: r.dataDir,
+		OnEnd:   r.ended,
+	})
+	if err == nil {
+		undo = append(undo, r.cluster.Close)
+	}
+	return release, err
+}
+
+// mount gives each node a faulty disk.
+func (r *run) mount(ctx context.Context, undo *[]func()) error {
+	binary := r.cfg.FaultFS
+	if binary == "" {
+		binary = filepath.Join(r.cfg.Dir, "faultfs")
+	}
+	if _, err := os.Stat(binary); err != nil {
+		if err := faultdisk.Build(ctx, binary); err != nil {
+			return err
+		}
+	}
+	r.disks = map[string]*faultdisk.Disk{}
+	for i := range r.cfg.Nodes {
+		name := "n" + strconv.Itoa(i+1)
+		dir := r.home(name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		d, err := faultdisk.Start(binary, dir)
+		if err != nil {
+			return err
+		}
+		r.disks[name] = d
+		*undo = append(*undo, func() {
+			if err := d.Close(); err != nil {
+				r.note("%v", err)
+			}
+		})
+	}
 	return nil
 }
 
+// home is where everything that a node leaves behind is.
+func (r *run) home(node string) string { return filepath.Join(r.cfg.Dir, node) }
+
+func (r *run) dataDir(node string) string {
+	if d := r.disks[node]; d != nil {
+		return d.Dir
+	}
+	return r.home(node)
+}
+
+// ended writes that a node ended by itself.
+func (r *run) ended(e proc.End) {
+	now := r.h.Now()
+	f := history.Crash
+	if e.Expected {
+		f = history.GaveUp
+	} else {
+		r.note("%s ended by itself: %s: %s", e.Node, e.How, lastOf(e.Log))
+	}
+	r.h.Add(history.Event{Proc: "monitor", F: f, Type: history.OK, Of: -1, Node: e.Node, T0: now, T1: now, Err: e.How, Text: e.Log})
+}
+
+// target is what the faults work on.
+func (r *run) target() *nemesis.Target {
+	return &nemesis.Target{
+		H: r.h, Cluster: r.cluster, Net: r.net, Hosts: r.hosts, Disks: r.disks,
+		Leader: r.monitor.leader, Serving: r.monitor.serving, CaughtUp: r.monitor.caughtUp, Report: r.note,
+		Answers:  func(ctx context.Context, node string) bool { return r.monitor.status(ctx, node) },
+		Applied:  func(node string) uint64 { return r.monitor.state(node).Applied },
+		Snapshot: func(node string) uint64 { return r.monitor.state(node).Snapshot },
+		Admin: func(ctx context.Context, f func(a *client.Admin) error) error {
+			c, err := r.admin(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return f(c.Admin())
+		},
+	}
+}
+
 // breakThings makes the faults until ctx ends.
-func (r *run) breakThings(ctx context.Context, t *nemesis.Target) {
+func (r *run) breakThings(ctx context.Context) {
 	if r.plan.mix {
-		t.RunMix(ctx, r.plan.rounds)
+		r.target().RunMix(ctx, r.plan.rounds)
 		return
 	}
-	t.Run(ctx, r.plan.faults, r.cfg.Seed)
+	r.target().Run(ctx, r.plan.faults, r.cfg.Seed)
 }

@@ -15,6 +15,7 @@ import (
 
 	"onceq/client"
 	"onceq/jepsen/check"
+	"onceq/jepsen/faultdisk"
 	"onceq/jepsen/history"
 	"onceq/jepsen/hosts"
 	"onceq/jepsen/nemesis"
@@ -34,8 +35,8 @@ const (
 )
 
 // serverArgs make things happen within seconds that take hours by default:
-// snapshots above all.
-var serverArgs = []string{"--log-level", "info", "--snapshot-threshold", "512", "--snapshot-interval", "2s"}
+// snapshots above all, and nodes that are behind by more than the log goes back.
+var serverArgs = []string{"--log-level", "info", "--snapshot-threshold", "512", "--snapshot-interval", "2s", "--log-bytes", "512KiB"}
 
 // Result is what came of a run.
 type Result struct {
@@ -77,7 +78,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if rerr != nil {
 		return nil, errors.Join(err, rerr)
 	}
-	res := &Result{Config: cfg, Setup: r.setup, Events: events, Dir: cfg.Dir, Notes: r.notes, nodes: r.names}
+	res := &Result{Config: cfg, Setup: r.setup, Events: events, Dir: cfg.Dir, Notes: r.notes, nodes: r.logs}
 	cfg.Progress(Progress{Phase: "check"})
 	res.Report = check.Run(events)
 	res.Elapsed = time.Since(began)
@@ -107,9 +108,11 @@ type run struct {
 	plan     plan
 	setup    history.Setup
 	names    []string
+	logs     []string // names of all nodes that have a log, a spare one too
 
 	h       *history.Writer
 	hosts   *hosts.Net // nil on loopback
+	disks   map[string]*faultdisk.Disk
 	cluster *proc.Cluster
 	net     *proxy.Net
 	monitor *monitor
@@ -160,36 +163,26 @@ func (r *run) describe() history.Setup {
 
 func (r *run) live(ctx context.Context) error {
 	r.tell()
-	err := r.bring()
+	release, err := r.bring(ctx)
+	defer release()
 	if err != nil {
 		return err
 	}
-	if r.hosts != nil {
-		defer r.hosts.Close()
-	}
-	r.cluster, err = proc.New(proc.Config{
-		Binary: r.cfg.Binary, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts,
-		Args: append(append([]string(nil), serverArgs...), r.cfg.ServerArgs...),
-		OnEnd: func(node, how, log string) {
-			now := r.h.Now()
-			r.h.Add(history.Event{Proc: "monitor", F: history.Crash, Type: history.OK, Of: -1, Node: node, T0: now, T1: now, Err: how, Text: log})
-			r.note("%s ended by itself: %s: %s", node, how, lastOf(log))
-		},
-	})
-	if err != nil {
-		return err
-	}
-	defer r.cluster.Close()
 	presence := proxy.NewPresence(silentLeast, func(label string, from, to time.Time) {
 		r.h.Add(history.Event{Proc: label, F: history.Silent, Type: history.OK, Of: -1, T0: r.h.Since(from), T1: r.h.Since(to)})
 	})
 	r.net = proxy.New(presence)
 	defer r.net.Close()
 	r.names = r.cluster.Names()
+	r.logs = slices.Clone(r.names)
 	var addrs []string
 	for _, n := range r.names {
 		r.net.Node(n, r.cluster.Address(n))
 		addrs = append(addrs, r.cluster.Address(n))
+	}
+	if spare := r.cluster.Spare(); spare != "" {
+		r.net.Node(spare, r.cluster.Address(spare))
+		r.logs = append(r.logs, spare)
 	}
 	r.world = &workload.World{
 		H: r.h, Run: fmt.Sprintf("r%d", r.cfg.Seed), Addrs: addrs, URL: strings.Join(addrs, ","), Seed: r.cfg.Seed, Rate: r.cfg.Rate,
@@ -260,19 +253,7 @@ func (r *run) traffic(ctx context.Context) error {
 	defer t.Stop()
 	breaking, cancel := context.WithTimeout(ctx, r.cfg.Time)
 	defer cancel()
-	target := &nemesis.Target{
-		H: r.h, Cluster: r.cluster, Net: r.net, Hosts: r.hosts, Leader: r.monitor.leader, Serving: r.monitor.serving, Report: r.note,
-		Answers: func(ctx context.Context, node string) bool { return r.monitor.status(ctx, node) },
-		Transfer: func(ctx context.Context, node string) error {
-			c, err := r.admin(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return c.Admin().TransferLeadership(ctx, node)
-		},
-	}
-	r.breakThings(breaking, target)
+	r.breakThings(breaking)
 	r.phase.Store("drain")
 	t.StopProducing()
 	err := r.drain(context.WithoutCancel(ctx))

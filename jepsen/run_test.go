@@ -46,6 +46,8 @@ func TestRun_ShortScenarios(t *testing.T) {
 		{"dedup", []string{"lost-reply", "transfer"}, 6 * time.Second},
 		{"lease", []string{"cut"}, 6 * time.Second},
 		{"order", []string{"refuse"}, 6 * time.Second},
+		// Without root two of them are left out.
+		{"queue", []string{"mix", "kill", "partition-one", "power-loss-all"}, 6 * time.Second},
 	} {
 		t.Run(s.workload, func(t *testing.T) {
 			dir := t.TempDir()

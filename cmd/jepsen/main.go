@@ -134,7 +134,7 @@ func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
 	t.title(name, c.Faults, seed, c.Time)
 	res, err := jepsen.Run(ctx, jepsen.Config{
 		Workload: name, Faults: c.Faults, Seed: seed, Time: c.Time, Nodes: c.Nodes, Rate: c.Rate,
-		Binary: c.Binary, Dir: freeDir(c.Out, fmt.Sprintf("%s-%d", name, seed)), KeepData: c.Keep, ServerArgs: c.Server,
+		Binary: c.Binary, FaultFS: filepath.Join(c.Out, "faultfs"), Dir: freeDir(c.Out, fmt.Sprintf("%s-%d", name, seed)), KeepData: c.Keep, ServerArgs: c.Server,
 		Progress: t.progress, Note: t.note,
 	})
 	t.end()

@@ -39,6 +39,7 @@ type serverCmd struct {
 	ElectionTimeout   time.Duration `env:"ONCEQ_ELECTION_TIMEOUT" default:"500ms" help:"How long a vote may take before the next one."`
 	SnapshotThreshold uint64        `env:"ONCEQ_SNAPSHOT_THRESHOLD" default:"16384" help:"Log entries after which a snapshot is taken."`
 	SnapshotInterval  time.Duration `env:"ONCEQ_SNAPSHOT_INTERVAL" default:"30s" help:"How often to look whether one is due."`
+	LogBytes          size          `env:"ONCEQ_LOG_BYTES" default:"256MiB" help:"How much the log may grow before a snapshot is taken whatever the number of entries; half of it stays for nodes that are behind." placeholder:"SIZE"`
 
 	Bodies      string `env:"ONCEQ_BODIES" enum:"memory,disk" default:"memory" help:"Where messages are kept: memory, or disk for backlogs that are larger (experimental). The same on every node."`
 	BodyMemory  size   `env:"ONCEQ_BODY_MEMORY" default:"256MiB" help:"With --bodies disk: memory for messages that are not on disk yet." placeholder:"SIZE"`
@@ -148,7 +149,7 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		Join: s.Join, BootstrapExpect: s.BootstrapExpect, Secret: secret,
 		LogStore:         s.LogStore,
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
-		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval,
+		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval, SnapshotBytes: uint64(s.LogBytes),
 		DiskReserve: uint64(s.DiskReserve), Bodies: s.Bodies, BodyMemory: int64(s.BodyMemory),
 		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {

@@ -47,6 +47,9 @@ const (
 	// messages it was about, if not all.
 	Admin = "admin"
 	Crash = "crash" // a node ended by itself: Node, Err, Text (the end of its log)
+	// GaveUp is a node that ended by itself as it has to: its disk failed, or what
+	// it had kept is damaged.
+	GaveUp = "gave-up"
 )
 
 // What an admin command is (Event.Text).

@@ -31,9 +31,12 @@ type Need string
 
 // The needs.
 const (
-	NeedHosts Need = "root"    // network namespaces
+	NeedHosts Need = "root" // network namespaces
+	NeedFUSE  Need = "root, FUSE"
+	NeedClock Need = "Linux on amd64"
 	NeedThree Need = "3 nodes" // at least
 	NeedFour  Need = "4 nodes"
+	NeedSpare Need = "one more" // a node that is no member yet; any run can have it
 )
 
 // Away is how many nodes a fault takes away from the others at one time.
@@ -59,7 +62,7 @@ const (
 
 // All are the faults there are.
 func All() []Fault {
-	return slices.Concat(processFaults(), memberFaults(), clientFaults(), networkFaults())
+	return slices.Concat(processFaults(), memberFaults(), clientFaults(), networkFaults(), diskFaults(), damageFaults(), clockFaults())
 }
 
 func processFaults() []Fault {
@@ -121,6 +124,8 @@ func Find(names []string) (found []Fault, mix bool, err error) {
 type Place struct {
 	Nodes int
 	Hosts error // why there are no network namespaces, nil if there are
+	FUSE  error // why there are no faulty disks, nil if there are
+	Clock error // why no clock can be moved, nil if it can
 }
 
 // Missing says why a fault cannot be made there, "" if it can.
@@ -131,6 +136,14 @@ func (f Fault) Missing(p Place) string {
 		case NeedHosts:
 			if p.Hosts != nil {
 				why = append(why, p.Hosts.Error())
+			}
+		case NeedFUSE:
+			if p.FUSE != nil {
+				why = append(why, p.FUSE.Error())
+			}
+		case NeedClock:
+			if p.Clock != nil {
+				why = append(why, p.Clock.Error())
 			}
 		case NeedThree:
 			why = append(why, p.fewer(3)...)

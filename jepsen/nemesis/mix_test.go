@@ -103,13 +103,13 @@ func TestRunMix_MakesTheRoundsAndHealsAfterEach(t *testing.T) {
 
 func TestFault_MissingSaysWhy(t *testing.T) {
 	t.Parallel()
-	noRoot := Place{Nodes: 3, Hosts: context.Canceled}
+	noRoot := Place{Nodes: 4, Hosts: context.Canceled, FUSE: context.Canceled, Clock: context.Canceled}
 	for _, f := range All() {
 		why := f.Missing(noRoot)
-		if f.Uses(NeedHosts) != strings.Contains(why, context.Canceled.Error()) {
+		if (f.Uses(NeedHosts) || f.Uses(NeedFUSE) || f.Uses(NeedClock)) != strings.Contains(why, context.Canceled.Error()) {
 			t.Errorf("%s without namespaces: %q", f.Name, why)
 		}
-		if f.Uses(NeedHosts) != strings.Contains(f.Requires(), "root") {
+		if (f.Uses(NeedHosts) || f.Uses(NeedFUSE)) != strings.Contains(f.Requires(), "root") {
 			t.Errorf("%s needs %q", f.Name, f.Requires())
 		}
 		if f.What == "" || f.Weight < 1 {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"onceq/client"
+	"onceq/jepsen/faultdisk"
 	"onceq/jepsen/history"
 	"onceq/jepsen/hosts"
 	"onceq/jepsen/proc"
@@ -18,16 +20,22 @@ type Target struct {
 	H       *history.Writer
 	Cluster *proc.Cluster
 	Net     *proxy.Net
-	Hosts   *hosts.Net // nil: the nodes are on loopback
+	Hosts   *hosts.Net                 // nil: the nodes are on loopback
+	Disks   map[string]*faultdisk.Disk // by node; nil: they are not faulty
 	// Leader is the node that leads as far as is known, "" when none does.
 	Leader func() string
 	// Serving waits until a node leads and serves, false when ctx ends first.
 	Serving func(ctx context.Context) bool
 	// Answers says whether a node answers at all, within a moment.
 	Answers func(ctx context.Context, node string) bool
-	// Transfer hands leadership to a node.
-	Transfer func(ctx context.Context, node string) error
-	Report   func(format string, args ...any)
+	// Applied and Snapshot are the newest index that a node has applied, and that of
+	// its newest snapshot, as far as is known.
+	Applied, Snapshot func(node string) uint64
+	// CaughtUp waits until all nodes have what the leader has now.
+	CaughtUp func(ctx context.Context) error
+	// Admin calls f with a client that no fault of the proxy touches.
+	Admin  func(ctx context.Context, f func(a *client.Admin) error) error
+	Report func(format string, args ...any)
 
 	heal  func() // in place of Heal, for tests
 	taken *claims
@@ -100,6 +108,9 @@ func (t *Target) Heal() {
 	if t.Hosts != nil {
 		t.Hosts.Heal()
 	}
+	for _, d := range t.Disks {
+		t.try(d.Heal())
+	}
 	for _, n := range t.Cluster.Names() {
 		switch s, _ := t.Cluster.State(n); s {
 		case proc.Paused:
@@ -108,6 +119,11 @@ func (t *Target) Heal() {
 			t.try(t.Cluster.Start(n))
 		}
 	}
+}
+
+// Transfer hands leadership to a node, "" for any.
+func (t *Target) Transfer(ctx context.Context, node string) error {
+	return t.Admin(ctx, func(a *client.Admin) error { return a.TransferLeadership(ctx, node) })
 }
 
 func (t *Target) try(err error) {

@@ -36,9 +36,20 @@ type Config struct {
 	// Hosts, if it is there, gives each node a network namespace of its own; else
 	// all are on loopback. It has to outlive the cluster.
 	Hosts *hosts.Net
-	// OnEnd is told of a node that ended by itself, with the end of its log. It is
-	// called without locks held.
-	OnEnd func(node, how, log string)
+	// DataDir is where a node keeps its data; nil: below Dir, under its name.
+	DataDir func(node string) string
+	// Spare is one more node, which is no member until it is started. It is not
+	// among Names.
+	Spare bool
+	// OnEnd is told of a node that ended by itself. It is called without locks held.
+	OnEnd func(End)
+}
+
+// End is how a node ended by itself.
+type End struct {
+	Node, How string
+	Log       string // its end
+	Expected  bool   // see Cluster.Expect
 }
 
 // Cluster is a set of nodes. It is safe for concurrent use.
@@ -58,7 +69,9 @@ type node struct {
 	number         int    // from 0
 	client, gossip string // addresses
 	dir, log       string
+	spare          bool
 	state          State
+	expected       bool
 	lives          int
 	child          *child
 }
@@ -79,7 +92,11 @@ func New(cfg Config) (*Cluster, error) {
 			name: name, number: i, client: p.client, gossip: p.gossip,
 			dir:   filepath.Join(cfg.Dir, name),
 			log:   filepath.Join(cfg.Dir, name+".log"),
+			spare: i == cfg.Nodes,
 			state: Down,
+		}
+		if cfg.DataDir != nil {
+			n.dir = cfg.DataDir(name)
 		}
 		if err := os.MkdirAll(n.dir, 0o755); err != nil {
 			return nil, err
@@ -103,9 +120,41 @@ func (c *Cluster) Names() []string {
 	defer c.mu.Unlock()
 	var names []string
 	for _, n := range c.nodes {
-		names = append(names, n.name)
+		if !n.spare {
+			names = append(names, n.name)
+		}
 	}
 	return names
+}
+
+// Spare is the name of the spare node, "" when there is none.
+func (c *Cluster) Spare() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.nodes[len(c.nodes)-1]; n.spare {
+		return n.name
+	}
+	return ""
+}
+
+// DataDir is where a node keeps its data.
+func (c *Cluster) DataDir(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.find(name); n != nil {
+		return n.dir
+	}
+	return ""
+}
+
+// Expect says whether a node may end by itself from now on, since something was
+// done to it that it must not survive.
+func (c *Cluster) Expect(name string, on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.find(name); n != nil {
+		n.expected = on
+	}
 }
 
 // Address is where a node listens for clients.
@@ -169,9 +218,12 @@ func (c *Cluster) Start(name string) error {
 	defer log.Close()
 	fmt.Fprintf(log, "--- start %d at %s\n", n.lives+1, time.Now().Format(time.RFC3339Nano))
 	args := []string{"server", "--name", n.name, "--data-dir", n.dir, "--bind", n.client, "--gossip-bind", n.gossip,
-		"--bootstrap-expect", strconv.Itoa(len(c.nodes)), "--end-with-parent", "--gossip-fast"}
+		"--end-with-parent", "--gossip-fast"}
+	if !n.spare {
+		args = append(args, "--bootstrap-expect", strconv.Itoa(c.cfg.Nodes))
+	}
 	for _, other := range c.nodes {
-		if other != n {
+		if other != n && !other.spare {
 			args = append(args, "--join", other.client)
 		}
 	}
@@ -194,13 +246,13 @@ func (c *Cluster) Start(name string) error {
 func (c *Cluster) watch(n *node, ch *child) {
 	<-ch.done
 	c.mu.Lock()
-	byItself := n.child == ch && n.state != Down
+	byItself, expected := n.child == ch && n.state != Down, n.expected
 	if byItself {
 		n.state = Down
 	}
 	c.mu.Unlock()
 	if byItself && c.cfg.OnEnd != nil {
-		c.cfg.OnEnd(n.name, ch.cmd.ProcessState.String(), lastLines(n.log, 5))
+		c.cfg.OnEnd(End{n.name, ch.cmd.ProcessState.String(), lastLines(n.log, 5), expected})
 	}
 }
 

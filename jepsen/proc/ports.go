@@ -26,14 +26,18 @@ const (
 // places are the addresses of a cluster's nodes.
 func places(cfg Config) (all []place, err error) {
 	at := func(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
+	count := cfg.Nodes
+	if cfg.Spare {
+		count++
+	}
 	if cfg.Hosts != nil {
-		for i := range cfg.Nodes {
+		for i := range count {
 			host := cfg.Hosts.Address(i).String()
 			all = append(all, place{at(host, clientPort), at(host, gossipPort)})
 		}
 		return all, nil
 	}
-	ports, err := freePorts(cfg.Nodes)
+	ports, err := freePorts(count)
 	for _, p := range ports {
 		all = append(all, place{at(loopback, p), at(loopback, p+1)})
 	}

@@ -34,7 +34,7 @@ func fake(t *testing.T) string {
 func TestCluster_StartsKillsPausesAndCountsLives(t *testing.T) {
 	t.Parallel()
 	ended := make(chan string, 10)
-	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 2, OnEnd: func(node, how, _ string) { ended <- node + ": " + how }})
+	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 2, OnEnd: func(e End) { ended <- e.Node + ": " + e.How }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,27 +85,69 @@ func TestCluster_StartsKillsPausesAndCountsLives(t *testing.T) {
 
 func TestCluster_ReportsANodeThatEndsByItself(t *testing.T) {
 	t.Parallel()
-	type end struct{ node, how, log string }
-	ended := make(chan end, 10)
+	ended := make(chan End, 10)
 	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 1, Args: []string{"please-end"},
-		OnEnd: func(node, how, log string) { ended <- end{node, how, log} }})
+		OnEnd: func(e End) { ended <- e }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	if err := c.Start("n1"); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case e := <-ended:
-		if e.node != "n1" || !strings.Contains(e.how, "3") || !strings.Contains(e.log, "cannot go on") {
-			t.Errorf("reported %+v", e)
+	for _, expected := range []bool{false, true} {
+		c.Expect("n1", expected)
+		if err := c.Start("n1"); err != nil {
+			t.Fatal(err)
 		}
-	case <-time.After(waitMax):
-		t.Fatal("the end of the node is not reported")
+		select {
+		case e := <-ended:
+			if e.Node != "n1" || !strings.Contains(e.How, "3") || !strings.Contains(e.Log, "cannot go on") || e.Expected != expected {
+				t.Errorf("reported %+v", e)
+			}
+		case <-time.After(waitMax):
+			t.Fatal("the end of the node is not reported")
+		}
 	}
 	if s, _ := c.State("n1"); s != Down {
 		t.Errorf("the node is %s", s)
+	}
+}
+
+func TestCluster_ASpareIsNoMember(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c, err := New(Config{Binary: fake(t), Dir: dir, Nodes: 2, Spare: true, DataDir: func(n string) string { return filepath.Join(dir, "data", n) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if got := strings.Join(append(c.Names(), c.Spare()), " "); got != "n1 n2 n3" {
+		t.Errorf("the cluster is %s", got)
+	}
+	if got := c.DataDir("n3"); got != filepath.Join(dir, "data", "n3") {
+		t.Errorf("n3 keeps its data in %s", got)
+	}
+	if err := c.Start("n3"); err != nil {
+		t.Fatal(err)
+	}
+	none, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(none.Close)
+	if none.Spare() != "" {
+		t.Errorf("there is a spare %s", none.Spare())
+	}
+}
+
+func TestTool_GivesOutputAndExitCode(t *testing.T) {
+	t.Parallel()
+	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	out, code, err := c.Tool(t.Context(), "node", "please-end")
+	if code != 3 || err != nil || !strings.Contains(out, "cannot go on") {
+		t.Errorf("exit code %d, %v: %s", code, err, out)
 	}
 }
 

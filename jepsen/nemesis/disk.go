@@ -1,0 +1,159 @@
+package nemesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"onceq/jepsen/faultdisk"
+	"onceq/jepsen/proc"
+)
+
+// fieldDisk is what nodes keep. Faults of it never overlap, so what one node has
+// lost the others have.
+const fieldDisk = "disk"
+
+func diskFaults() []Fault {
+	needs := []Need{NeedFUSE}
+	return []Fault{
+		{Name: "power-loss", What: "the power of one node's disk is cut: what was not fsynced is forgotten or torn", Needs: needs, Away: One, Field: fieldDisk, Weight: 3, run: powerLoss},
+		{Name: "power-loss-all", What: "the power of all disks is cut at once", Needs: needs, Away: Majority, Field: fieldDisk, Weight: 2, run: powerLossAll},
+		{Name: "disk-error", What: "a write or fsync of a node fails (EIO): it must end, and comes back on a disk that works", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskError},
+		{Name: "disk-full", What: "a node's disk is full (ENOSPC) in the middle of a write: it must end, and comes back when there is room", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskFull},
+		{Name: "disk-hang", What: "a node's disk, mostly the leader's, answers nothing any more: the node must end", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskHang},
+		{Name: "disk-slow", What: "a node's disk is slow", Needs: needs, Away: Nobody, Field: fieldDisk, Weight: 2, run: diskSlow},
+	}
+}
+
+func (t *Target) disk(node string) *faultdisk.Disk { return t.Disks[node] }
+
+// powerLoss cuts the power of one disk and ends its node, which may have noticed.
+func powerLoss(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.one(r)
+	return t.blackout(ctx, r, []string{node})
+}
+
+func powerLossAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	return t.blackout(ctx, r, t.Cluster.Names())
+}
+
+func (t *Target) blackout(ctx context.Context, r *rand.Rand, names []string) (string, bool, string) {
+	how, seeds := "what was not fsynced is forgotten", map[string]uint64{}
+	if r.IntN(2) == 0 {
+		how = "what was not fsynced is torn"
+		for _, n := range names {
+			seeds[n] = r.Uint64()
+		}
+	}
+	pending := make([]string, len(names))
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, n := range names {
+		t.Cluster.Expect(n, true)
+		wg.Go(func() {
+			if seed, torn := seeds[n]; torn {
+				pending[i], errs[i] = t.pendingOf(n), t.disk(n).TearPower(seed)
+			} else {
+				pending[i], errs[i] = t.pendingOf(n), t.disk(n).CutPower()
+			}
+		})
+	}
+	wg.Wait()
+	for i, n := range names {
+		errs[i] = errors.Join(errs[i], t.Cluster.Kill(n))
+	}
+	wait(ctx, between(r, 0, 3*time.Second))
+	for i, n := range names {
+		errs[i] = errors.Join(errs[i], t.disk(n).PowerOn())
+		t.Cluster.Expect(n, false)
+	}
+	order := slices.Clone(names)
+	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	for _, n := range order {
+		t.start(n)
+		wait(ctx, between(r, 0, 500*time.Millisecond))
+	}
+	err := errors.Join(errs...)
+	t.try(err)
+	return strings.Join(names, ","), err == nil, fmt.Sprintf("%s: %s", how, strings.Join(pending, "; "))
+}
+
+// pendingOf says what of a node's disk is not durable.
+func (t *Target) pendingOf(node string) string {
+	text, err := t.disk(node).Do("where")
+	if err != nil {
+		return err.Error()
+	}
+	counts, _, _ := strings.Cut(text, ":")
+	return node + " " + counts
+}
+
+// enough is how long a node may take to notice that its disk is broken, and any
+// node to come back.
+const enough = 60 * time.Second
+
+// breakDisk makes a rule for a node's disk that the node must not survive, heals
+// when it is gone, and starts it.
+func (t *Target) breakDisk(ctx context.Context, r *rand.Rand, node, rule string) (string, bool, string) {
+	healing := context.WithoutCancel(ctx)
+	t.Cluster.Expect(node, true)
+	defer t.Cluster.Expect(node, false)
+	began := time.Now()
+	if _, err := t.disk(node).Do(rule); err != nil {
+		return node, false, err.Error()
+	}
+	ended := t.heed(ctx, enough, func() bool { s, _ := t.Cluster.State(node); return s == proc.Down })
+	took := time.Since(began)
+	hits, err := t.disk(node).Do("stats")
+	wait(ctx, between(r, 0, 3*time.Second))
+	t.try(errors.Join(err, t.disk(node).Heal()))
+	if !ended {
+		// What hung goes on, or nothing of that kind was done in all the time.
+		return node, false, fmt.Sprintf("%s: it goes on after %.0f s (%s)", rule, took.Seconds(), hits)
+	}
+	t.Cluster.Expect(node, false)
+	t.start(node)
+	back := t.answers(healing, node)
+	return node, true, fmt.Sprintf("%s: it ended after %.2f s; answers again: %v", rule, took.Seconds(), back)
+}
+
+// answers waits until a node answers.
+func (t *Target) answers(ctx context.Context, node string) bool {
+	return t.heed(ctx, enough, func() bool { return t.Answers(ctx, node) })
+}
+
+// diskFiles are the files that a node cannot do without, as they are matched.
+var diskFiles = []string{"*.wal", "stable.db", "highwater"}
+
+func diskError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	op := []string{"write", "fsync"}[r.IntN(2)]
+	rule := fmt.Sprintf("fail %s EIO match %s skip %d times 1", op, diskFiles[r.IntN(len(diskFiles))], r.IntN(20))
+	return t.breakDisk(ctx, r, t.one(r), rule)
+}
+
+func diskFull(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	return t.breakDisk(ctx, r, t.one(r), fmt.Sprintf("fail write,create ENOSPC skip %d", r.IntN(50)))
+}
+
+func diskHang(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	op := []string{"write", "fsync", "write,fsync"}[r.IntN(3)]
+	return t.breakDisk(ctx, r, t.one(r), fmt.Sprintf("hang %s match *.wal skip %d", op, r.IntN(20)))
+}
+
+// diskSlow stays below the time after which a node gives its disk up.
+func diskSlow(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.one(r)
+	d := between(r, 5*time.Millisecond, 200*time.Millisecond)
+	if _, err := t.disk(node).Do(fmt.Sprintf("slow fsync,write %v", d)); err != nil {
+		return node, false, err.Error()
+	}
+	wait(ctx, between(r, 2*time.Second, 8*time.Second))
+	hits, err := t.disk(node).Do("stats")
+	t.try(errors.Join(err, t.disk(node).Heal()))
+	return node, err == nil, fmt.Sprintf("%v for each write and fsync (%s)", d, hits)
+}
