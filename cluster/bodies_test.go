@@ -155,10 +155,37 @@ func TestBodies_FilesInASnapshotOfAMemoryNode_AreRefused(t *testing.T) {
 	n := c.Node(0)
 	mustSnapshot(t, n)
 	c.Stop(n)
-	_, err := cluster.Start(bounded(t), cluster.Config{Name: n.NodeID, DataDir: n.Dir, Bind: n.Address, DiskReserve: 1, Fatal: func(error) {}})
+	_, err := cluster.Start(bounded(t), cluster.Config{Name: n.NodeID, DataDir: n.Dir, Bind: n.Address, Bodies: cluster.BodiesMemory, DiskReserve: 1, Fatal: func(error) {}})
 	if err == nil || !strings.Contains(err.Error(), "--bodies disk") {
 		t.Fatalf("started with %v", err)
 	}
 	c.Restart(n)
 	drainAll(t, c, connect(t, c), "orders", 10)
+}
+
+// A directory of a node that kept everything in memory is taken over as it is:
+// its snapshot, bodies in the stream, becomes one with files.
+func TestBodies_DirectoryOfAMemoryNode_IsTakenOver(t *testing.T) {
+	memory := func(c *cluster.Config) { onDisk(c); c.Bodies = cluster.BodiesMemory }
+	c := clustertest.New(t, 3, memory)
+	createQueue(t, c, "orders", wire.QueueSettings{})
+	cl := connect(t, c)
+	backlog(t, cl, "orders", 0, 600)
+	for _, n := range c.Up() {
+		mustSnapshot(t, n)
+	}
+	backlog(t, cl, "orders", 600, 800)
+	c.Configure(func(c *cluster.Config) { c.Bodies = cluster.BodiesDisk })
+	c.RestartAll()
+	backlog(t, cl, "orders", 800, 900)
+	c.WaitCaughtUp()
+	for _, n := range c.Up() {
+		mustSnapshot(t, n)
+		if tables, err := filepath.Glob(filepath.Join(n.Dir, "groups/1/snapshots/*/annex/*.sst")); err != nil || len(tables) == 0 {
+			t.Fatalf("the snapshot of %s has no tables of bodies: %v", n.NodeID, err)
+		}
+	}
+	c.RestartAll()
+	c.DigestsAgree()
+	drainAll(t, c, cl, "orders", 900)
 }

@@ -87,8 +87,8 @@ type Config struct {
 	// on disk and what a start replays. Default 256 MiB.
 	SnapshotBytes uint64
 
-	// Bodies is where the bodies of messages are: BodiesMemory (default), or
-	// BodiesDisk for backlogs that are larger than memory. The same on every node.
+	// Bodies is where the bodies of messages are: BodiesDisk (default), or
+	// BodiesMemory, where a backlog must fit in memory. The same on every node.
 	Bodies string
 	// BodyMemory is the budget for young bodies, with BodiesDisk. Default 256 MiB.
 	BodyMemory int64
@@ -128,7 +128,7 @@ func (c Config) withDefaults() Config {
 		c.Dial = (&net.Dialer{}).DialContext
 	}
 	if c.Bodies == "" {
-		c.Bodies = BodiesMemory
+		c.Bodies = BodiesDisk
 	}
 	if c.LogStore == "" {
 		c.LogStore = "wal"

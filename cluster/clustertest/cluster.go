@@ -260,3 +260,10 @@ func (l *logs) String() string {
 	defer l.mu.Unlock()
 	return l.buf.String()
 }
+
+// Configure changes the configuration with which nodes are started again.
+func (c *Cluster) Configure(o Option) {
+	for _, n := range c.nodes {
+		o(&n.config)
+	}
+}

@@ -50,6 +50,7 @@ type benchRunCmd struct {
 	Seed      uint64        `help:"Seed of the bodies." default:"1"`
 	LogStore  string        `help:"Log store of the own cluster: wal or boltdb." enum:"wal,boltdb" default:"wal"`
 	Profile   string        `type:"path" help:"Write CPU profiles to DIR, of this process (bench.pprof) and of each node of the own cluster (n1.pprof ...), for go tool pprof." placeholder:"DIR"`
+	Bodies    string        `help:"Where the own cluster keeps messages: disk or memory." enum:"disk,memory" default:"disk"`
 	Smoke     bool          `help:"A few seconds in all: is everything still in working order?"`
 }
 
@@ -112,7 +113,7 @@ func (b *benchRunCmd) target(ctx context.Context, a *app, g *globals, t *bench.T
 		return place{"cluster " + named.url, func() {}}, nil
 	}
 	a.Note("starting a cluster of three nodes")
-	args := []string{"--log-level", "warn", "--log-store", b.LogStore}
+	args := []string{"--log-level", "warn", "--log-store", b.LogStore, "--bodies", b.Bodies}
 	if b.Profile != "" {
 		args = append(args, "--cpu-profile", b.Profile)
 	}
@@ -124,7 +125,7 @@ func (b *benchRunCmd) target(ctx context.Context, a *app, g *globals, t *bench.T
 		return place{}, err
 	}
 	t.URL, t.Spent = c.URL(), func() (bench.Spent, error) { return spent(c) }
-	return place{fmt.Sprintf("3 processes on this machine, log in %s", b.LogStore), func() { end(false) }}, nil
+	return place{fmt.Sprintf("3 processes on this machine, log in %s, bodies in %s", b.LogStore, b.Bodies), func() { end(false) }}, nil
 }
 
 // spent reads what the nodes have spent, as far as this system tells.

@@ -41,8 +41,8 @@ type serverCmd struct {
 	SnapshotInterval  time.Duration `env:"ONCEQ_SNAPSHOT_INTERVAL" default:"30s" help:"How often to look whether one is due."`
 	LogBytes          size          `env:"ONCEQ_LOG_BYTES" default:"256MiB" help:"How much the log may grow before a snapshot is taken whatever the number of entries; half of it stays for nodes that are behind." placeholder:"SIZE"`
 
-	Bodies      string `env:"ONCEQ_BODIES" enum:"memory,disk" default:"memory" help:"Where messages are kept: memory, or disk for backlogs that are larger (experimental). The same on every node."`
-	BodyMemory  size   `env:"ONCEQ_BODY_MEMORY" default:"256MiB" help:"With --bodies disk: memory for messages that are not on disk yet." placeholder:"SIZE"`
+	Bodies      string `env:"ONCEQ_BODIES" enum:"memory,disk" default:"disk" help:"Where messages are kept that wait: disk, or memory alone, where a backlog must fit. The same on every node."`
+	BodyMemory  size   `env:"ONCEQ_BODY_MEMORY" default:"256MiB" help:"With --bodies disk: memory for messages; those above it are on disk." placeholder:"SIZE"`
 	DiskReserve size   `env:"ONCEQ_DISK_RESERVE" help:"Free space below which publishes are refused, such as 5GiB. Default: 10 % of the file system, and what log and snapshots need in any case." placeholder:"SIZE"`
 
 	CPUProfile string `type:"path" help:"Write a CPU profile of the node's whole life to NAME.pprof in DIR, when it ends in order." placeholder:"DIR"`

@@ -18,7 +18,7 @@ import (
 type view struct {
 	s          *Pebble
 	life       uint64
-	number     uint64 // of the newest body in it
+	number     uint64 // of the newest run in it
 	checkpoint bool   // the bodies are in a checkpoint
 	released   bool
 }
@@ -42,20 +42,39 @@ func (v *view) Release() {
 		return
 	}
 	v.released = true
-	if s.frozen--; s.frozen > 0 {
-		return
+	for done := 0; s.frozen == 1 && len(s.held) > 0; done++ {
+		if done == releaseChanges { // the machine waits for mu
+			done = 0
+			s.mu.Unlock()
+			s.mu.Lock()
+			if v.life != s.life {
+				return
+			}
+			continue
+		}
+		c := s.held[0]
+		s.held = s.held[1:]
+		s.young.runs(c.id, c.from, c.to, func(r *run) { s.young.remove(r, r.mask(c.from, c.to)) })
+		s.todo = appendChange(s.todo, c)
 	}
-	for _, d := range s.held {
-		s.todo = appendDeletion(s.todo, d)
+	if s.frozen--; s.frozen == 0 {
+		s.held = nil
 	}
-	s.held, s.gone = nil, nil
+	s.room.Broadcast()
 	s.signal()
 }
 
+// releaseChanges are done at once by Release.
+const releaseChanges = 1024
+
 // unwritten calls f with the bodies of the view that are in memory alone, a few
-// at a time and outside the lock.
-func (v *view) unwritten(f func([]*item) error) error {
+// at a time and outside the lock. What was to be changed on disk before the view
+// was frozen has been by then.
+func (v *view) unwritten(f func([]written) error) error {
 	s := v.s
+	if err := v.changes(); err != nil {
+		return err
+	}
 	c := &cursor{}
 	s.mu.Lock()
 	if err := v.valid(); err != nil {
@@ -76,29 +95,64 @@ func (v *view) unwritten(f func([]*item) error) error {
 			s.mu.Unlock()
 			return err
 		}
-		var some []*item
+		var some []written
 		bytes := int64(0)
 		for c.next != nil && c.next.number <= v.number && bytes < evictBytes {
-			if it := c.next; !it.written {
-				it.disk = true
-				some = append(some, it)
-				bytes += it.bytes()
-			}
-			c.next = c.next.next
+			r := c.next
+			each(r.live&^r.written, func(i int) {
+				some = append(some, written{place{r.lane, r.offset(i)}, r.slots[i]})
+				bytes += int64(r.slots[i].size)
+			})
+			r.disk |= r.live
+			c.next = r.next
 		}
-		if done = c.next == nil || c.next.number > v.number; done {
-			// What has left memory in the meantime, or before the walk came to it.
-			for _, it := range s.gone {
-				if it.number <= v.number && !it.written {
-					some = append(some, it)
-				}
-			}
-		}
+		done = c.next == nil || c.next.number > v.number
 		s.mu.Unlock()
 		if err := f(some); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// changes does on disk what was to be done before the view was frozen; what came
+// since waits for its release.
+func (v *view) changes() error {
+	s := v.s
+	for more := true; more; {
+		err := v.alone(func() error {
+			s.mu.Lock()
+			changes := s.takeChanges()
+			more = len(s.todo) > 0
+			s.mu.Unlock()
+			if len(changes) == 0 {
+				return nil
+			}
+			return v.commit(changes, nil)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alone runs f while nobody else writes, and the database cannot be replaced.
+func (v *view) alone(f func() error) error {
+	<-v.s.turn
+	defer func() { v.s.turn <- struct{}{} }()
+	return v.using(func(*pebble.DB) error { return f() })
+}
+
+func (v *view) commit(changes []change, bodies []written) error {
+	s := v.s
+	if err := s.commit(changes, bodies); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done(changes, bodies, false)
+	s.room.Broadcast()
 	return nil
 }
 
@@ -120,11 +174,11 @@ func (v *view) Each(visit func(queue uint64, lane uint8, offset uint64, publishe
 	if v.checkpoint {
 		return nil
 	}
-	err := v.unwritten(func(items []*item) error {
-		for _, it := range items {
-			at, message, err := parseValue(it.value)
+	err := v.unwritten(func(bodies []written) error {
+		for _, w := range bodies {
+			at, message, err := parseValue(w.value())
 			if err == nil {
-				err = visit(it.lane.queue, it.lane.lane, it.offset, at, message)
+				err = visit(w.lane.queue, w.lane.lane, w.offset, at, message)
 			}
 			if err != nil {
 				return err
@@ -205,25 +259,8 @@ var _ Checkpointer = (*view)(nil)
 // Each step is needed: without a write-ahead log what was not flushed is in no
 // file, and Pebble's own checkpoint does not say so.
 func (v *view) Checkpoint(dir string) error {
-	err := v.unwritten(func(items []*item) error {
-		s := v.s
-		<-s.turn
-		defer func() { s.turn <- struct{}{} }()
-		return v.using(func(*pebble.DB) error {
-			s.mu.Lock()
-			deletes := s.todo
-			s.todo = nil
-			s.mu.Unlock()
-			if err := s.commit(deletes, items); err != nil {
-				return err
-			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			for _, it := range items {
-				it.written = true
-			}
-			return nil
-		})
+	err := v.unwritten(func(bodies []written) error {
+		return v.alone(func() error { return v.commit(nil, bodies) })
 	})
 	if err == nil {
 		err = v.using(func(db *pebble.DB) error {
@@ -306,15 +343,17 @@ func (s *Pebble) replace(fill func(live string) error) error {
 	s.db = db
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget()
+	s.empty()
 	s.diskEnds = ends
 	return nil
 }
 
-// forget drops what is in memory; mu is held.
-func (s *Pebble) forget() {
+// empty drops what is in memory; mu is held.
+func (s *Pebble) empty() {
 	s.young.reset()
-	s.todo, s.held, s.gone, s.frozen, s.diskEnds = nil, nil, nil, 0, nil
+	s.todo, s.held, s.frozen, s.diskEnds = nil, nil, 0, nil
+	clear(s.moved)
+	s.ahead.reset()
 	s.room.Broadcast()
 }
 

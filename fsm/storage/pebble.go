@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -77,8 +78,9 @@ func (o Options) withDefaults() Options {
 // lives as long as the process, and what outlives it is a checkpoint together
 // with the entries behind it. A body that is acked while young is never written.
 //
-// The machine's calls never wait for a read, and for a write only when twice the
-// budget is in memory. Get reads from disk and is for the senders.
+// The machine's calls never wait for a read. They wait for a write only when
+// twice the budget is in memory, which Stats tells; who can hold publishes back
+// earlier asks Full. Get reads from disk and is for the senders.
 type Pebble struct {
 	o     Options
 	cache *pebble.Cache
@@ -87,7 +89,7 @@ type Pebble struct {
 	ended chan struct{}
 	dead  chan struct{} // closed at the first storage error
 
-	// turn is a token: whoever has it takes deletes from todo and commits them, and
+	// turn is a token: whoever has it takes changes from todo and commits them, and
 	// bodies after them. So no delete overtakes a body that was put after it.
 	turn chan struct{}
 
@@ -96,19 +98,51 @@ type Pebble struct {
 	open sync.RWMutex
 	db   *pebble.DB // nil after Close
 
-	mu       sync.Mutex // guards the fields below, never held over I/O
-	room     *sync.Cond // there is room again
+	mu       sync.RWMutex // guards the fields below, never held over I/O
+	room     *sync.Cond   // there is room again
 	young    young
-	todo     []deletion        // on disk, in order
+	ahead    ahead
+	todo     []change          // to be done on disk, in order
+	moved    map[place]*move   // bodies that are still under another place on disk
 	life     uint64            // counts restores: what was begun before the last one is dropped
-	frozen   int               // views that hold deletes back
-	frozenAt uint64            // the newest body in any of them
-	held     []deletion        // deletes on disk since the first freeze
-	gone     []*item           // bodies that left memory since the first freeze and are in a view
+	frozen   int               // views that hold changes back
+	frozenAt uint64            // the newest run in any of them
+	held     []change          // deletes of what views may have, since the first freeze
 	diskEnds map[laneID]uint64 // of each lane that a checkpoint brought, the offset behind the last
+	stalled  time.Duration     // that the machine has waited in all
 	failed   error
 	closed   bool
 }
+
+// change is something to do on disk: forget a range, or copy a body to where it
+// was moved.
+type change struct {
+	deletion
+	move *move // nil: forget
+}
+
+// move is a body's way to another place on disk.
+type move struct {
+	from, to place
+	before   *move // that brings it to from, if it was not done yet
+	taken    bool  // it is being done, or is
+	done     bool
+}
+
+// where is the place on disk at which a body is now; mu is held.
+func (s *Pebble) where(p place) place {
+	m := s.moved[p]
+	if m == nil {
+		return p
+	}
+	for m.before != nil && !m.before.done {
+		m = m.before
+	}
+	return m.from
+}
+
+// changeBytes is about what a change that waits costs.
+const changeBytes = 96
 
 var _ fsm.BodyStore = (*Pebble)(nil)
 
@@ -122,6 +156,8 @@ func OpenPebble(o Options) (*Pebble, error) {
 	s.turn <- struct{}{}
 	s.room = sync.NewCond(&s.mu)
 	s.young.reset()
+	s.ahead.reset()
+	s.moved = make(map[place]*move)
 	if err := s.replace(func(string) error { return nil }); err != nil {
 		s.cache.Unref()
 		return nil, err
@@ -156,37 +192,41 @@ func parseValue(b []byte) (publishedAt int64, message []byte, err error) {
 
 // Put keeps a copy of a body. Putting a place twice keeps the newer one.
 func (s *Pebble) Put(queue uint64, ln uint8, offset uint64, publishedAt int64, message []byte) {
-	// Copied, since message aliases its log entry: the last body of an entry would
-	// keep all of it, and no budget would see that.
-	value := make([]byte, 0, 8+len(message))
-	value = append(binary.BigEndian.AppendUint64(value, uint64(publishedAt)), message...)
-	it := &item{place: place{laneID{queue, ln}, offset}, value: value}
+	p := place{laneID{queue, ln}, offset}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.young.bytes > 2*s.o.YoungBytes && s.failed == nil && !s.closed {
+	s.wait()
+	// Copied, since message aliases its log entry: the last body of an entry would
+	// keep all of it, and no budget would see that.
+	sl := s.young.room(8 + len(message))
+	v := sl.value()
+	binary.BigEndian.PutUint64(v, uint64(publishedAt))
+	copy(v[8:], message)
+	s.put(p, sl)
+}
+
+// wait returns when there is room; mu is held.
+func (s *Pebble) wait() {
+	if s.memory() <= 2*s.o.YoungBytes || s.failed != nil || s.closed {
+		return
+	}
+	began := time.Now()
+	for s.memory() > 2*s.o.YoungBytes && s.failed == nil && !s.closed {
 		s.room.Wait()
 	}
-	it.disk = offset < s.diskEnds[it.lane]
-	if old := s.young.at[it.place]; old != nil {
-		it.disk = it.disk || old.disk
-		s.leave(old)
-	}
-	s.young.push(it)
+	s.stalled += time.Since(began)
+}
+
+// put gives a place a body; mu is held.
+func (s *Pebble) put(p place, sl slot) {
+	s.young.put(p, sl, p.offset < s.diskEnds[p.lane])
 	if s.young.bytes > s.o.YoungBytes {
 		s.signal()
 	}
 }
 
-// leave takes a body out of memory; a view that has it keeps it.
-func (s *Pebble) leave(it *item) {
-	s.young.remove(it)
-	if s.inView(it) && !it.written {
-		s.gone = append(s.gone, it)
-	}
-}
-
-// inView says whether a view may have the body.
-func (s *Pebble) inView(it *item) bool { return s.frozen > 0 && it.number <= s.frozenAt }
+// inView says whether a view may have what is in the run.
+func (s *Pebble) inView(r *run) bool { return s.frozen > 0 && r.number <= s.frozenAt }
 
 func (s *Pebble) signal() {
 	select {
@@ -197,45 +237,75 @@ func (s *Pebble) signal() {
 
 // Get returns a body. It may read from disk.
 func (s *Pebble) Get(queue uint64, ln uint8, offset uint64) (publishedAt int64, message []byte, ok bool) {
-	p := place{laneID{queue, ln}, offset}
-	s.mu.Lock()
-	it := s.young.at[p]
-	s.mu.Unlock()
-	if it != nil {
-		at, message, err := parseValue(it.value)
-		return at, message, err == nil
-	}
-	s.open.RLock()
-	defer s.open.RUnlock()
-	if s.db == nil {
-		return 0, nil, false
-	}
-	v, closer, err := s.db.Get(key(p.lane, offset))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return 0, nil, false
-	}
-	if err == nil {
-		publishedAt, message, err = parseValue(append([]byte(nil), v...))
-		err = errors.Join(err, closer.Close())
+	v, err := s.get(place{laneID{queue, ln}, offset})
+	if err == nil && v != nil {
+		publishedAt, message, err = parseValue(v)
 	}
 	if err != nil {
 		s.fail(fmt.Errorf("read body %d of lane %d of queue %d: %w", offset, ln, queue, err))
 		return 0, nil, false
 	}
-	return publishedAt, message, true
+	return publishedAt, message, v != nil
 }
 
-// Move keeps a body under another place instead. It is the one call of the
-// machine's that may read from disk: a dead letter that was written long ago, or
-// one that is sent on by command. The old place is deleted like any other, so a
-// replay that moves it again finds it, or finds it moved.
+// get returns a value, nil for none.
+func (s *Pebble) get(p place) ([]byte, error) {
+	for {
+		s.mu.RLock()
+		v, ok := s.young.get(p)
+		at := s.where(p)
+		s.mu.RUnlock()
+		if ok {
+			return v, nil
+		}
+		v, err := s.read(at)
+		if v != nil || err != nil {
+			return v, err
+		}
+		s.mu.RLock()
+		again := s.where(p)
+		s.mu.RUnlock()
+		if again == at {
+			return nil, nil
+		}
+	}
+}
+
+// Move keeps a body under another place instead. It reads nothing: a body that
+// is on disk stays where it is until it is copied behind the machine's back.
 func (s *Pebble) Move(queue uint64, ln uint8, offset uint64, toQueue uint64, toLane uint8, toOffset uint64) {
-	publishedAt, message, ok := s.Get(queue, ln, offset)
-	if !ok {
+	from, to := place{laneID{queue, ln}, offset}, place{laneID{toQueue, toLane}, toOffset}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wait()
+	if r := s.young.run(from.lane, offset); r != nil && r.live>>(offset%runOffsets)&1 != 0 {
+		s.put(to, r.slots[offset%runOffsets])
+		s.forget(deletion{from.lane, offset, offset + 1})
 		return
 	}
-	s.Put(toQueue, toLane, toOffset, publishedAt, message)
-	s.Delete(queue, ln, offset)
+	m := s.moved[from]
+	if m != nil && !m.taken && s.frozen == 0 {
+		delete(s.moved, from) // it goes there at once: no view knows the place between
+		m.to, s.moved[to] = to, m
+		return
+	}
+	// It is copied whether there is a view or not, and its old place is deleted
+	// like any other: a view may have it under either.
+	m = &move{from: from, to: to, before: m}
+	s.moved[to] = m
+	s.todo = appendChange(s.todo, change{move: m})
+	s.signal()
+	s.later(change{deletion: deletion{from.lane, offset, offset + 1}})
+}
+
+// later queues a change of what is on disk; mu is held.
+func (s *Pebble) later(c change) {
+	if s.frozen > 0 {
+		s.held = appendChange(s.held, c)
+		return
+	}
+	s.todo = appendChange(s.todo, c)
+	s.signal()
 }
 
 // Delete forgets one body.
@@ -248,47 +318,86 @@ func (s *Pebble) DeleteRange(queue uint64, ln uint8, from, to uint64) {
 	if from >= to {
 		return
 	}
-	id := laneID{queue, ln}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if to-from == 1 {
-		it := s.young.at[place{id, from}]
-		if it != nil {
-			// A view writes what it has, so then there may be something on disk as well.
-			onDisk := it.disk || s.inView(it)
-			s.leave(it)
-			if !onDisk {
-				return
-			}
+	s.forget(deletion{laneID{queue, ln}, from, to})
+}
+
+// forget deletes; mu is held. What a view may have stays until it is released.
+func (s *Pebble) forget(d deletion) {
+	onDisk, found := false, false
+	s.young.runs(d.id, d.from, d.to, func(r *run) {
+		mask := r.mask(d.from, d.to) & r.live
+		if mask == 0 {
+			return
 		}
-	} else {
-		s.young.each(id, from, to, s.leave)
-	}
-	d := deletion{id, from, to}
-	if s.frozen > 0 {
-		s.held = appendDeletion(s.held, d)
+		found = true
+		if s.inView(r) {
+			onDisk = true
+			return
+		}
+		onDisk = onDisk || r.disk&mask != 0
+		s.young.remove(r, mask)
+	})
+	// One body that was in memory is nowhere else.
+	if d.to-d.from == 1 && found && !onDisk {
 		return
 	}
-	s.todo = appendDeletion(s.todo, d)
-	s.signal()
-}
-
-// appendDeletion joins what continues the last one: acks come mostly in order.
-func appendDeletion(ds []deletion, d deletion) []deletion {
-	if n := len(ds); n > 0 && ds[n-1].id == d.id && ds[n-1].to == d.from {
-		ds[n-1].to = d.to
-		return ds
+	if len(s.moved) > 0 {
+		s.forgetMoved(d)
 	}
-	return append(ds, d)
+	s.ahead.forget(d)
+	s.later(change{deletion: d})
 }
 
-// Len returns the number of bodies in memory and their bytes, for tests and
-// status.
-func (s *Pebble) Len() (bodies int, bytes int64) {
+// forgetMoved: a body on the way to its place is not to be had there any more.
+// It is copied all the same, and deleted after that.
+func (s *Pebble) forgetMoved(d deletion) {
+	if d.to-d.from == 1 {
+		delete(s.moved, place{d.id, d.from})
+		return
+	}
+	for to := range s.moved {
+		if to.lane == d.id && d.from <= to.offset && to.offset < d.to {
+			delete(s.moved, to)
+		}
+	}
+}
+
+// appendChange joins what continues the last one: acks come mostly in order.
+func appendChange(cs []change, c change) []change {
+	if n := len(cs); n > 0 && c.move == nil && cs[n-1].move == nil && cs[n-1].id == c.id && cs[n-1].to == c.from {
+		cs[n-1].to = c.to
+		return cs
+	}
+	return append(cs, c)
+}
+
+// Stats are figures for status and tests.
+type Stats struct {
+	Bodies  int           // in memory
+	Bytes   int64         // of memory that bodies hold, and changes that wait to be written
+	Budget  int64         // of Bytes
+	Stalled time.Duration // that the machine has waited for the disk, in all
+}
+
+// Stats returns them.
+func (s *Pebble) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.young.at), s.young.bytes
+	return Stats{s.young.bodies, s.memory(), s.o.YoungBytes, s.stalled}
 }
+
+// Full says that the disk does not keep up: half as much again as the budget is
+// in memory. At twice the budget the machine waits.
+func (s *Pebble) Full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.memory() > s.o.YoungBytes+s.o.YoungBytes/2 && s.failed == nil && !s.closed
+}
+
+// memory is what is held; mu is held too.
+func (s *Pebble) memory() int64 { return s.young.bytes + int64(len(s.todo))*changeBytes }
 
 // fail reports the first storage error.
 func (s *Pebble) fail(err error) {

@@ -67,8 +67,8 @@ func TestPebble_AckedYoung_IsNeverWritten(t *testing.T) {
 		s.Put(1, 0, o, int64(o), bodyOf(o))
 		s.Delete(1, 0, o)
 	}
-	if n, size := s.Len(); n != 0 || size != 0 {
-		t.Errorf("%d bodies, %d bytes in memory", n, size)
+	if st := s.Stats(); st.Bodies != 0 || st.Bytes != 0 {
+		t.Errorf("%d bodies, %d bytes in memory", st.Bodies, st.Bytes)
 	}
 	if m := s.db.Metrics(); onDisk(t, s) != 0 || m.MemTable.Size > 1<<20 || m.Flush.Count != 0 {
 		t.Errorf("something was written: %d keys, %d flushes", onDisk(t, s), m.Flush.Count)
@@ -81,13 +81,13 @@ func TestPebble_Backlog_LeavesMemory(t *testing.T) {
 	s := openTest(t, vfs.NewMem(), "live", budget)
 	fill(s, 0, 20_000)
 	eventually(t, func() string {
-		if _, size := s.Len(); size > budget {
+		if size := s.Stats().Bytes; size > budget {
 			return fmt.Sprintf("%d bytes are in memory, the budget is %d", size, budget)
 		}
 		return ""
 	})
 	wantBodies(t, s, 0, 20_000)
-	if s.young.at[place{laneID{1, 0}, 0}] != nil || s.young.at[place{laneID{1, 0}, 19_999}] == nil {
+	if s.young.run(laneID{1, 0}, 0) != nil || s.young.run(laneID{1, 0}, 19_999) == nil {
 		t.Error("the oldest are in memory, or the newest are not")
 	}
 	s.DeleteRange(1, 0, 0, 20_000)

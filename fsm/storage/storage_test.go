@@ -249,6 +249,15 @@ func TestStore_RandomCalls(t *testing.T) {
 					for o := from; o < min(to, next[id]); o++ {
 						delete(model, place{id, o})
 					}
+				case n >= 96 && n < 99 && next[id] > 0:
+					from, to := place{id, rng.Uint64N(next[id])}, laneID{1 + rng.Uint64N(3), uint8(rng.UintN(2))}
+					if m, ok := model[from]; ok {
+						p := place{to, next[to]}
+						next[to]++
+						s.Move(from.lane.queue, from.lane.lane, from.offset, to.queue, to.lane, p.offset)
+						delete(model, from)
+						model[p] = m
+					}
 				case n < 94 && len(views) < 2:
 					views = append(views, s.Freeze())
 					snap := map[place]string{}
