@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"onceq/client/internal/sequenced"
 	"onceq/transport/wire"
 	"onceq/transport/wire/pack"
 )
@@ -13,7 +14,8 @@ import (
 // the moment the caller is told that it is unknown.
 type Future struct {
 	p    *Producer
-	done chan struct{} // closed when the caller has its answer
+	done chan struct{}                 // closed when the caller has its answer
+	told func(sequenced.Stored, error) // called then, with p.mu held; nil unless sequenced
 
 	// Made once, when the publish is handed in, and sent with each copy.
 	encoded  []byte // the array of messages
@@ -80,6 +82,10 @@ func (f *Future) report(r Receipt, err error) {
 	f.reported = true
 	f.receipt, f.err = r, err
 	close(f.done)
+	if f.told != nil {
+		at := r.Message
+		f.told(sequenced.Stored{Queue: at.QueueNumber, Lane: at.Lane, Offset: at.Offset, Duplicate: r.Duplicate, Attempts: r.Attempts}, err)
+	}
 }
 
 // publishOverhead is at least what a publish costs in a frame beside its encoded

@@ -6,6 +6,9 @@ import (
 
 func (p *Producer) stored(f *Future, r wire.PublishResult) {
 	p.hold.reset()
+	if p.given != nil {
+		p.given.probing = false
+	}
 	p.c.learnQueueOnce(r.Queue, p.queue)
 	receipt := Receipt{
 		ID: p.id(f),
@@ -57,6 +60,13 @@ type contagion struct {
 
 // refuse: the machine has refused this copy and recorded nothing.
 func (p *Producer) refuse(f *Future, err *Error) {
+	if p.given != nil && err.passing() {
+		f.refusal = err
+		p.given.probing = true
+		p.again()
+		p.holdOff()
+		return
+	}
 	switch err.Code {
 	case wire.CodeQueueFull, wire.CodeNoQueue, wire.CodeOutcomeCap, wire.CodeIndexCap:
 		if p.contagion.err == nil || f.sequence > p.contagion.upTo {

@@ -49,6 +49,7 @@ type Producer struct {
 	queue string
 	o     producerOptions
 	slots chan struct{} // one taken by each publish without a final outcome
+	given *given        // nil unless somebody else keeps the sequences, see sequenced.go
 
 	mu      sync.Mutex // guards what follows; nothing blocks under it
 	conn    *conn

@@ -54,6 +54,8 @@ func (p *Producer) pump() {
 			// While a sequence is being sealed, what names it in After would be
 			// refused once more: the run loop pumps when the seal is done.
 			return
+		case p.given != nil && p.given.probing && p.frames > 0:
+			return
 		}
 		if p.rewind {
 			p.rewind = false
@@ -76,7 +78,11 @@ func (p *Producer) sendFrame() bool {
 	batch := p.batch[:0]
 	size := p.frameOverhead()
 	f := p.send
-	for len(batch) < framePublishesMax {
+	most := framePublishesMax
+	if p.given != nil && p.given.probing {
+		most = 1
+	}
+	for len(batch) < most {
 		if f == nil {
 			if f = p.admit(); f == nil {
 				break
@@ -137,7 +143,13 @@ func (p *Producer) sendFrame() bool {
 // admit gives the oldest fresh publish its sequence.
 func (p *Producer) admit() *Future {
 	f := p.fresh.head
-	if f == nil || p.open.n > 0 && p.next-p.open.head.sequence >= windowMax {
+	if f == nil {
+		return nil
+	}
+	if p.given != nil {
+		p.next = f.sequence
+	}
+	if p.next-p.floor() >= windowMax {
 		return nil
 	}
 	p.fresh.remove(f)
@@ -161,6 +173,9 @@ func (p *Producer) room() {
 
 // floor is the lowest sequence without a final outcome.
 func (p *Producer) floor() uint64 {
+	if p.given != nil {
+		return p.given.floor
+	}
 	if p.open.head != nil {
 		return p.open.head.sequence
 	}

@@ -25,6 +25,9 @@ const reopenSkip = 2 * 65_536
 func (p *Producer) run() {
 	defer close(p.finished)
 	ctx := p.c.ctx
+	if p.given != nil {
+		ctx = p.given.ctx
+	}
 	p.c.produce.subscribe(p)
 	defer p.c.produce.unsubscribe(p)
 	defer p.abort()
@@ -33,7 +36,7 @@ func (p *Producer) run() {
 	armed := false
 	for ctx.Err() == nil {
 		p.mu.Lock()
-		open := p.session == nil && p.fresh.n > 0 && p.fatal == nil
+		open := p.session == nil && (p.fresh.n > 0 || p.given != nil) && p.fatal == nil
 		var sealing []*Future
 		if p.sealing > 0 && p.session != nil && p.conn != nil && !p.held {
 			sealing = p.sealBatch()
@@ -130,6 +133,10 @@ func (p *Producer) opened(r wire.SessionOpened, reopened bool) {
 	if reopened {
 		p.next += reopenSkip
 	}
+	if p.given != nil {
+		p.given.next = p.next
+		close(p.given.opened)
+	}
 	p.pump()
 }
 
@@ -141,6 +148,10 @@ func (p *Producer) refuseFresh(err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.given != nil {
+		p.endSequenced(err)
+		return
+	}
 	for p.fresh.head != nil {
 		p.finish(p.fresh.head, Receipt{}, err)
 	}
@@ -246,6 +257,10 @@ func (p *Producer) sessionLost(cause error) {
 		return
 	}
 	p.c.o.logger.Warn("session lost", "session", p.session.id, "queue", p.queue, "reason", cause)
+	if p.given != nil {
+		p.loseSequenced(cause)
+		return
+	}
 	var move []*Future
 	for f := p.open.tail; f != nil; f = p.open.tail {
 		if f.written || f.inFlight || f.reported {
@@ -284,15 +299,17 @@ func (p *Producer) abort() {
 
 // end gives every publish its last answer.
 func (p *Producer) end(cause error) {
-	for f := p.fresh.head; f != nil; f = p.fresh.head {
-		p.finish(f, Receipt{}, cause)
-	}
-	for f := p.open.head; f != nil; f = p.open.head {
-		if f.definite() {
-			p.finish(f, Receipt{}, cause)
-		} else {
-			p.finish(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Cause: cause})
+	for _, l := range []*futures{&p.fresh, &p.open} {
+		for f := l.head; f != nil; f = l.head {
+			if f.definite() {
+				p.finish(f, Receipt{}, cause)
+			} else {
+				p.finish(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Cause: cause})
+			}
 		}
+	}
+	if p.given != nil {
+		p.given.cancel()
 	}
 	p.kick()
 }
