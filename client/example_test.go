@@ -5,25 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
+	"net"
 	"time"
 
 	"onceq/client"
 )
 
-// The examples that need a cluster are compiled and not run here.
-
+// In a program: client.Dial(ctx, "onceq://h1:7450,h2:7450,h3:7450").
 func Example() {
 	ctx := context.Background()
-	c, err := client.Dial(ctx, "onceq://127.0.0.1:7450,127.0.0.1:7550")
+	c, err := client.Dial(ctx, exampleCluster().URL())
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.Admin().CreateQueue(ctx, "orders", client.QueueSettings{}); err != nil {
+	if _, err := c.Admin().CreateQueue(ctx, "hello", client.QueueSettings{}); err != nil {
 		log.Fatal(err)
 	}
 
-	p, err := c.NewProducer("orders")
+	p, err := c.NewProducer("hello")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -34,7 +35,7 @@ func Example() {
 	fmt.Println("stored as", receipt.Message)
 
 	consuming, stop := context.WithCancel(ctx)
-	err = c.Consume(consuming, "orders", func(ctx context.Context, d *client.Delivery) error {
+	err = c.Consume(consuming, "hello", func(ctx context.Context, d *client.Delivery) error {
 		fmt.Printf("%s attempt %d: %s\n", d.BizID(), d.Attempt(), d.Body())
 		stop() // one is enough for an example
 		return nil
@@ -42,16 +43,100 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	// Output:
+	// stored as hello/0
+	// order-42 attempt 1: hello
 }
 
-func ExampleProducer_PublishAsync() {
+func ExampleClient() {
 	ctx := context.Background()
-	c, err := client.Dial(ctx, "127.0.0.1:7450")
+	dialed := 0
+	var options = []client.Option{
+		client.WithLabel("billing"), // how servers call this client in logs and listings
+		client.WithLogger(slog.New(slog.DiscardHandler)),
+		client.WithDialer(func(ctx context.Context, network, address string) (net.Conn, error) {
+			dialed++
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}),
+	}
+	c, err := client.Dial(ctx, exampleCluster().URL(), options...)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	p, err := c.NewProducer("orders", client.WithMaxInFlight(1000))
+	var s client.Stats = c.Stats()
+	fmt.Println(dialed > 0, s.Connects, s.LeaderChanges)
+	// Output: true 1 0
+}
+
+func ExampleWithConnectionHook() {
+	c := dial(client.WithConnectionHook(func(e client.ConnectionEvent) {
+		fmt.Println(e.Link, e.Connected, e.Node, e.Err)
+	}))
+	c.Close() // waits for the last call
+	// Output:
+	// produce true n0 <nil>
+	// produce false n0 client closed
+}
+
+func ExampleProducer() {
+	c, ctx := with("invoices"), context.Background()
+	defer c.Close()
+	// A name makes it the producer that outlives its process: a second one with the
+	// name fences the first.
+	var options = []client.ProducerOption{client.WithName("billing-1"), client.WithMaxInFlight(100)}
+	p, err := c.NewProducer("invoices", options...)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, m := range []client.Message{
+		{Body: []byte("plain"), BizID: "invoice-1", Headers: []client.Header{{Name: "currency", Value: "EUR"}}},
+		{Body: []byte("soon"), Priority: 9},
+		{Body: []byte("in order"), OrderingKey: "customer-7"},
+		{Body: []byte("later"), Delay: time.Hour},
+		{Body: []byte("for a while"), TTL: time.Minute},
+	} {
+		var r client.Receipt
+		if r, err = p.Publish(ctx, m); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(r.Message, r.Duplicate)
+	}
+	// What does not go together is refused before anything is sent.
+	_, err = p.Publish(ctx, client.Message{OrderingKey: "customer-7", Priority: 9})
+	fmt.Println(errors.Is(err, client.ErrBadOptions))
+	var s client.ProducerStats = p.Stats()
+	fmt.Println(s.Published, s.Confirmed, s.InFlight)
+	if err := p.Close(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// invoices/0 false
+	// invoices/p9.0 false
+	// invoices/1 false
+	// invoices/2 false
+	// invoices/3 false
+	// true
+	// 5 5 0
+}
+
+func ExampleProducer_PublishBatch() {
+	c, ctx := with("transfers"), context.Background()
+	defer c.Close()
+	p, err := c.NewProducer("transfers")
+	if err != nil {
+		log.Fatal(err)
+	}
+	// All or none.
+	receipts, err := p.PublishBatch(ctx, client.Message{Body: []byte("-5")}, client.Message{Body: []byte("+5")})
+	fmt.Println(len(receipts), receipts[0].Message, receipts[1].Message, err)
+	// Output: 2 transfers/0 transfers/1 <nil>
+}
+
+func ExampleFuture() {
+	c, ctx := with("rows"), context.Background()
+	defer c.Close()
+	p, err := c.NewProducer("rows", client.WithMaxInFlight(1000))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -62,22 +147,18 @@ func ExampleProducer_PublishAsync() {
 	}
 	for _, f := range futures {
 		if _, err := f.Wait(ctx); err != nil {
-			log.Print(err)
+			log.Fatal(err)
 		}
 	}
-	if err := p.Close(ctx); err != nil {
-		log.Fatal(err)
-	}
+	last, err := futures[9999].Wait(ctx)
+	fmt.Println(last.Message, err)
+	// Output: rows/9999 <nil>
 }
 
-func ExampleClient_Outcome() {
-	ctx := context.Background()
-	c, err := client.Dial(ctx, "127.0.0.1:7450")
-	if err != nil {
-		log.Fatal(err)
-	}
+func ExampleOutcomeUnknownError() {
+	c, ctx := with("maybe"), context.Background()
 	defer c.Close()
-	p, err := c.NewProducer("orders")
+	p, err := c.NewProducer("maybe")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -87,45 +168,63 @@ func ExampleClient_Outcome() {
 	unknown := (*client.OutcomeUnknownError)(nil)
 	switch {
 	case err == nil:
-		fmt.Println("stored")
+		fmt.Println("this publish has its outcome")
 	case errors.As(err, &unknown):
 		// Seal it rather than guess: afterwards it is stored or never will be.
 		o, err := c.Seal(ctx, unknown.ID)
-		fmt.Println(o.State, err)
+		fmt.Println("this publish has its outcome", o.State == client.Never, err)
 	default:
 		fmt.Println("not stored:", err)
 	}
+	// The id is for whoever looks an outcome up; programs do not need it else.
+	fmt.Println(&client.OutcomeUnknownError{Cause: context.DeadlineExceeded})
+	// Output:
+	// this publish has its outcome
+	// ONCEQ-1005: s0.0.0 may or may not be stored: look it up by its id: context deadline exceeded
 }
 
-func ExampleRetryAfter() {
-	c, err := client.Dial(context.Background(), "127.0.0.1:7450")
+func ExampleClient_Outcome() {
+	c, ctx := with("outcomes"), context.Background()
+	defer c.Close()
+	p, err := c.NewProducer("outcomes")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
-	busy := errors.New("the shop is closed")
-	err = c.Consume(context.Background(), "orders", func(ctx context.Context, d *client.Delivery) error {
-		return client.RetryAfter(time.Hour, busy)
-	}, client.WithConcurrency(8))
-	fmt.Println(err)
+	first, err := p.PublishAsync(ctx, client.Message{Body: []byte("a")}).Wait(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var o client.Outcome
+	if o, err = c.Outcome(ctx, first.ID); err != nil {
+		log.Fatal(err)
+	}
+	var state client.OutcomeState = o.State
+	fmt.Println(state, o.Message)
+	// Output: stored outcomes/0
 }
 
-func ExampleParseInnerMsgID() {
+func ExampleInnerMsgID() {
 	id, err := client.ParseInnerMsgID("s1.42.1093")
-	fmt.Println(id.Session.Number, id.Sequence, err)
+	var session client.SessionID = id.Session
+	fmt.Println(session.Number, id.Sequence, err)
 	_, err = client.ParseInnerMsgID("42")
 	fmt.Println(err != nil)
+	var _ client.InnerMsgID = id
 	// Output:
 	// 42 1093 <nil>
 	// true
 }
 
-func ExampleMessageID_String() {
+func ExampleMessageID() {
 	fmt.Println(client.MessageID{Queue: "orders", Offset: 17})
 	fmt.Println(client.MessageID{Queue: "orders", Lane: 3, Offset: 17})
+	queue, at, err := client.ParseMessageID("orders/p3.17")
+	var place client.Place = at
+	fmt.Println(queue, place.Lane, place.Offset, err)
 	// Output:
 	// orders/17
 	// orders/p3.17
+	// orders 3 17 <nil>
 }
 
 func ExampleError() {
@@ -138,73 +237,4 @@ func ExampleError() {
 	// Output:
 	// true
 	// 1001 true
-}
-
-// A handler that says what is to become of the message.
-func ExampleDeadLetter() {
-	var known func(body []byte) error
-	handle := func(ctx context.Context, d *client.Delivery) error {
-		if d.BizID() == "" {
-			return client.Drop(errors.New("no business id: not for us"))
-		}
-		if err := known(d.Body()); err != nil {
-			return client.DeadLetter(fmt.Errorf("read order: %w", err)) // trying again will not help
-		}
-		return nil
-	}
-	known = func([]byte) error { return nil }
-	fmt.Println(handle != nil, client.DeadLetter(errors.New("read order: no customer")))
-	// Output: true dead letter: read order: no customer
-}
-
-// A stage of a chain of queues: whatever crashes, each message goes on once.
-func ExampleClient_AckAndPublish() {
-	ctx := context.Background()
-	c, err := client.Dial(ctx, "onceq://h1:7450,h2:7450")
-	if err != nil {
-		fmt.Println("no cluster for this example")
-		return
-	}
-	defer c.Close()
-	err = c.Consume(ctx, "orders", func(ctx context.Context, d *client.Delivery) error {
-		_, err := c.AckAndPublish(ctx, d,
-			client.Outgoing{Queue: "invoices", Message: client.Message{Body: d.Body(), BizID: d.BizID()}},
-			client.Outgoing{Queue: "mail", Message: client.Message{Body: []byte("thank you"), Priority: 1}})
-		return err
-	})
-	if err != nil {
-		fmt.Println(err)
-	}
-}
-
-func ExampleParseMessageID() {
-	queue, at, err := client.ParseMessageID("orders/p3.17")
-	fmt.Println(queue, at.Lane, at.Offset, err)
-	// Output: orders 3 17 <nil>
-}
-
-func ExampleClient_Receive() {
-	ctx := context.Background()
-	c, err := client.Dial(ctx, "127.0.0.1:7450")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-	for {
-		// Up to ten at once; none when nothing came for twenty seconds.
-		ds, err := c.Receive(ctx, "orders", 10, client.WithWait(20*time.Second))
-		if err != nil {
-			log.Fatal(err)
-		}
-		if len(ds) == 0 {
-			return
-		}
-		for _, d := range ds {
-			// Nobody keeps the lease alive while this works: d.Extend does.
-			fmt.Println(string(d.Body()))
-			if err := d.Ack(ctx); err != nil {
-				log.Print(err) // somebody else may get it
-			}
-		}
-	}
 }

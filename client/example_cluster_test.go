@@ -1,0 +1,131 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"log"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"onceq/client"
+	"onceq/client/onceqtest"
+)
+
+// example stands for the *testing.T that an Example does not have.
+type example struct {
+	testing.TB
+	cleanups []func()
+	dir      string
+}
+
+func (*example) Helper()                   {}
+func (*example) Failed() bool              { return false }
+func (e *example) TempDir() string         { return e.dir }
+func (e *example) Cleanup(f func())        { e.cleanups = append(e.cleanups, f) }
+func (*example) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
+
+func (e *example) end() {
+	for i := len(e.cleanups) - 1; i >= 0; i-- {
+		e.cleanups[i]()
+	}
+	os.RemoveAll(e.dir)
+}
+
+// exampleCluster is the cluster of all examples, a node that is started with the
+// first of them.
+var exampleCluster = sync.OnceValue(func() *onceqtest.Cluster {
+	dir, err := os.MkdirTemp("", "onceq-examples")
+	if err != nil {
+		log.Fatal(err)
+	}
+	t := &example{dir: dir}
+	client.AtEnd = append(client.AtEnd, t.end)
+	return onceqtest.Start(t, 1)
+})
+
+// dial is client.Dial to the examples' cluster.
+func dial(opts ...client.Option) *client.Client {
+	c, err := client.Dial(context.Background(), exampleCluster().URL(), opts...)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return c
+}
+
+// with is dial, and a queue that has messages.
+func with(queue string, bodies ...string) *client.Client {
+	c, ctx := dial(), context.Background()
+	if _, err := c.Admin().CreateQueue(ctx, queue, client.QueueSettings{}); err != nil {
+		log.Fatal(err)
+	}
+	p, err := c.NewProducer(queue)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, b := range bodies {
+		if _, err := p.Publish(ctx, client.Message{Body: []byte(b)}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	return c
+}
+
+// What is in the package is shown by an example that is run: each exported type
+// has one that is named after it or writes its name.
+func TestExamples_ShowEveryExportedType(t *testing.T) {
+	t.Parallel()
+	fset := token.NewFileSet()
+	parse := func(tests bool) (files []*ast.File) {
+		entries, err := os.ReadDir(".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			name := e.Name()
+			if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") != tests {
+				continue
+			}
+			f, err := parser.ParseFile(fset, name, nil, parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, f)
+		}
+		return files
+	}
+	shown := map[string]bool{}
+	for _, e := range doc.Examples(parse(true)...) {
+		if e.Output == "" && !e.EmptyOutput {
+			t.Errorf("Example%s is not run: it has no output", e.Name)
+		}
+		name, _, _ := strings.Cut(e.Name, "_")
+		shown[name] = true
+		ast.Inspect(e.Code, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok {
+				if x, ok := s.X.(*ast.Ident); ok && x.Name == "client" {
+					shown[s.Sel.Name] = true
+				}
+			}
+			return true
+		})
+	}
+	for _, f := range parse(false) {
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.TYPE {
+				continue
+			}
+			for _, s := range g.Specs {
+				if name := s.(*ast.TypeSpec).Name; name.IsExported() && !shown[name.Name] {
+					t.Errorf("%s: no example with checked output shows %s", fset.Position(name.Pos()), name.Name)
+				}
+			}
+		}
+	}
+}
