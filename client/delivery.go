@@ -49,9 +49,10 @@ const (
 	returned              // its handler has returned
 )
 
-// Context is the context that the handler was called with, or its like for a
-// delivery that came without one: it is cancelled with the cause ErrLeaseLost when
-// the client learns that the lease is lost.
+// Context is the context that the handler was called with, and its like in a loop
+// over Messages: it is cancelled with the cause ErrLeaseLost when the client learns
+// that the lease is lost. Of a delivery from Receive it does not end: there the
+// answer to Ack or Extend tells.
 func (d *Delivery) Context() context.Context {
 	if d.ctx == nil {
 		return context.Background()
