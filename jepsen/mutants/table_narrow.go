@@ -51,13 +51,13 @@ func narrow() []Mutant {
 		},
 		{
 			Name: "detach-any", Breaks: "a detach counts only for the attachment that it was made for",
-			Workload: "resume", Faults: []string{"cut"},
+			Workload: "resume", Faults: []string{"hold"},
 			Edits: []Edit{{"fsm/consumer.go", "	case c.n != d.n || !c.attached:\n", "	case !c.attached:\n"}},
 		},
 		{
 			Name: "extend-ignored", Breaks: "a lease that was extended lasts longer",
 			Workload: "lease", Faults: []string{"cut"},
-			Edits: []Edit{{"fsm/lease.go", "		s.deadline = m.now + Time(d)\n		if (c.attached", "		if (c.attached"}},
+			Edits: []Edit{{"fsm/lease.go", "		s.deadline = m.now + Time(d)\n", "		s.deadline = max(s.deadline, m.now-Time(d))\n"}},
 		},
 		{
 			Name: "nack-delay-ignored", Breaks: "a message that was given back with a delay is kept back for so long",

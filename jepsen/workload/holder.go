@@ -30,6 +30,7 @@ type holder struct {
 	queue string
 	proc  string
 	peers *peers // for settles over other connections
+	at    string // address of the node it is attached at; of the goroutine that lives
 	id    wire.ConsumerID
 	bad   context.Context // while it lasts the consumer misbehaves; afterwards it drains
 	how   holding
@@ -154,7 +155,7 @@ func (s *holder) attend(ctx context.Context, c *raw.Conn) {
 		case <-ctx.Done():
 			return
 		}
-		if s.isOver() {
+		if s.isOver() || !s.peers.leads(s.at) {
 			return
 		}
 		s.mu.Lock()
@@ -204,6 +205,7 @@ func (s *holder) attach(ctx context.Context) *raw.Conn {
 	}
 	s.peers.learn(c.Welcome.Topology)
 	if s.attachOn(ctx, c) {
+		s.at = to.address
 		return c
 	}
 	c.Close()

@@ -43,7 +43,7 @@ func order() Workload {
 				p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / 2, pipelined: true, burst: orderBurst, keys: orderKeys}
 				t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })
 			}
-			p := &producer{w: w, queue: "small", rate: smallRate, pipelined: true, burst: smallBurst, keys: orderKeys}
+			p := &producer{w: w, queue: "small", rate: float64(w.Rate) / smallPart, pipelined: true, burst: smallBurst, keys: orderKeys}
 			t.producers.Go(func() { p.run(producing, "o1") })
 			for i := range overtakers {
 				t.producers.Go(func() { overtakeAll(producing, w, fmt.Sprintf("x%d", i+1), float64(w.Rate)/12/overtakers) })

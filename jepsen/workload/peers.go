@@ -111,6 +111,13 @@ func (p *peers) learn(t wire.Topology) {
 	}
 }
 
+// leads is false when another node than the one at address was heard to lead.
+func (p *peers) leads(address string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.leader == "" || p.leader == address
+}
+
 // toLeader is a line to where the leader was heard to be, or to anybody.
 func (p *peers) toLeader(r *rand.Rand) line {
 	p.mu.Lock()

@@ -11,7 +11,7 @@ import (
 
 const (
 	queueLease = 30 * time.Second
-	smallRate  = 100 // a second, more than is consumed
+	smallPart  = 6 // of the rate goes to the small queue, more than is consumed
 	smallBurst = 400
 )
 
@@ -47,7 +47,7 @@ func startQueue(ctx context.Context, w *World) *Traffic {
 	}
 	// Bursts of more than one frame onto a queue that is often full: what was refused
 	// must not be overtaken by what came after it.
-	p := &producer{w: w, queue: "small", rate: smallRate, pipelined: true, burst: smallBurst}
+	p := &producer{w: w, queue: "small", rate: float64(w.Rate) / smallPart, pipelined: true, burst: smallBurst}
 	t.producers.Go(func() { p.run(producing, "o1") })
 	slow := &consumer{w: w, queue: "small", lease: queueLease, prefetch: smallLength / 2, slow: 100, stays: true}
 	t.consumers.Go(func() { slow.run(consuming, "s1") })
