@@ -61,3 +61,11 @@ func crash(v *view, r *Report) {
 		r.broken("crash", o.Node, []op{o}, "%s ended by itself (%s): %s", o.Node, o.Err, o.Text)
 	}
 }
+
+// wentOn: after a write or fsync that failed nothing that a disk says can be
+// trusted, so the node must end.
+func wentOn(v *view, r *Report) {
+	for _, o := range v.wentOn {
+		r.broken("went-on", o.Node, []op{o}, "%s did not end: %s", o.Node, o.Text)
+	}
+}

@@ -83,6 +83,7 @@ type view struct {
 	queues    []op
 	drains    []op
 	crashes   []op
+	wentOn    []op
 	attaches  []op
 	resents   []op
 	admins    []op
@@ -165,6 +166,8 @@ func (v *view) add(o op) {
 		v.admins = append(v.admins, o)
 	case history.Crash:
 		v.crashes = append(v.crashes, o)
+	case history.WentOn:
+		v.wentOn = append(v.wentOn, o)
 	case history.Drain:
 		v.drains = append(v.drains, o)
 	}

@@ -50,6 +50,9 @@ const (
 	// GaveUp is a node that ended by itself as it has to: its disk failed, or what
 	// it had kept is damaged.
 	GaveUp = "gave-up"
+	// WentOn is a node that did not end although what it asked of its disk failed:
+	// Node, Text is what failed.
+	WentOn = "went-on"
 )
 
 // What an admin command is (Event.Text).

@@ -3,7 +3,7 @@ package mutants
 import "slices"
 
 // All are all mutants.
-func All() []Mutant { return slices.Concat(broad(), narrow()) }
+func All() []Mutant { return slices.Concat(broad(), narrow(), disk()) }
 
 // broad are those that plain traffic shows, or retransmission, or misbehaviour with
 // leases.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"onceq/jepsen/faultdisk"
+	"onceq/jepsen/history"
 	"onceq/jepsen/proc"
 )
 
@@ -23,6 +24,7 @@ func diskFaults() []Fault {
 	return []Fault{
 		{Name: "power-loss", What: "the power of one node's disk is cut: what was not fsynced is forgotten or torn", Needs: needs, Away: One, Field: fieldDisk, Weight: 3, run: powerLoss},
 		{Name: "power-loss-all", What: "the power of all disks is cut at once", Needs: needs, Away: Majority, Field: fieldDisk, Weight: 2, run: powerLossAll},
+		{Name: "part-kill", What: "while a follower is cut off the power of another node is lost; both meet and must know all that was confirmed", Needs: []Need{NeedHosts, NeedFUSE, NeedThree}, Away: Majority, Field: fieldDisk, Weight: 1, run: partKill},
 		{Name: "disk-error", What: "a write or fsync of a node fails (EIO): it must end, and comes back on a disk that works", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskError},
 		{Name: "disk-full", What: "a node's disk is full (ENOSPC) in the middle of a write: it must end, and comes back when there is room", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskFull},
 		{Name: "disk-hang", What: "a node's disk, mostly the leader's, answers nothing any more: the node must end", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskHang},
@@ -33,10 +35,40 @@ func diskFaults() []Fault {
 func (t *Target) disk(node string) *faultdisk.Disk { return t.Disks[node] }
 
 // powerLoss cuts the power of one disk and ends its node, which may have noticed.
+// Some cuts come right before a change that the node makes, of whatever file: the
+// narrow moments are there.
 func powerLoss(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	node := t.one(r)
-	return t.blackout(ctx, r, []string{node})
+	if r.IntN(2) == 0 {
+		return t.blackout(ctx, r, []string{node})
+	}
+	t.Cluster.Expect(node, true)
+	defer t.Cluster.Expect(node, false)
+	loss := ""
+	if r.IntN(2) == 0 {
+		loss = fmt.Sprintf("tear %d", r.Uint64())
+	}
+	n := 1 + r.IntN(plannedMost)
+	if err := t.disk(node).CutBefore(n, loss); err != nil {
+		return node, false, err.Error()
+	}
+	at, err := "", error(nil)
+	t.heed(ctx, enough, func() bool {
+		at, err = t.disk(node).CutAt()
+		return at != "" || err != nil
+	})
+	if err == nil && at == "" {
+		err = t.disk(node).CutPower() // it makes no changes; the plan goes with the power
+	}
+	err = errors.Join(err, t.Cluster.Kill(node), t.disk(node).PowerOn())
+	t.Cluster.Expect(node, false)
+	t.start(node)
+	t.try(err)
+	return node, err == nil && at != "", fmt.Sprintf("before change %d (%s) %s", n, at, loss)
 }
+
+// plannedMost is about as many changes as a node makes in a few seconds.
+const plannedMost = 1000
 
 func powerLossAll(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	return t.blackout(ctx, r, t.Cluster.Names())
@@ -83,6 +115,49 @@ func (t *Target) blackout(ctx context.Context, r *rand.Rand, names []string) (st
 	return strings.Join(names, ","), err == nil, fmt.Sprintf("%s: %s", how, strings.Join(pending, "; "))
 }
 
+// partKill makes a quorum of those who know least: a follower that was cut off
+// for a while, and a node whose disk forgot what was not fsynced. The rest stands
+// still meanwhile.
+func partKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	leader := t.Leader()
+	rest := t.others(leader)
+	if leader == "" || len(rest) < 2 {
+		return "", false, "nobody leads"
+	}
+	r.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+	lagging := rest[:Minority.of(len(rest)+1)]
+	l := linkSet{}
+	l.apart(lagging, t.others(lagging...))
+	t.apply(l, true)
+	wait(ctx, between(r, 500*time.Millisecond, 5*time.Second))
+	lost := t.count(l).Lost
+	// The power goes at one of those that confirmed with the leader; the leader and
+	// the others of them are not heard until the rest has gone on.
+	victim := append([]string{leader}, rest[len(lagging):]...)[r.IntN(len(rest)+1-len(lagging))]
+	var still []string
+	for _, n := range t.others(append(lagging, victim)...) {
+		if t.Cluster.Pause(n) == nil {
+			still = append(still, n)
+		}
+	}
+	t.Cluster.Expect(victim, true)
+	defer t.Cluster.Expect(victim, false)
+	pending := t.pendingOf(victim)
+	err := errors.Join(t.disk(victim).CutPower(), t.Cluster.Kill(victim), t.disk(victim).PowerOn())
+	t.Cluster.Expect(victim, false)
+	t.apply(l, false)
+	t.start(victim)
+	led := ""
+	t.heed(ctx, 8*time.Second, func() bool { led = t.Leader(); return led != "" && !slices.Contains(still, led) && led != leader })
+	for _, n := range still {
+		if s, _ := t.Cluster.State(n); s == proc.Paused {
+			t.try(t.Cluster.Resume(n))
+		}
+	}
+	t.try(err)
+	return victim, err == nil && lost > 0, fmt.Sprintf("%v was cut off (%d packets), %s; then led: %s", lagging, lost, pending, led)
+}
+
 // pendingOf says what of a node's disk is not durable.
 func (t *Target) pendingOf(node string) string {
 	text, err := t.disk(node).Do("where")
@@ -107,19 +182,34 @@ func (t *Target) breakDisk(ctx context.Context, r *rand.Rand, node, rule string)
 	if _, err := t.disk(node).Do(rule); err != nil {
 		return node, false, err.Error()
 	}
-	ended := t.heed(ctx, enough, func() bool { s, _ := t.Cluster.State(node); return s == proc.Down })
+	// Also when the time of the run is over: a node that was not waited for has not
+	// gone on.
+	ended := t.heed(healing, enough, func() bool { s, _ := t.Cluster.State(node); return s == proc.Down })
 	took := time.Since(began)
 	hits, err := t.disk(node).Do("stats")
 	wait(ctx, between(r, 0, 3*time.Second))
 	t.try(errors.Join(err, t.disk(node).Heal()))
 	if !ended {
-		// What hung goes on, or nothing of that kind was done in all the time.
+		if applied(hits) {
+			now := t.H.Now()
+			t.H.Add(history.Event{Proc: "nemesis", F: history.WentOn, Type: history.OK, Of: -1, Node: node, T0: now, T1: now, Text: rule + ": " + hits})
+		}
 		return node, false, fmt.Sprintf("%s: it goes on after %.0f s (%s)", rule, took.Seconds(), hits)
 	}
 	t.Cluster.Expect(node, false)
 	t.start(node)
 	back := t.answers(healing, node)
 	return node, true, fmt.Sprintf("%s: it ended after %.2f s; answers again: %v", rule, took.Seconds(), back)
+}
+
+// applied says whether a rule was ever applied, by the disk's counts.
+func applied(stats string) bool {
+	for _, word := range strings.Fields(stats) {
+		if _, n, ok := strings.Cut(word, "="); ok && !strings.HasPrefix(n, "0/") {
+			return true
+		}
+	}
+	return false
 }
 
 // answers waits until a node answers.
