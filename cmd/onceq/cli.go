@@ -26,6 +26,7 @@ type cli struct {
 	Trace   traceCmd   `cmd:"" group:"use" help:"Tell the life of one message, as far as it is kept."`
 	Session sessionCmd `cmd:"" group:"use" help:"List, show and end the sessions of producers."`
 	Outcome outcomeCmd `cmd:"" group:"use" help:"Look up, or settle for good, what became of a publish."`
+	Outbox  outboxCmd  `cmd:"" group:"use" help:"Look into the outbox file of a program that does not run, and decide about what is held."`
 
 	Server  serverCmd  `cmd:"" group:"operate" help:"Run one node."`
 	Status  statusCmd  `cmd:"" group:"operate" help:"Show the nodes, who leads, and what may fail."`
