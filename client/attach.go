@@ -102,7 +102,7 @@ func (s *consumer) attachAnswer(cn *conn, asked []wire.Range, at time.Time, op w
 		case e.unclear():
 			s.later()
 			return
-		case e.Code == wire.CodeConsumerGone:
+		case e.Code == wire.CodeConsumerGone, e.Code == wire.CodeWrongCluster && s.outlived():
 			reply.Status = wire.StatusConsumerGone
 		case e.Code == wire.CodeStale:
 			reply.Status = wire.StatusStale

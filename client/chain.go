@@ -161,6 +161,13 @@ func (j *join) run(ctx context.Context) ([]Receipt, error) {
 			// No copy was judged by the session that is gone: another will do.
 			j.c.chain.lost(j.session)
 			j.finish()
+		case err == nil && !unknown && r.Status == wire.StatusRestored:
+			// The lease is of the life before as well: there is nothing to try again.
+			j.c.chain.lost(j.session)
+			why := newError(wire.CodeLeaseLost, "delivery %s: the cluster was restored from a backup: lease lost: nothing was acked and nothing published", j.d.place)
+			j.finish()
+			j.never(why)
+			return nil, why
 		case err == nil && r.Status == wire.StatusWindowFull:
 			// An older one is stuck: the sequence stays, and comes again.
 		case !unknown:
@@ -286,7 +293,7 @@ func (j *join) sealed(id InnerMsgID, r wire.PublishResult, why error) {
 	default:
 		j.settle(&OutcomeUnknownError{ID: id, Final: r.Status != wire.StatusNotStored, Cause: why})
 	}
-	if r.Status == wire.StatusSessionExpired {
+	if r.Status == wire.StatusSessionExpired || r.Status == wire.StatusRestored {
 		j.c.chain.lost(j.session)
 	}
 	j.finish()
@@ -431,7 +438,7 @@ func (ch *chain) seal(ctx context.Context, s *chainSession, sequence uint64) wir
 		switch {
 		case ctx.Err() != nil:
 			return wire.PublishResult{Sequence: sequence, Status: wire.StatusNotStored}
-		case errors.As(err, &e) && e.Code == wire.CodeSessionExpired:
+		case errors.As(err, &e) && (e.Code == wire.CodeSessionExpired || e.Code == wire.CodeWrongCluster):
 			return wire.PublishResult{Sequence: sequence, Status: wire.StatusSessionExpired}
 		case err == nil && reply.Status == wire.StatusOK && len(reply.Outcomes) == 1 && reply.Outcomes[0].Status != wire.StatusWindowFull:
 			return reply.Outcomes[0]

@@ -232,6 +232,14 @@ func (c *Client) learnQueue(number uint64, name string) {
 	c.queues[number] = name
 }
 
+// forgetQueues: numbers may have been given again since.
+func (c *Client) forgetQueues() {
+	c.newestQueue.Store(0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.queues)
+}
+
 // learnQueueOnce is learnQueue for the hot path.
 func (c *Client) learnQueueOnce(number uint64, name string) {
 	if c.newestQueue.Swap(number) != number {

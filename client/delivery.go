@@ -16,6 +16,7 @@ type Delivery struct {
 	number   uint64 // the machine's, within the life
 	place    MessageID
 	attempt  uint32
+	restored bool
 	failures uint32
 	at       int64
 	raw      []byte // encoded message
@@ -76,12 +77,17 @@ func (d *Delivery) ID() MessageID { return d.place }
 func (d *Delivery) Queue() string { return d.place.Queue }
 
 // Attempt counts how often the message was handed out, this time included. 1
-// means that nobody has seen it before.
+// means that nobody has seen it before, unless it is Restored.
 func (d *Delivery) Attempt() int { return int(d.attempt) }
 
 // Failures counts the attempts before that failed: given back with an error, lease
 // ran out, consumer gone. The queue's delivery limit counts them.
 func (d *Delivery) Failures() int { return int(d.failures) }
+
+// Restored says that the message was stored before the cluster was restored from a
+// backup. Whether it was handed out, or done, between the two nobody can tell:
+// whoever must not do its work twice asks by BizID.
+func (d *Delivery) Restored() bool { return d.restored }
 
 // OrderingKey is what keeps the message in order among others, "" for none.
 func (d *Delivery) OrderingKey() string { return d.message.OrderingKey }

@@ -139,9 +139,14 @@ func (c *Client) connect(ctx context.Context, address string) (*conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := c.topo.welcome(cn.welcome); err != nil {
+		restored, err := c.topo.welcome(cn.welcome)
+		if err != nil {
 			cn.close()
 			return nil, err
+		}
+		if restored {
+			c.o.logger.Warn("the cluster was restored from a backup", "cluster", cn.welcome.Cluster, "incarnation", cn.welcome.Incarnation)
+			c.forgetQueues()
 		}
 		return cn, nil
 	}()

@@ -58,6 +58,17 @@ var (
 	ErrWrongCluster error = newError(wire.CodeWrongCluster, "another cluster")
 	// ErrSessionExpired: the cluster does not know a producer's session any more.
 	ErrSessionExpired error = newError(wire.CodeSessionExpired, "session expired")
+	// ErrRestored: the publish is from before the cluster was restored from a
+	// backup, which has no record of it; whether it was stored nobody can tell.
+	ErrRestored error = newError(wire.CodeRestored, "restored: cannot be judged")
+	// ErrNotEmpty: a backup was not restored, the cluster has queues.
+	ErrNotEmpty error = newError(wire.CodeNotEmpty, "the cluster is not empty")
+	// ErrRestoreStale: another restore is under way, or has taken this one's place.
+	ErrRestoreStale error = newError(wire.CodeRestoreStale, "another restore")
+	// ErrBadBackup: a file is no backup, or is damaged; the text says where.
+	ErrBadBackup error = newError(wire.CodeBadBackup, "bad backup")
+	// ErrBackup: a backup could not be made, or was cut short.
+	ErrBackup error = newError(wire.CodeBackup, "backup failed")
 	// ErrFenced: another process has opened the named session since.
 	ErrFenced error = newError(wire.CodeFenced, "fenced")
 	// ErrQueueFull: not stored, the queue has reached its length.
@@ -143,7 +154,7 @@ func (e *OutcomeUnknownError) Unwrap() error { return e.Cause }
 // do better later.
 func retriable(code wire.Code) bool {
 	switch code {
-	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded, wire.CodeShuttingDown,
+	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded, wire.CodeShuttingDown, wire.CodeBackup,
 		wire.CodeQueueFull, wire.CodeDiskFull, wire.CodeOutcomeCap, wire.CodeIndexCap, wire.CodeSessionCap, wire.CodeConsumerCap, wire.CodeOutOfOrder, wire.CodeWindowFull:
 		return true
 	}
@@ -181,6 +192,8 @@ func statusError(st wire.Status, what string) *Error {
 		e.Text = what + ": too large: send less at once, or raise the limit"
 	case wire.StatusSessionExpired, wire.StatusWrongIncarnation:
 		e.Text = what + ": the session is not known to the cluster any more"
+	case wire.StatusRestored:
+		e.Text = what + ": from before the cluster was restored from a backup, which has no record of it: find out by its biz-id"
 	case wire.StatusFenced, wire.StatusEpochMismatch:
 		e.Text = what + ": another process has opened this session's name since: stop one of the two"
 	case wire.StatusBodyDiffers:

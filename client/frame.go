@@ -91,7 +91,7 @@ func (fr *frame) failed(e *Error) {
 		}
 		p.again()
 		p.holdOff()
-	case e.Code == wire.CodeSessionExpired:
+	case e.Code == wire.CodeSessionExpired, e.Code == wire.CodeWrongCluster, e.Code == wire.CodeRestored:
 		p.sessionLost(e)
 	case e.Code == wire.CodeFenced, e.Code == wire.CodeEpochMismatch:
 		p.fenced()
@@ -139,7 +139,7 @@ func (fr *frame) judge(payload []byte) {
 	if p.conn != nil {
 		p.conn.refused.Store(0)
 	}
-	var lost, fenced wire.Status
+	var lost, fenced, restored wire.Status
 	for i, f := range fr.futures {
 		if f.list == nil {
 			continue // final already, by a seal
@@ -156,6 +156,9 @@ func (fr *frame) judge(payload []byte) {
 			p.holdOff()
 		case wire.StatusSessionExpired, wire.StatusWrongIncarnation:
 			lost = r.Status
+		case wire.StatusRestored:
+			restored = r.Status
+			p.unjudged(f)
 		case wire.StatusFenced, wire.StatusEpochMismatch:
 			fenced = r.Status
 		case wire.StatusSealed:
@@ -174,5 +177,7 @@ func (fr *frame) judge(payload []byte) {
 		p.sessionLost(statusError(lost, "queue "+p.queue))
 	case fenced != 0:
 		p.fenced()
+	case restored != 0:
+		p.lifeOver()
 	}
 }

@@ -33,7 +33,7 @@ func (s *consumer) deliver(cn *conn, m wire.Deliver, frameBytes int) {
 			return
 		}
 		d := &Delivery{
-			s: s, life: l, number: w.Number, attempt: w.Attempt, at: w.PublishedAt, raw: w.Message,
+			s: s, life: l, number: w.Number, attempt: w.Attempt, restored: w.Restored, at: w.PublishedAt, raw: w.Message,
 			place:    MessageID{Incarnation: l.incarnation, QueueNumber: w.Queue, Queue: s.queue, Lane: w.Lane, Offset: w.Offset},
 			deadline: now.Add(w.Remaining), failures: w.Failures,
 		}

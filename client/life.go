@@ -84,6 +84,13 @@ func (s *consumer) gone() {
 	s.later()
 }
 
+// outlived says that the cluster was restored since this identity began: a request
+// for another cluster is from the life before, not sent to a wrong place.
+func (s *consumer) outlived() bool {
+	incarnation, _ := s.c.topo.identity()
+	return incarnation != s.life.incarnation
+}
+
 // loseAll answers everything open.
 func (s *consumer) loseAll(why func(d *Delivery) error) {
 	for _, d := range s.life.open {

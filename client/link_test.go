@@ -164,7 +164,7 @@ func (f *Future) copiesNow() int {
 func TestTopology_OnlyMovesForward(t *testing.T) {
 	nodes := []wire.NodeAddress{{Name: "n1", Address: "a:1"}, {Name: "n2", Address: "b:1"}}
 	top := newTopology([]string{"seed:1"})
-	if err := top.welcome(wire.Welcome{Cluster: "c", Incarnation: 1, Topology: wire.Topology{Group: 1, Term: 5, Leader: "n1", Nodes: nodes}}); err != nil {
+	if _, err := top.welcome(wire.Welcome{Cluster: "c", Incarnation: 1, Topology: wire.Topology{Group: 1, Term: 5, Leader: "n1", Nodes: nodes}}); err != nil {
 		t.Fatal(err)
 	}
 	steps := []struct {
@@ -186,13 +186,13 @@ func TestTopology_OnlyMovesForward(t *testing.T) {
 		}
 	}
 	// After a restore terms start again.
-	if err := top.welcome(wire.Welcome{Cluster: "c", Incarnation: 2, Topology: wire.Topology{Term: 1, Leader: "n1", Nodes: nodes}}); err != nil {
+	if _, err := top.welcome(wire.Welcome{Cluster: "c", Incarnation: 2, Topology: wire.Topology{Term: 1, Leader: "n1", Nodes: nodes}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := top.leader(); got != "a:1" {
 		t.Fatalf("after a restore: %q", got)
 	}
-	if err := top.welcome(wire.Welcome{Cluster: "", Incarnation: 2}); err == nil {
+	if _, err := top.welcome(wire.Welcome{Cluster: "", Incarnation: 2}); err == nil {
 		t.Fatal("a node without a cluster was taken")
 	}
 }

@@ -90,7 +90,7 @@ func (c *Client) Seal(ctx context.Context, id InnerMsgID) (Outcome, error) {
 			return c.outcome(ctx, id, reply.Outcomes[0]), nil
 		case reply.Status == wire.StatusFenced:
 			// The session was opened again between the two requests.
-		case reply.Status == wire.StatusSessionExpired:
+		case reply.Status == wire.StatusSessionExpired, reply.Status == wire.StatusRestored:
 			return c.outcome(ctx, id, wire.PublishResult{Status: reply.Status}), nil
 		default:
 			return Outcome{ID: id}, statusError(reply.Status, "seal "+id.Short())
@@ -150,6 +150,8 @@ func (c *Client) outcome(ctx context.Context, id InnerMsgID, r wire.PublishResul
 		o.State, o.Reason = Unknown, "its producer has an outcome for it and the cluster has forgotten it: ask the producer"
 	case wire.StatusSessionExpired:
 		o.State, o.Reason = Unknown, "the session is closed or expired: the cluster has forgotten its outcomes"
+	case wire.StatusRestored:
+		o.State, o.Reason = Unknown, "it is from before the cluster was restored from a backup, which has no record of it"
 	case wire.StatusWrongIncarnation:
 		o.State, o.Reason = Unknown, "the session belongs to another cluster, or to this one before it was restored"
 	default:

@@ -73,6 +73,7 @@ type Producer struct {
 	started     bool      // the run loop exists
 	closing     bool      // no more publishes are taken
 	finishing   bool      // Close has waited: what is open is sealed, then the loop ends
+	over        bool      // the session is from before a restore: it takes nothing new
 	fatal       error     // fenced, or refused for good
 	stats       ProducerStats
 

@@ -2,6 +2,8 @@ package client
 
 import (
 	"errors"
+
+	"onceq/transport/wire"
 )
 
 const (
@@ -46,6 +48,9 @@ func (p *Producer) again() {
 
 // pump sends what may be sent. Whoever changes what that depends on calls it.
 func (p *Producer) pump() {
+	if p.over && p.open.n == 0 && p.session != nil {
+		p.sessionLost(statusError(wire.StatusRestored, "session"))
+	}
 	for {
 		switch {
 		case p.conn == nil, p.session == nil, p.held, p.waitingRoom, p.frames >= pipelineMax:
@@ -143,7 +148,7 @@ func (p *Producer) sendFrame() bool {
 // admit gives the oldest fresh publish its sequence.
 func (p *Producer) admit() *Future {
 	f := p.fresh.head
-	if f == nil {
+	if f == nil || p.over {
 		return nil
 	}
 	if p.given != nil {

@@ -19,6 +19,10 @@ const sealBatchMax = 4096
 // would be answered "stored".
 const reopenSkip = 2 * 65_536
 
+// strangeTries is how often a session is asked for with an incarnation that the
+// leader does not have.
+const strangeTries = 8
+
 // run does what needs waiting for: it opens the session, seals what was given up,
 // paces retries, and ends the session in the end. Publishes themselves are sent
 // by pump, wherever it is called.
@@ -83,7 +87,7 @@ func (p *Producer) holdTime() time.Duration {
 func (p *Producer) openSession(ctx context.Context) {
 	var nonce wire.Nonce
 	_, _ = rand.Read(nonce[:]) // never fails
-	tries := backoff{base: 10 * time.Millisecond, most: time.Second}
+	tries, strange := backoff{base: 10 * time.Millisecond, most: time.Second}, 0
 	incarnation, group := p.c.topo.identity()
 	request := wire.OpenSession{
 		Incarnation: incarnation, Group: group, Named: p.o.name != "", Name: p.o.name, Nonce: nonce, Label: p.c.o.label,
@@ -93,6 +97,9 @@ func (p *Producer) openSession(ctx context.Context) {
 		var reply wire.SessionOpened
 		if err == nil {
 			reply, err = wire.DecodeSessionOpened(payload)
+		}
+		if e := (*Error)(nil); errors.As(err, &e) && e.Code == wire.CodeWrongCluster {
+			err, reply.Status = nil, wire.StatusWrongIncarnation // the leader has not asked the machine
 		}
 		if err != nil {
 			p.refuseFresh(err)
@@ -108,7 +115,9 @@ func (p *Producer) openSession(ctx context.Context) {
 		case wire.StatusWrongIncarnation:
 			request.Incarnation, request.Group = p.c.topo.identity()
 			request.ExpectedEpoch = 0
-			if request.Incarnation == incarnation {
+			// The answer may come just before the end of its connection, with which
+			// the client hears of the restore.
+			if strange++; request.Incarnation == incarnation && strange > strangeTries {
 				p.refuseFresh(statusError(reply.Status, "open session"))
 				return
 			}
@@ -189,7 +198,7 @@ func (p *Producer) sealSome(ctx context.Context, batch []*Future) {
 	e := (*Error)(nil)
 	switch {
 	case err == nil:
-	case errors.As(err, &e) && e.Code == wire.CodeSessionExpired:
+	case errors.As(err, &e) && (e.Code == wire.CodeSessionExpired || e.Code == wire.CodeWrongCluster):
 		reply.Status = wire.StatusSessionExpired
 	case errors.As(err, &e) && e.Code == wire.CodeFenced:
 		reply.Status = wire.StatusFenced
@@ -207,7 +216,7 @@ func (p *Producer) sealSome(ctx context.Context, batch []*Future) {
 	}
 	switch reply.Status {
 	case wire.StatusOK:
-	case wire.StatusSessionExpired, wire.StatusWrongIncarnation:
+	case wire.StatusSessionExpired, wire.StatusWrongIncarnation, wire.StatusRestored:
 		p.sessionLost(statusError(reply.Status, "seal"))
 		return
 	default:
@@ -226,6 +235,9 @@ func (p *Producer) sealSome(ctx context.Context, batch []*Future) {
 			p.never(f)
 		case wire.StatusBelowFloor:
 			p.belowFloor(f)
+		case wire.StatusRestored:
+			p.unjudged(f)
+			p.lifeOver()
 		default:
 			again = true
 		}
@@ -261,22 +273,55 @@ func (p *Producer) sessionLost(cause error) {
 		p.loseSequenced(cause)
 		return
 	}
-	var move []*Future
+	p.takeBack()
 	for f := p.open.tail; f != nil; f = p.open.tail {
-		if f.written || f.inFlight || f.reported {
-			p.finish(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Final: true, Cause: cause})
-			continue
+		p.finish(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Final: true, Cause: cause})
+	}
+	p.over = false
+	p.session, p.send, p.rewind, p.sealing, p.contagion = nil, nil, false, 0, contagion{}
+	p.kick()
+}
+
+// takeBack takes the sequence from what was never written to a socket.
+func (p *Producer) takeBack() {
+	var unsent []*Future
+	for f := p.open.tail; f != nil; f = f.prev {
+		if !f.written && !f.inFlight && !f.reported {
+			unsent = append(unsent, f)
+		}
+	}
+	for _, f := range unsent {
+		if p.send == f {
+			p.send = f.next
 		}
 		p.unchain(f)
 		p.open.remove(f)
-		move = append(move, f)
-	}
-	for _, f := range move {
 		f.sequence, f.copies, f.alone, f.refusal = 0, 0, false, nil
 		p.fresh.pushFront(f)
 	}
-	p.session, p.send, p.rewind, p.sealing, p.contagion = nil, nil, false, 0, contagion{}
-	p.kick()
+}
+
+// unjudged: f was sent before the cluster was restored from a backup that has no
+// record of it. It may have been stored, and delivered, in the life before.
+func (p *Producer) unjudged(f *Future) {
+	p.finish(f, Receipt{}, &OutcomeUnknownError{ID: p.id(f), Final: true, Cause: statusError(wire.StatusRestored, p.id(f).Short())})
+}
+
+// lifeOver: the session is from before a restore. It takes nothing new; what was
+// sent is sent once more, since some of it may have a record, and when all of it
+// has an answer another session is opened for what was never sent.
+func (p *Producer) lifeOver() {
+	if p.over || p.session == nil {
+		return
+	}
+	if p.given != nil {
+		p.sessionLost(statusError(wire.StatusRestored, "session")) // its owner asks for the records
+		return
+	}
+	p.over = true
+	p.c.o.logger.Warn("session is from before a restore", "session", p.session.id, "queue", p.queue)
+	p.takeBack()
+	p.again()
 }
 
 // fenced: another process has opened the session's name. That says nothing about

@@ -152,7 +152,7 @@ func (s *consumer) settleAnswer(l *life, cn *conn, op wire.Op, payload []byte, e
 		if e.Code == wire.CodeNotLeader || e.Code == wire.CodeNoLeader {
 			s.c.consume.misdirected(cn, wire.ErrorReply{Code: e.Code, Leader: e.leader})
 		}
-		if e.Code == wire.CodeConsumerGone && s.life == l {
+		if (e.Code == wire.CodeConsumerGone || e.Code == wire.CodeWrongCluster && s.outlived()) && s.life == l {
 			s.gone()
 		}
 		return nil, e

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"slices"
 	"sync"
 
 	"onceq/transport/wire"
@@ -13,6 +14,7 @@ type topology struct {
 	mu          sync.Mutex // guards what follows
 	cluster     string     // "" until the first welcome
 	incarnation uint64
+	before      []wire.Life // what the cluster was before restores
 	newest      wire.Topology
 	seeds       []string      // from the URL; kept for ever
 	changed     chan struct{} // closed and replaced at each change
@@ -25,27 +27,30 @@ func newTopology(seeds []string) *topology {
 }
 
 // welcome takes what a node said when it was connected to. It refuses the node
-// of another cluster.
-func (t *topology) welcome(w wire.Welcome) error {
+// of another cluster, unless what is known was restored in that. restored says
+// that the cluster's life is another than before.
+func (t *topology) welcome(w wire.Welcome) (restored bool, err error) {
 	t.mu.Lock()
 	switch {
-	case t.cluster != "" && w.Cluster != t.cluster:
+	case t.cluster != "" && w.Cluster != t.cluster && !w.Lived(t.incarnation):
 		defer t.mu.Unlock()
-		return newError(wire.CodeWrongCluster, "node %s belongs to cluster %s, this client to %s: check the address", w.Node, w.Cluster, t.cluster)
+		return false, newError(wire.CodeWrongCluster, "node %s belongs to cluster %s, this client to %s: check the address", w.Node, w.Cluster, t.cluster)
 	case w.Cluster == "":
 		defer t.mu.Unlock()
-		return newError(wire.CodeNoLeader, "node %s has not joined a cluster yet: start the other nodes, or wait", w.Node)
+		return false, newError(wire.CodeNoLeader, "node %s has not joined a cluster yet: start the other nodes, or wait", w.Node)
 	}
 	t.cluster = w.Cluster
-	if w.Incarnation != t.incarnation {
-		// The cluster was restored: its terms start again.
-		t.incarnation = w.Incarnation
-		t.newest.Term = 0
+	// A node that has not come as far as the restore still tells the life before.
+	late := slices.ContainsFunc(t.before, func(l wire.Life) bool { return l.Incarnation == w.Incarnation })
+	if w.Incarnation != t.incarnation && !late {
+		restored = t.incarnation != 0
+		t.incarnation, t.before = w.Incarnation, w.Lives
+		t.newest.Term = 0 // it may be another log, with terms of its own
 	}
 	t.bodyMax = int(w.BodyBytesMax)
 	t.mu.Unlock()
 	t.learn(w.Topology, w.Node)
-	return nil
+	return restored, nil
 }
 
 // learn takes a topology that node told.

@@ -195,7 +195,7 @@ func (n *Node) Status() wire.NodeStatus {
 	// Before the machine is looked at, so that what this index brought is told.
 	applied := g.progress.at()
 	index, counts, digests := g.local()
-	s.ServerID, s.Incarnation = string(g.id), g.incarnation
+	s.ServerID, s.Incarnation = string(g.id), g.life.incarnation()
 	s.Leader, _ = g.topology.leader()
 	s.Term, s.CommitIndex, s.LastLogIndex = g.raft.CurrentTerm(), g.raft.CommitIndex(), g.raft.LastIndex()
 	s.AppliedIndex, s.SnapshotIndex = max(index, applied), g.snapshotIndex()

@@ -144,7 +144,7 @@ func (d *disk) refuses(op wire.Op) *wire.ErrorReply {
 	switch op {
 	case wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpReceive, wire.OpRelease, wire.OpCloseSession, wire.OpQueuePurge, wire.OpQueueDelete, wire.OpEdit:
 		return nil
-	case wire.OpPublish, wire.OpAckPublish:
+	case wire.OpPublish, wire.OpAckPublish, wire.OpRestoreBegin, wire.OpRestoreChunk:
 		if level < diskLow {
 			return nil
 		}

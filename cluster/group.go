@@ -25,28 +25,30 @@ var errEnding = errors.New("the group is ending")
 // group is one raft group on this node: the machine, what proposes to it, what
 // hands out its results. Everything about a queue is inside its group.
 type group struct {
-	node        string
-	dir         string // the data directory, for what operators are told to do
-	id          raft.ServerID
-	incarnation uint64
-	limits      fsm.Limits
-	log         *slog.Logger
-	fatal       func(error)
+	node    string
+	cluster string // its id
+	dir     string // the data directory, for what operators are told to do
+	id      raft.ServerID
+	life    *life
+	limits  fsm.Limits
+	log     *slog.Logger
+	fatal   func(error)
 
-	mono     func() time.Duration
-	clock    *clock
-	proposer *proposer
-	hub      *hub
-	receives *receives
-	ticker   *ticker
-	reads    *reader
-	lead     *leadership
-	steward  *steward
-	auditor  *auditor
-	topology *topology
-	snaps    *snapshotter
-	disk     *disk // nil when everything is in memory
-	store    *raftlog.Store
+	mono      func() time.Duration
+	clock     *clock
+	proposer  *proposer
+	hub       *hub
+	receives  *receives
+	ticker    *ticker
+	reads     *reader
+	lead      *leadership
+	steward   *steward
+	auditor   *auditor
+	topology  *topology
+	snaps     *snapshotter
+	disk      *disk // nil when everything is in memory
+	store     *raftlog.Store
+	snapshots raft.SnapshotStore
 
 	scrubEvery time.Duration
 	progress   progress
@@ -79,6 +81,9 @@ func (g *group) Apply(l *raft.Log) any {
 		return nil
 	}
 	g.dispatch(l.Index, eff)
+	if eff.Restored {
+		g.renewed()
+	}
 	g.snaps.applied(len(l.Data))
 	return nil
 }
@@ -93,6 +98,9 @@ func (g *group) apply(l *raft.Log) (*fsm.Effects, error) {
 	eff, err := g.machine.Apply(l.Index, l.Data)
 	if err == nil && eff.Verdict != nil {
 		err = g.judge(l.Index, eff.Verdict)
+	}
+	if err == nil && eff.Restored {
+		g.life.learn(g.machine)
 	}
 	return eff, err
 }
@@ -155,6 +163,7 @@ func (g *group) Restore(r io.ReadCloser) error {
 	g.mu.Lock()
 	err := restoreMachine(g.machine, g.bodies, g.annexPath, r)
 	index := g.machine.Index()
+	begun := err == nil && g.life.learn(g.machine)
 	g.mu.Unlock()
 	if err != nil {
 		if g.starting.Load() {
@@ -167,6 +176,9 @@ func (g *group) Restore(r io.ReadCloser) error {
 	}
 	g.snaps.frozen()
 	g.progress.advance(index)
+	if begun && !g.starting.Load() {
+		g.renewed()
+	}
 	return nil
 }
 

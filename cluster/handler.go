@@ -30,7 +30,8 @@ func (h *handler) Welcome() wire.Welcome {
 		Topology: wire.Topology{Group: groupNumber},
 	}
 	if g := h.n.group.Load(); g != nil {
-		w.Cluster, w.Incarnation = h.n.cluster, g.incarnation
+		w.Cluster, w.Incarnation = h.n.cluster, g.life.incarnation()
+		w.Lives = g.life.before()
 		w.Topology = g.topology.current()
 	}
 	return w
@@ -51,6 +52,7 @@ func (h *handler) Disconnected(c *transport.ServerConn) {
 	if g := h.n.group.Load(); g != nil {
 		g.receives.disconnected(c)
 	}
+	h.n.backups.disconnected(c)
 }
 
 // Request implements transport.Handler.
@@ -69,8 +71,14 @@ func (h *handler) request(c conn, corr uint32, op wire.Op, payload []byte) {
 	switch op {
 	case wire.OpOpenSession, wire.OpCloseSession, wire.OpPublish, wire.OpSeal, wire.OpAttach, wire.OpLeave, wire.OpSettle,
 		wire.OpQueueCreate, wire.OpQueueDelete, wire.OpQueuePurge, wire.OpQueueUpdate, wire.OpQueuePause,
-		wire.OpEdit, wire.OpAckPublish, wire.OpReceive, wire.OpRelease:
+		wire.OpEdit, wire.OpAckPublish, wire.OpReceive, wire.OpRelease, wire.OpRestoreBegin, wire.OpRestoreChunk, wire.OpRestoreEnd:
 		g.command(c, corr, op, payload)
+	case wire.OpCommitted:
+		g.committed(c, corr, payload)
+	case wire.OpBackupOpen:
+		h.n.backups.begin(g, c, corr, payload)
+	case wire.OpBackupRead:
+		h.n.backups.read(c, corr, payload)
 	case wire.OpOutcome:
 		g.outcome(c, corr, payload)
 	case wire.OpQueueShow:
@@ -113,7 +121,7 @@ func malformed(err error) *wire.ErrorReply {
 // command checks a client's command and queues it for the log.
 func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 	kind := fsm.Kind(op)
-	if refused := g.foreign(payload); refused != nil {
+	if refused := g.foreign(op, payload); refused != nil {
 		c.Error(corr, *refused)
 		return
 	}
@@ -130,7 +138,7 @@ func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 			c.Error(corr, *o.Err)
 			return
 		}
-		reply, refused := commandReply(g.incarnation, o.Result)
+		reply, refused := commandReply(o.Result)
 		if refused != nil {
 			c.Error(corr, *refused)
 			return
@@ -151,8 +159,9 @@ func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 
 // foreign refuses what is meant for another cluster, another life of this one,
 // or another group, before it costs room in the log. Every command begins with
-// the incarnation and the group.
-func (g *group) foreign(payload []byte) *wire.ErrorReply {
+// the incarnation and the group. What the machine may still have an answer to
+// from before a restore goes on to it.
+func (g *group) foreign(op wire.Op, payload []byte) *wire.ErrorReply {
 	r := pack.NewReader(payload)
 	r.Array(commandFieldsMax)
 	incarnation, number := r.Uint(), r.Uint32()
@@ -162,11 +171,23 @@ func (g *group) foreign(payload []byte) *wire.ErrorReply {
 	case number != groupNumber:
 		e := wrongGroup(number)
 		return &e
-	case incarnation != g.incarnation:
-		return &wire.ErrorReply{Code: wire.CodeWrongCluster,
-			Text: "the request is for another cluster, or from before this one was restored"}
+	case incarnation == g.life.incarnation(), g.life.lived(incarnation) && answeredAfterRestore(op):
+		return nil
 	}
-	return nil
+	return &wire.ErrorReply{Code: wire.CodeWrongCluster,
+		Text: "the request is for another cluster, or from before this one was restored"}
+}
+
+// answeredAfterRestore names what a client may ask with an incarnation from
+// before: copies of publishes, which may have a record, and the steps of a
+// restore, whose last one may have been taken.
+func answeredAfterRestore(op wire.Op) bool {
+	switch op {
+	case wire.OpPublish, wire.OpSeal, wire.OpAckPublish, wire.OpCloseSession,
+		wire.OpRestoreBegin, wire.OpRestoreChunk, wire.OpRestoreEnd:
+		return true
+	}
+	return false
 }
 
 // attach registers the consumer on this connection when its attachment was

@@ -195,11 +195,24 @@ func (h *hub) start() {
 	h.active = true
 }
 
+// renew unregisters everything and goes on: the machine knows none of the
+// consumers any more.
+func (h *hub) renew() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clear()
+}
+
 // reset unregisters everything: the node does not lead any more.
 func (h *hub) reset() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.active = false
+	h.clear()
+}
+
+// clear unregisters everything. Called with mu held.
+func (h *hub) clear() {
 	for _, r := range h.consumers {
 		r.end()
 	}

@@ -79,7 +79,7 @@ func (l *leadership) gained(spawn func(func())) {
 func (l *leadership) proposeTerm(nonce fsm.Nonce, dropped <-chan struct{}) {
 	for {
 		w := fsm.NewEntry(l.g.proposer.nextNumber())
-		w.Add(fsm.KindTerm, fsm.TermPayload(l.g.node, nonce, l.g.incarnation))
+		w.Add(fsm.KindTerm, fsm.TermPayload(l.g.node, nonce, l.g.life.founded))
 		f := l.g.raft.Apply(w.Finish(0, time.Now().UnixNano()), proposeTimeout)
 		err := bound(f, l.g.ended).Error()
 		if err == nil {

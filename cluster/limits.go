@@ -41,6 +41,15 @@ const (
 	// are under way, each of which has a goroutine.
 	membershipRequestsMax = 16
 
+	// backupsMax bounds the backups that a node makes at once; each holds the
+	// machine's tables once more. backupPartsAhead parts of one wait for the
+	// client, half a megabyte each or one message.
+	backupsMax       = 2
+	backupPartsAhead = 4
+	backupReadsMax   = 16 // unanswered reads of one backup
+	backupIdleMax    = time.Minute
+	snapshotTries    = 10
+
 	// publishWindow is how many bytes of unanswered publishes a connection may
 	// have.
 	publishWindow = 8 << 20

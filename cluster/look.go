@@ -148,7 +148,7 @@ func (g *group) sessionsList(c conn, corr uint32, payload []byte) {
 			reply := wire.SessionsReply{Sessions: make([]wire.SessionInfo, len(found))}
 			for i, f := range found {
 				reply.Sessions[i] = wire.SessionInfo{
-					Session: wire.SessionID{Incarnation: g.incarnation, Group: groupNumber, Number: f.Number},
+					Session: wire.SessionID{Incarnation: f.Incarnation, Group: groupNumber, Number: f.Number},
 					Named:   f.Named, Name: f.Name, Label: f.Label, Epoch: f.Epoch, Floor: f.Floor, Next: f.Next,
 					Outcomes: f.Outcomes, Idle: f.Idle,
 				}

@@ -36,12 +36,13 @@ type Node struct {
 	store      *raftlog.Store
 	raft       *raft.Raft
 
-	hub    *hub
-	clock  *clock
-	bodies bodyStore
-	opened *group                // set by Start, for closing
-	group  atomic.Pointer[group] // what clients are served from; nil until the node belongs to a cluster
-	begun  time.Time
+	hub     *hub
+	backups *backups
+	clock   *clock
+	bodies  bodyStore
+	opened  *group                // set by Start, for closing
+	group   atomic.Pointer[group] // what clients are served from; nil until the node belongs to a cluster
+	begun   time.Time
 
 	ctx    context.Context // ends when the node does; bounds what it started
 	cancel context.CancelFunc
@@ -178,6 +179,7 @@ func (n *Node) listen() error {
 		return err
 	}
 	n.hub = newHub(n.bodies, n.clock)
+	n.backups = newBackups(n)
 	return nil
 }
 

@@ -35,7 +35,7 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	if err != nil {
 		return nil, err
 	}
-	g.store = n.store
+	g.store, g.snapshots = n.store, snapshots
 	conf := n.raftConfig(g)
 	if err := raftlog.CheckConfig(conf, raftlog.Flow{RPCsInFlight: rpcsInFlight, EntryBytes: entryBytesMax}); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func closeTransport(t raft.Transport) error {
 
 func (n *Node) newGroup(id member.Identity) *group {
 	g := &group{
-		node: n.cfg.Name, dir: n.cfg.DataDir, id: id.ServerID, incarnation: id.Cluster.Incarnation, limits: n.limits,
+		node: n.cfg.Name, cluster: n.cluster, dir: n.cfg.DataDir, id: id.ServerID, life: newLife(id.Cluster.Incarnation), limits: n.limits,
 		log: n.log, fatal: n.fatal, mono: n.clock.mono, clock: n.clock, hub: n.hub, ended: n.ended,
 		installs: make(chan struct{}, 1), scrubEvery: n.cfg.ScrubEvery,
 	}
@@ -124,6 +124,9 @@ func (n *Node) openStores() (raft.LogStore, raft.SnapshotStore, error) {
 		return n.store, wrapped, err
 	}
 	dir := groupDir(n.cfg.DataDir)
+	if err := removeScans(dir); err != nil {
+		return nil, nil, err
+	}
 	o.Dir = filepath.Join(dir, logDir)
 	// A log that is gone is a loss and not a beginning: whoever forgot the log
 	// but knows the id must not vote.

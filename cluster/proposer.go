@@ -88,7 +88,7 @@ const (
 // laneOf keeps what makes room (settles), what keeps leases (attaches) and what
 // moves time apart from publishes.
 func laneOf(k fsm.Kind) laneID {
-	if k == fsm.KindPublish || k == fsm.KindAckPublish {
+	if k == fsm.KindPublish || k == fsm.KindAckPublish || k == fsm.KindRestoreChunk {
 		return publishLane
 	}
 	return settleLane

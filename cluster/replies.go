@@ -17,10 +17,10 @@ func encoded(m appender) []byte {
 
 func statusReply(s fsm.Status) wire.StatusReply { return wire.StatusReply{Status: wire.Status(s)} }
 
-func sessionOpened(incarnation uint64, r *fsm.Result) wire.SessionOpened {
+func sessionOpened(r *fsm.Result) wire.SessionOpened {
 	m := wire.SessionOpened{Status: wire.Status(r.Status), Epoch: r.Session.Epoch}
 	if r.Status == fsm.StatusOK {
-		m.Session = wire.SessionID{Incarnation: incarnation, Group: groupNumber, Number: r.Session.Number}
+		m.Session = wire.SessionID{Incarnation: r.Session.Incarnation, Group: groupNumber, Number: r.Session.Number}
 		m.Floor, m.Next, m.Expiry = r.Session.Floor, r.Session.Next, r.Session.Expiry
 	}
 	return m
@@ -94,6 +94,14 @@ func editReply(r *fsm.Result) wire.EditReply {
 	return m
 }
 
+func restoreReply(r *fsm.Result) wire.RestoreReply {
+	x := r.Restore
+	return wire.RestoreReply{
+		Status: wire.Status(r.Status), Incarnation: x.Incarnation, Backup: wire.BackupID(x.Backup), Under: x.Under, Chunks: x.Chunks,
+		Queues: x.Queues, Messages: x.Messages, Text: x.Text[:min(len(x.Text), wire.TextBytesMax)],
+	}
+}
+
 func deadLetters(d *fsm.DeadLetter) []wire.DeadLetter {
 	if d == nil {
 		return nil
@@ -107,10 +115,10 @@ func lostMessage(l *fsm.Loss) wire.Lost {
 
 // commandReply encodes what a client's command did, or the refusal for a result
 // that the reply's type has no room for.
-func commandReply(incarnation uint64, r *fsm.Result) ([]byte, *wire.ErrorReply) {
+func commandReply(r *fsm.Result) ([]byte, *wire.ErrorReply) {
 	switch r.Kind {
 	case fsm.KindOpenSession:
-		return encoded(sessionOpened(incarnation, r)), nil
+		return encoded(sessionOpened(r)), nil
 	case fsm.KindCloseSession, fsm.KindLeave:
 		return encoded(statusReply(r.Status)), nil
 	case fsm.KindPublish, fsm.KindAckPublish:
@@ -124,6 +132,8 @@ func commandReply(incarnation uint64, r *fsm.Result) ([]byte, *wire.ErrorReply) 
 		return encoded(attached(r)), nil
 	case fsm.KindSettle:
 		return encoded(wire.SettleReply{Status: wire.Status(r.Status), Results: deliveryStates(r.Settle)}), nil
+	case fsm.KindRestoreBegin, fsm.KindRestoreChunk, fsm.KindRestoreEnd:
+		return encoded(restoreReply(r)), nil
 	case fsm.KindEdit:
 		return encoded(editReply(r)), nil
 	case fsm.KindQueueCreate, fsm.KindQueueDelete, fsm.KindQueuePurge, fsm.KindQueueUpdate, fsm.KindQueuePause:

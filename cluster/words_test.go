@@ -236,20 +236,20 @@ func TestWords_ABodyOverTheLimitIsTooLarge(t *testing.T) {
 }
 
 func TestForeign_AnotherClustersRequestIsRefusedBeforeTheLog(t *testing.T) {
-	g := &group{incarnation: 7}
+	g := &group{life: newLife(7)}
 	for _, tc := range []struct {
 		incarnation uint64
 		group       uint32
 		want        wire.Code
 	}{{7, 1, 0}, {8, 1, wire.CodeWrongCluster}, {7, 2, wire.CodeWrongGroup}} {
-		e := g.foreign(encoded(wire.CloseSession{Incarnation: tc.incarnation, Group: tc.group, Session: 1, Epoch: 1}))
+		e := g.foreign(wire.OpCloseSession, encoded(wire.CloseSession{Incarnation: tc.incarnation, Group: tc.group, Session: 1, Epoch: 1}))
 		if (e == nil) != (tc.want == 0) || e != nil && e.Code != tc.want {
 			t.Errorf("incarnation %d, group %d: %+v, want %v", tc.incarnation, tc.group, e, tc.want)
 		}
 	}
 	var w pack.Writer
 	w.Str("not an array")
-	if e := g.foreign(w.Bytes()); e == nil || e.Code != wire.CodeMalformed {
+	if e := g.foreign(wire.OpPublish, w.Bytes()); e == nil || e.Code != wire.CodeMalformed {
 		t.Errorf("garbage: %+v", e)
 	}
 }

@@ -88,11 +88,12 @@ type ReceiveResult struct {
 // SessionResult answers KindOpenSession. Epoch is the present one, also with
 // StatusEpochMismatch.
 type SessionResult struct {
-	Number uint64
-	Epoch  uint64
-	Floor  uint64
-	Next   uint64
-	Expiry time.Duration
+	Incarnation uint64
+	Number      uint64
+	Epoch       uint64
+	Floor       uint64
+	Next        uint64
+	Expiry      time.Duration
 }
 
 // PublishResult is the decision about one copy of a publish, or one sequence of

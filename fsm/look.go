@@ -70,15 +70,18 @@ type ConsumerInfo struct {
 
 // SessionInfo is what the machine knows of a session.
 type SessionInfo struct {
-	Number   uint64
-	Named    bool
-	Name     string
-	Label    string
-	Epoch    uint64
-	Floor    uint64
-	Next     uint64
-	Outcomes uint32
-	Idle     time.Duration
+	Number uint64
+	// Incarnation is that of the life it was opened in; with another than the
+	// present one it is closed.
+	Incarnation uint64
+	Named       bool
+	Name        string
+	Label       string
+	Epoch       uint64
+	Floor       uint64
+	Next        uint64
+	Outcomes    uint32
+	Idle        time.Duration
 }
 
 // PeekMax bounds what one Peek, Consumers or Sessions returns.
@@ -310,8 +313,11 @@ func (m *Machine) Sessions(from uint64, limit int) []SessionInfo {
 		}
 		s := m.sessions[n]
 		i := SessionInfo{
-			Number: s.number, Named: s.named, Label: s.label, Epoch: s.epoch, Floor: s.floor,
+			Number: s.number, Incarnation: m.incarnation, Named: s.named, Label: s.label, Epoch: s.epoch, Floor: s.floor,
 			Next: max(s.floor, s.highest+1), Outcomes: uint32(len(s.outcomes)), Idle: time.Duration(m.now - s.lastActive),
+		}
+		if s.restored() {
+			i.Incarnation = s.incarnation
 		}
 		if s.named {
 			i.Name = s.name

@@ -496,6 +496,11 @@ func (m *Machine) become(fresh *Machine, s *staging) {
 			}
 		}
 	}
+	for i, l := range fresh.lives {
+		if l.Cluster == "" {
+			fresh.lives[i].Cluster = s.from.Cluster
+		}
+	}
 	lives := append(fresh.lives, m.lives...)
 	lives = append(lives, s.from, Life{Incarnation: m.incarnation})
 	fresh.lives = newestLives(lives)

@@ -104,7 +104,9 @@ func (m *Machine) openSession(c openSession) (Status, SessionResult) {
 	}
 	s.lastActive = m.now
 	m.dirty(s)
-	return StatusOK, s.result()
+	r := s.result()
+	r.Incarnation = m.incarnation
+	return StatusOK, r
 }
 
 // takeEpoch returns an epoch that no named session has had: a name that was

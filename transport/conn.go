@@ -147,7 +147,7 @@ func greet(ctx context.Context, nc net.Conn, frames *wire.FrameReader, hello wir
 	if welcome.Version < wire.VersionMin || welcome.Version > hello.Version {
 		return welcome, &wire.Error{ErrorReply: wire.NewErrorReply(wire.CodeUnsupportedVersion, "the server answered in protocol version %d, this client speaks %d to %d", welcome.Version, wire.VersionMin, hello.Version)}
 	}
-	if hello.Cluster != "" && welcome.Cluster != "" && hello.Cluster != welcome.Cluster {
+	if hello.Cluster != "" && welcome.Cluster != "" && !welcome.Was(hello.Cluster) {
 		return welcome, &wire.Error{ErrorReply: wire.NewErrorReply(wire.CodeWrongCluster, "expected cluster %q, the node belongs to %q", hello.Cluster, welcome.Cluster)}
 	}
 	return welcome, nil

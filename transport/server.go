@@ -292,8 +292,9 @@ func judgeHello(f wire.Frame, welcome wire.Welcome) (wire.Hello, *wire.Error) {
 	if err != nil {
 		return hello, refused(wire.CodeMalformed, "%v", err)
 	}
-	// A node that is in no cluster yet contradicts nobody.
-	if hello.Cluster != "" && welcome.Cluster != "" && hello.Cluster != welcome.Cluster {
+	// A node that is in no cluster yet contradicts nobody. A client that knows what
+	// this cluster was restored from is in the right place.
+	if hello.Cluster != "" && welcome.Cluster != "" && !welcome.Was(hello.Cluster) {
 		return hello, refused(wire.CodeWrongCluster, "the client expects cluster %q, this node belongs to %q", hello.Cluster, welcome.Cluster)
 	}
 	return hello, nil

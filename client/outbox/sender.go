@@ -87,7 +87,7 @@ func (b *Outbox) session(c *client.Client) error {
 	case <-known:
 	case <-b.ctx.Done():
 	}
-	if errors.Is(err, client.ErrSessionExpired) || errors.Is(err, client.ErrWrongCluster) {
+	if errors.Is(err, client.ErrSessionExpired) || errors.Is(err, client.ErrRestored) || errors.Is(err, client.ErrWrongCluster) {
 		return nil
 	}
 	return err

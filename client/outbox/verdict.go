@@ -34,7 +34,7 @@ func judge(err error) verdict {
 		return verdict{what: isStored}
 	case errors.Is(err, client.ErrClosed), errors.Is(err, client.ErrFenced):
 		return verdict{what: isOpen}
-	case errors.Is(err, client.ErrSessionExpired), errors.Is(err, client.ErrWrongCluster):
+	case errors.Is(err, client.ErrSessionExpired), errors.Is(err, client.ErrRestored), errors.Is(err, client.ErrWrongCluster):
 		if errors.Is(err, client.ErrOutcomeUnknown) {
 			return verdict{what: isOpen}
 		}

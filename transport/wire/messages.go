@@ -40,6 +40,29 @@ type Life struct {
 	Incarnation uint64
 }
 
+// Was says whether the cluster, or what it was restored from, had this id once.
+func (w Welcome) Was(cluster string) bool {
+	if w.Cluster == cluster {
+		return true
+	}
+	for _, l := range w.Lives {
+		if l.Cluster == cluster && cluster != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Lived says whether a restore has led here from an incarnation.
+func (w Welcome) Lived(incarnation uint64) bool {
+	for _, l := range w.Lives {
+		if l.Incarnation == incarnation {
+			return true
+		}
+	}
+	return false
+}
+
 // Topology says where the nodes are and who leads a group. The server pushes
 // it whenever it changes.
 type Topology struct {

@@ -1,0 +1,432 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"onceq/client"
+	"onceq/cluster"
+	"onceq/cluster/clustertest"
+	"onceq/transport/wire"
+)
+
+func inMemory(c *cluster.Config) { c.Bodies, c.SnapshotInterval = cluster.BodiesMemory, time.Hour }
+
+func takeBackup(t *testing.T, cl *client.Client, o client.BackupOptions) ([]byte, client.BackupSummary) {
+	t.Helper()
+	var file bytes.Buffer
+	s, err := cl.Admin().Backup(bounded(t), &file, o)
+	if err != nil {
+		t.Fatalf("backup: %v", err)
+	}
+	if s.Bytes != int64(file.Len()) {
+		t.Errorf("the summary says %d bytes, the file has %d", s.Bytes, file.Len())
+	}
+	if read, err := client.ReadBackup(bytes.NewReader(file.Bytes()), nil, nil); err != nil || read != s {
+		t.Fatalf("read back %+v, %v, wrote %+v", read, err, s)
+	}
+	return file.Bytes(), s
+}
+
+func restoreBackup(t *testing.T, cl *client.Client, file []byte, o client.RestoreOptions) client.RestoreSummary {
+	t.Helper()
+	s, err := cl.Admin().Restore(bounded(t), bytes.NewReader(file), o)
+	if err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	return s
+}
+
+// A backup is made of one cluster while it works, by a node that keeps its bodies
+// in one way, and goes into another that keeps them in the other, one node of
+// which is down meanwhile.
+func TestBackup_GoesIntoANewCluster(t *testing.T) {
+	for name, bodies := range map[string][2]clustertest.Option{
+		"from memory to disk": {inMemory, onDisk}, "from disk to memory": {onDisk, inMemory}, "from disk to disk": {onDisk, onDisk},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 1200
+			old := clustertest.New(t, 3, bodies[0])
+			createQueue(t, old, "orders", wire.QueueSettings{DeliveryLimit: 7})
+			createQueue(t, old, "later", wire.QueueSettings{})
+			cl := connect(t, old)
+			backlog(t, cl, "orders", 0, n)
+			later := producerOf(t, cl, "later")
+			for i := range 3 {
+				if _, err := later.Publish(bounded(t), client.Message{Body: []byte{byte(i)}, Delay: time.Hour}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Ten are leased, and none of them is done.
+			held, release := newReceived(), make(chan struct{})
+			stop := consume(t, cl, "orders", func(_ context.Context, d *client.Delivery) error {
+				held.note(d)
+				<-release
+				return errors.New("not done")
+			}, client.WithPrefetch(10), client.WithConcurrency(10))
+			held.waitFor(t, 10)
+			leader := old.WaitLeader()
+			file, s := takeBackup(t, cl, client.BackupOptions{})
+			if s.Head.Node == leader.NodeID || s.Head.Messages != n+3 || s.Head.Queues != 2 || s.Head.Incarnation != leader.Status().Incarnation {
+				t.Errorf("made by %s with leader %s: %+v", s.Head.Node, leader.NodeID, s.Head)
+			}
+			backlog(t, cl, "orders", n, n+50) // not in the backup
+			close(release)
+			stop()
+
+			c := clustertest.New(t, 3, bodies[1])
+			down := c.Others(c.WaitLeader())[0]
+			c.Kill(down)
+			to := connect(t, c)
+			done := restoreBackup(t, to, file, client.RestoreOptions{})
+			c.Restart(down)
+			c.WaitCaughtUp()
+			c.DigestsAgree()
+			for _, n := range c.Up() {
+				clustertest.Eventually(t, func() string {
+					if got := n.Status().Incarnation; got != done.Incarnation {
+						return fmt.Sprintf("%s is in life %016x, restored was %016x", n.NodeID, got, done.Incarnation)
+					}
+					return ""
+				})
+				mustSnapshot(t, n)
+			}
+			c.RestartAll()
+			c.WaitCaughtUp()
+			wantCounts(t, c, "later", func(k wire.QueueCounts) bool { return k.Delayed == 3 && k.Stored == 3 })
+			backlog(t, to, "orders", n, n+20)
+			got := newReceived()
+			stop = consume(t, to, "orders", func(_ context.Context, d *client.Delivery) error { got.note(d); return nil })
+			got.waitFor(t, n+20)
+			stop()
+			for _, d := range got.all() {
+				var i int
+				if _, err := fmt.Sscanf(string(d.Body()), "%d ", &i); err != nil || string(d.Body()) != backlogBody(i) {
+					t.Fatalf("body %.20q: %v", d.Body(), err)
+				}
+				if d.Restored() != (i < n) || d.ID().Incarnation != done.Incarnation {
+					t.Errorf("message %d of life %016x: restored %v", i, d.ID().Incarnation, d.Restored())
+				}
+			}
+			if len(got.bodies) != n+20 || got.attempts[2] != 10 || got.attempts[1] != n+10 {
+				t.Errorf("%d messages, attempts %v: ten had been handed out before the backup", len(got.bodies), got.attempts)
+			}
+			c.DigestsAgree()
+		})
+	}
+}
+
+// The leader dies in the middle of a restore, twice: it goes on at the next one,
+// and the replicas agree.
+func TestRestore_LeaderKilled_GoesOn(t *testing.T) {
+	t.Parallel()
+	const n = 4000
+	old := clustertest.New(t, 1, inMemory)
+	createQueue(t, old, "orders", wire.QueueSettings{})
+	from := connect(t, old)
+	backlog(t, from, "orders", 0, n)
+	file, s := takeBackup(t, from, client.BackupOptions{})
+
+	c := clustertest.New(t, 3, onDisk)
+	cl := connect(t, c)
+	kills := 0
+	restoreBackup(t, cl, file, client.RestoreOptions{Progress: func(p client.Progress) {
+		if kills < 2 && p.Bodies > uint64(kills+1)*n/3 {
+			kills++
+			leader := c.WaitLeader()
+			c.Kill(leader)
+			c.WaitOtherLeader(leader)
+			c.Restart(leader)
+		}
+	}})
+	if kills != 2 {
+		t.Fatalf("%d kills in %d parts", kills, s.Parts)
+	}
+	// And once more right after it.
+	leader := c.WaitLeader()
+	c.Kill(leader)
+	c.WaitOtherLeader(leader)
+	c.Restart(leader)
+	c.WaitCaughtUp()
+	c.DigestsAgree()
+	got := newReceived()
+	stop := consume(t, cl, "orders", func(_ context.Context, d *client.Delivery) error { got.note(d); return nil })
+	got.waitFor(t, n)
+	stop()
+	if len(got.bodies) != n {
+		t.Errorf("%d different messages of %d", len(got.bodies), n)
+	}
+}
+
+// Whoever makes the backup dies in the middle: the error says so, and nobody takes
+// what was written for a backup.
+func TestBackup_NodeKilled_IsAnError(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3, onDisk)
+	createQueue(t, c, "orders", wire.QueueSettings{})
+	cl := connect(t, c)
+	backlog(t, cl, "orders", 0, 8000)
+	for _, who := range []string{"a follower", "the leader"} {
+		maker := c.WaitLeader()
+		if who == "a follower" {
+			maker = c.Others(maker)[0]
+		}
+		var file bytes.Buffer
+		killed := false
+		_, err := cl.Admin().Backup(bounded(t), &file, client.BackupOptions{Node: maker.NodeID, Progress: func(client.Progress) {
+			if !killed {
+				killed = true
+				c.Kill(maker)
+			}
+		}})
+		if !errors.Is(err, client.ErrBackup) {
+			t.Errorf("%s was killed: %v", who, err)
+		}
+		if _, err := client.ReadBackup(&file, nil, nil); !errors.Is(err, client.ErrBadBackup) {
+			t.Errorf("what %s has left is read: %v", who, err)
+		}
+		c.WaitLeader()
+		c.Restart(maker)
+		c.WaitCaughtUp()
+	}
+	if _, s := takeBackup(t, cl, client.BackupOptions{}); s.Bodies != 8000 {
+		t.Errorf("a backup afterwards: %+v", s)
+	}
+}
+
+// A restore replaces only what it was told to.
+func TestRestore_Refusals(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3)
+	createQueue(t, c, "orders", wire.QueueSettings{})
+	cl := connect(t, c)
+	backlog(t, cl, "orders", 0, 10)
+	file, _ := takeBackup(t, cl, client.BackupOptions{})
+	restore := func(file []byte, o client.RestoreOptions) (client.RestoreSummary, error) {
+		return cl.Admin().Restore(bounded(t), bytes.NewReader(file), o)
+	}
+	backlog(t, cl, "orders", 10, 20)
+	if _, err := restore(file, client.RestoreOptions{}); !errors.Is(err, client.ErrNotEmpty) {
+		t.Errorf("into a cluster with queues: %v", err)
+	}
+	bad := bytes.Clone(file)
+	bad[len(bad)-100] ^= 1
+	if _, err := restore(bad, client.RestoreOptions{Force: true}); !errors.Is(err, client.ErrBadBackup) {
+		t.Errorf("a damaged one: %v", err)
+	}
+	if _, err := restore(file[:len(file)-1], client.RestoreOptions{Force: true}); !errors.Is(err, client.ErrBadBackup) {
+		t.Errorf("one that was cut short: %v", err)
+	}
+	wantCounts(t, c, "orders", func(k wire.QueueCounts) bool { return k.Ready == 20 && k.Stored == 20 })
+	first, err := restore(file, client.RestoreOptions{Force: true})
+	if err != nil || first.Already {
+		t.Fatalf("by force: %+v, %v", first, err)
+	}
+	wantCounts(t, c, "orders", func(k wire.QueueCounts) bool { return k.Ready == 10 && k.Stored == 10 })
+	again, err := restore(file, client.RestoreOptions{})
+	if err != nil || !again.Already || again.Incarnation != first.Incarnation {
+		t.Errorf("the same once more: %+v, %v", again, err)
+	}
+	twice, err := restore(file, client.RestoreOptions{Force: true})
+	if err != nil || twice.Already || twice.Incarnation == first.Incarnation {
+		t.Errorf("the same once more by force: %+v, %v", twice, err)
+	}
+	// One that is under way keeps out others, unless they say so.
+	replaced := false
+	_, err = cl.Admin().Restore(bounded(t), bytes.NewReader(file), client.RestoreOptions{Force: true, Progress: func(client.Progress) {
+		if replaced {
+			return
+		}
+		replaced = true
+		if _, err := restore(file, client.RestoreOptions{Force: true}); !errors.Is(err, client.ErrRestoreStale) {
+			t.Errorf("beside another: %v", err)
+		}
+		if _, err := restore(file, client.RestoreOptions{Force: true, Replace: true}); err != nil {
+			t.Errorf("in the place of another: %v", err)
+		}
+	}})
+	if !errors.Is(err, client.ErrRestoreStale) {
+		t.Errorf("one that was replaced: %v", err)
+	}
+	c.DigestsAgree()
+}
+
+// Producers and a consumer work while the cluster is restored under them, more
+// than once. Everything in flight ends stored, unknown for good, or is sent in
+// the new life; no message is there twice; and each late copy of what was ever
+// sent is answered from its record or refused.
+func TestRestore_UnderLoad_NothingIsStoredTwice(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3, onDisk)
+	createQueue(t, c, "orders", wire.QueueSettings{})
+	proxy := clustertest.NewProxy(t)
+	var mu sync.Mutex
+	var frames [][]byte
+	proxy.OnRequest(func(f wire.Frame) clustertest.Verdict {
+		if f.Op == wire.OpPublish {
+			mu.Lock()
+			defer mu.Unlock()
+			frames = append(frames, bytes.Clone(f.Payload))
+		}
+		return clustertest.Pass
+	})
+	cl, admin := connect(t, c, client.WithDialer(proxy.Dial)), connect(t, c)
+	p := producerOf(t, cl, "orders")
+	ctx, cancel := context.WithCancel(bounded(t))
+	defer cancel()
+	var futures []*client.Future
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		for i := 0; ctx.Err() == nil && i < 200_000; i++ {
+			futures = append(futures, p.PublishAsync(bounded(t), client.Message{Body: fmt.Appendf(nil, "m%d", i)}))
+			if i%16 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}()
+	clustertest.Eventually(t, func() string {
+		if info(c, "orders").Counts.Stored < 200 {
+			return "nothing is published"
+		}
+		return ""
+	})
+	for range 3 {
+		file, _ := takeBackup(t, admin, client.BackupOptions{})
+		stored := info(c, "orders").Counts.Stored
+		clustertest.Eventually(t, func() string {
+			if info(c, "orders").Counts.Stored < stored+100 {
+				return "publishing does not go on"
+			}
+			return ""
+		})
+		restoreBackup(t, admin, file, client.RestoreOptions{Force: true})
+	}
+	stored := info(c, "orders").Counts.Stored
+	clustertest.Eventually(t, func() string {
+		if info(c, "orders").Counts.Stored < stored+100 {
+			return "the producer does not go on in the new life"
+		}
+		return ""
+	})
+	cancel()
+	<-published
+	unknown := 0
+	confirmed := map[string]bool{}
+	for i, f := range futures {
+		_, err := f.Wait(bounded(t))
+		u := (*client.OutcomeUnknownError)(nil)
+		switch {
+		case err == nil:
+			confirmed[fmt.Sprintf("m%d", i)] = true
+		case errors.As(err, &u) && u.Final:
+			unknown++
+		default:
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	t.Logf("%d published, %d with an unknown outcome, %d frames", len(futures), unknown, len(frames))
+	k := info(c, "orders").Counts
+	mu.Lock()
+	late := frames
+	mu.Unlock()
+	for i := 0; i < len(late); i += 1 + len(late)/200 {
+		r := lateCopies(t, c, late[i])
+		for _, x := range r {
+			if x.Status == wire.StatusOK && !x.Duplicate {
+				t.Fatalf("a late copy was stored: %+v", x)
+			}
+		}
+	}
+	if now := info(c, "orders").Counts; now.Stored != k.Stored {
+		t.Errorf("%d messages before the late copies, %d after", k.Stored, now.Stored)
+	}
+	got := newReceived()
+	stop := consume(t, cl, "orders", func(_ context.Context, d *client.Delivery) error { got.note(d); return nil })
+	got.waitFor(t, int(k.Ready))
+	stop()
+	for body, n := range got.bodies {
+		if n != 1 {
+			t.Errorf("%s is there %d times", body, n)
+		}
+	}
+	if err := p.Close(bounded(t)); err != nil {
+		t.Error(err)
+	}
+	c.DigestsAgree()
+}
+
+// lateCopies hands the leader a frame that was sent before.
+func lateCopies(t *testing.T, c *clustertest.Cluster, payload []byte) []wire.PublishResult {
+	t.Helper()
+	return clustertest.AtLeader(c, func(r *clustertest.Raw) (wire.PublishReply, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), clustertest.Bound)
+		defer cancel()
+		_, reply, err := r.Call(ctx, wire.OpPublish, payload)
+		if err != nil {
+			return wire.PublishReply{}, err
+		}
+		return wire.DecodePublishReply(reply)
+	}).Results
+}
+
+// All disks are lost. A new cluster is made at the same addresses and restored:
+// clients that knew the old one go on, and their consumers' old leases are over.
+func TestRestore_AllDisksLost_ClientsGoOn(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3)
+	createQueue(t, c, "orders", wire.QueueSettings{})
+	cl := connect(t, c)
+	backlog(t, cl, "orders", 0, 100)
+	p := producerOf(t, cl, "orders")
+	if _, err := p.Publish(bounded(t), client.Message{Body: []byte("before")}); err != nil {
+		t.Fatal(err)
+	}
+	var first sync.Once
+	holding, got := make(chan *client.Delivery, 1), newReceived()
+	stop := consume(t, cl, "orders", func(ctx context.Context, d *client.Delivery) error {
+		first.Do(func() {
+			holding <- d
+			<-ctx.Done() // until its lease is found lost
+		})
+		got.note(d)
+		return ctx.Err()
+	}, client.WithPrefetch(1))
+	held := <-holding
+	file, s := takeBackup(t, cl, client.BackupOptions{})
+	for _, n := range c.Up() {
+		c.Kill(n)
+		c.Wipe(n)
+	}
+	f := p.PublishAsync(bounded(t), client.Message{Body: []byte("meanwhile")})
+	c.Restart(c.Node(0), c.Node(1), c.Node(2))
+	admin := connect(t, c)
+	done := restoreBackup(t, admin, file, client.RestoreOptions{})
+	if s.Head.Cluster == c.WaitLeader().Status().Cluster {
+		t.Fatal("the new cluster has the id of the old one")
+	}
+	// What was not sent before goes out in the new life; if the old connection took
+	// it, nobody can tell.
+	u := (*client.OutcomeUnknownError)(nil)
+	if r, err := f.Wait(bounded(t)); err != nil && !(errors.As(err, &u) && u.Final) {
+		t.Errorf("a publish in between: %+v, %v", r, err)
+	}
+	if r, err := p.Publish(bounded(t), client.Message{Body: []byte("after")}); err != nil || r.Message.Incarnation != done.Incarnation {
+		t.Errorf("a publish afterwards: %+v, %v", r, err)
+	}
+	got.waitFor(t, 102)
+	if err := held.Ack(bounded(t)); err == nil {
+		t.Error("an ack of a lease from before the restore counts")
+	}
+	stop()
+	if got.bodies["after"] != 1 || got.bodies["before"] != 1 {
+		t.Errorf("bodies %v", got.bodies)
+	}
+	c.DigestsAgree()
+}
