@@ -178,7 +178,7 @@ func (r *run) ended(e proc.End) {
 func (r *run) target() *nemesis.Target {
 	return &nemesis.Target{
 		H: r.h, Cluster: r.cluster, Net: r.net, Hosts: r.hosts, Disks: r.disks,
-		Leader: r.monitor.leader, Serving: r.monitor.serving, CaughtUp: r.monitor.caughtUp, Report: r.note,
+		Under: r.underWay, Leader: r.monitor.leader, Serving: r.monitor.serving, CaughtUp: r.monitor.caughtUp, Report: r.note,
 		Answers:  func(ctx context.Context, node string) bool { return r.monitor.status(ctx, node) },
 		Applied:  func(node string) uint64 { return r.monitor.state(node).Applied },
 		Snapshot: func(node string) uint64 { return r.monitor.state(node).Snapshot },
@@ -190,6 +190,17 @@ func (r *run) target() *nemesis.Target {
 			defer c.Close()
 			return f(c.Admin())
 		},
+	}
+}
+
+// underWay keeps which faults there are just now.
+func (r *run) underWay(kind string, on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(r.under, kind); on {
+		r.under = append(r.under, kind)
+	} else if i >= 0 {
+		r.under = slices.Delete(r.under, i, i+1)
 	}
 }
 

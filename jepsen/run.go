@@ -121,6 +121,7 @@ type run struct {
 
 	mu    sync.Mutex // guards what follows
 	notes []string
+	under []string // faults under way
 }
 
 func (r *run) note(format string, args ...any) {
@@ -325,8 +326,11 @@ func (r *run) empty(ctx context.Context) error {
 func (r *run) progress() {
 	c := &r.world.Count
 	phase, _ := r.phase.Load().(string)
+	r.mu.Lock()
+	under := strings.Join(r.under, "+")
+	r.mu.Unlock()
 	r.cfg.Progress(Progress{
-		Phase: phase, At: time.Duration(r.h.Now()), Leader: r.monitor.leader(),
+		Phase: phase, Fault: under, At: time.Duration(r.h.Now()), Leader: r.monitor.leader(),
 		Published: c.Published.Load(), Unknown: c.Unknown.Load(), Refused: c.Refused.Load(),
 		Delivered: c.Delivered.Load(), Acked: c.Acked.Load(), Lost: c.Lost.Load(),
 	})

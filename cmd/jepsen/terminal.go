@@ -56,6 +56,9 @@ func (t *terminal) progress(p jepsen.Progress) {
 	}
 	line := fmt.Sprintf("  %6.1f s %-6s leader %-3s published %d (%d unknown, %d refused)  delivered %d  acked %d (%d lost)",
 		p.At.Seconds(), p.Phase, leader, p.Published, p.Unknown, p.Refused, p.Delivered, p.Acked, p.Lost)
+	if p.Fault != "" {
+		line += "  " + p.Fault
+	}
 	if t.live {
 		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", line)
 		t.open = true

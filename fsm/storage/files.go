@@ -174,6 +174,12 @@ func receiveFile(fs vfs.FS, br *bufio.Reader, dir string) error {
 	if err == nil && copied != size {
 		err = io.ErrUnexpectedEOF
 	}
+	if err == nil {
+		// The next checkpoint links this file, and Pebble fsyncs what it has written
+		// itself alone: without this a snapshot would name files that a power cut
+		// empties.
+		err = out.Sync()
+	}
 	if err = errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

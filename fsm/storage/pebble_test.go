@@ -155,6 +155,45 @@ func TestPebble_Checkpoint_SurvivesAPowerCut(t *testing.T) {
 	}
 }
 
+// What came from another node is durable before a checkpoint links it: Pebble
+// fsyncs only what it has written itself.
+func TestPebble_CheckpointOfWhatWasReceived_SurvivesAPowerCut(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	from := openTest(t, fs, "from", 1)
+	fill(from, 0, 3000)
+	f := from.Freeze().(Checkpointer)
+	if err := f.Checkpoint("sent"); err != nil {
+		t.Fatal(err)
+	}
+	f.Release()
+	var stream bytes.Buffer
+	if err := sendFiles(fs, "sent", &stream); err != nil {
+		t.Fatal(err)
+	}
+	s := openTest(t, fs, "live", 1)
+	if err := s.Receive(&stream); err != nil {
+		t.Fatal(err)
+	}
+	f = s.Freeze().(Checkpointer)
+	if err := f.Checkpoint("snap"); err != nil {
+		t.Fatal(err)
+	}
+	root, err := fs.OpenDir("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(root.Sync(), root.Close()); err != nil {
+		t.Fatal(err)
+	}
+	after := fs.CrashClone(vfs.CrashCloneCfg{})
+	f.Release()
+	r := openTest(t, after, "live", 1)
+	if err := r.Load("snap"); err != nil {
+		t.Fatal(err)
+	}
+	wantBodies(t, r, 0, 3000)
+}
+
 // Why Checkpoint flushes: Pebble's own lacks what is in no file yet, and says nothing.
 func TestPebble_CheckpointOfTheLibrary_LacksWhatWasNotFlushed(t *testing.T) {
 	fs := vfs.NewMem()

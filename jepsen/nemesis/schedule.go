@@ -79,6 +79,10 @@ func (t *Target) make(ctx context.Context, f Fault, r *rand.Rand, number int) bo
 	own := *t
 	own.fault = number
 	defer own.give()
+	if t.Under != nil {
+		t.Under(f.Name, true)
+		defer t.Under(f.Name, false)
+	}
 	op := t.H.Invoke(history.Event{Proc: "nemesis", F: history.Fault, Key: f.Name})
 	op.Node, op.Seen, op.Text = f.run(ctx, &own, r)
 	t.H.Complete(op, history.OK)

@@ -34,7 +34,9 @@ type Target struct {
 	// CaughtUp waits until all nodes have what the leader has now.
 	CaughtUp func(ctx context.Context) error
 	// Admin calls f with a client that no fault of the proxy touches.
-	Admin  func(ctx context.Context, f func(a *client.Admin) error) error
+	Admin func(ctx context.Context, f func(a *client.Admin) error) error
+	// Under is told when a fault of a kind begins and when it is over. It may be nil.
+	Under  func(kind string, on bool)
 	Report func(format string, args ...any)
 
 	heal  func() // in place of Heal, for tests
