@@ -56,11 +56,24 @@ func (c *Client) round(ctx context.Context, hint string) (leader, other *conn, e
 	}
 	stagger := time.NewTimer(dialStagger)
 	defer stagger.Stop()
+	lead := func(cn *conn) bool {
+		leads, term := c.topo.leads(cn.welcome.Node)
+		if leads {
+			cn.term = term
+		}
+		return leads
+	}
 	for asking > 0 || ask() {
+		news := c.topo.news()
+		if other != nil && lead(other) {
+			return other, nil, nil // it was elected, or began to serve, after it was asked
+		}
 		stagger.Reset(dialStagger)
 		select {
 		case <-stagger.C:
 			ask()
+			continue
+		case <-news:
 			continue
 		case a := <-answers:
 			asking--
@@ -71,8 +84,7 @@ func (c *Client) round(ctx context.Context, hint string) (leader, other *conn, e
 				}
 				continue
 			}
-			if leads, term := c.topo.leads(a.conn.welcome.Node); leads {
-				a.conn.term = term
+			if lead(a.conn) {
 				if other != nil {
 					other.close()
 				}
@@ -84,7 +96,10 @@ func (c *Client) round(ctx context.Context, hint string) (leader, other *conn, e
 			other = a.conn
 		}
 	}
-	if other != nil {
+	switch {
+	case other != nil && lead(other):
+		return other, nil, nil
+	case other != nil:
 		return nil, other, nil
 	}
 	if ctx.Err() != nil {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,5 +30,29 @@ func TestConsume_LeaderIsFrozen_AttachesElsewhereWellWithinTheGrace(t *testing.T
 		n2.expect(wire.OpSettle).allSettled()
 		e.cancel()
 		e.left(n2)
+	}, "n1", "n2", "n3")
+}
+
+// A node may begin to lead right after it has said that it does not, while the
+// client waits for another that hangs. It tells so once.
+func TestLink_ElectedWhileAnotherNodeHangs_IsFoundAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1, n2, n3 := n.order[0], n.order[1], n.order[2]
+		p := producer(t, c)
+		f := p.PublishAsync(t.Context(), body("a"))
+		n1.expect(wire.OpPublish).results(wire.StatusOK)
+		published(t, f)
+		n3.freeze()
+		n1.setDown(syscall.ECONNREFUSED)
+		n1.cut()
+		f = p.PublishAsync(t.Context(), body("b"))
+		time.Sleep(3 * dialStagger) // the second has answered, and the one that hangs was asked
+		began := time.Now()
+		n.lead(2, "n2", true)
+		n2.expect(wire.OpPublish).results(wire.StatusOK)
+		published(t, f)
+		if took := time.Since(began); took >= dialStagger {
+			t.Fatalf("found %v of virtual time after it said that it leads", took)
+		}
 	}, "n1", "n2", "n3")
 }

@@ -12,6 +12,8 @@ const (
 	dialTimeout  = 3 * time.Second
 	roundBase    = 50 * time.Millisecond
 	roundMost    = 2 * time.Second
+	newsBase     = 10 * time.Millisecond // in place of the above when a round brought news of the leader
+	newsMost     = 200 * time.Millisecond
 	refusedMax   = 8               // "not leader" in a row without a better address, and the link looks around
 	stableLength = 5 * time.Second // a connection that lived so long was a good one
 )
@@ -176,7 +178,9 @@ func (l *link) misdirected(cn *conn, e wire.ErrorReply) {
 
 // find looks for the leader until it is found (or ctx ends: nil).
 func (l *link) find(ctx context.Context, tries *backoff, hint string) *conn {
+	soon := backoff{base: newsBase, most: newsMost}
 	for {
+		before := l.c.topo.age()
 		cn, other, err := l.c.round(ctx, hint)
 		if cn != nil {
 			return cn
@@ -191,7 +195,13 @@ func (l *link) find(ctx context.Context, tries *backoff, hint string) *conn {
 		l.mu.Lock()
 		l.why = err
 		l.mu.Unlock()
-		more := l.wait(ctx, other, tries.next())
+		// A leader that is elected, or begins to serve, during the round tells so
+		// after it was asked, and nobody tells it again.
+		next := tries
+		if l.c.topo.age() != before {
+			next = &soon
+		}
+		more := l.wait(ctx, other, next.next())
 		if other != nil {
 			other.close()
 		}

@@ -19,6 +19,7 @@ type topology struct {
 	seeds       []string      // from the URL; kept for ever
 	changed     chan struct{} // closed and replaced at each change
 	changes     uint64        // of the leader, after the first
+	version     uint64        // grows with each change of leader or term
 	bodyMax     int
 }
 
@@ -71,6 +72,9 @@ func (t *topology) learn(n wire.Topology, node string) {
 	if n.Leader != "" && n.Leader != t.newest.Leader && t.newest.Term != 0 {
 		t.changes++
 	}
+	if n.Leader != t.newest.Leader || n.Term != t.newest.Term {
+		t.version++
+	}
 	t.newest = n
 	close(t.changed)
 	t.changed = make(chan struct{})
@@ -81,6 +85,13 @@ func (t *topology) leads(node string) (bool, uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.newest.Leader == node && node != "", t.newest.Term
+}
+
+// age tells whether who leads, or since when, has changed between two calls.
+func (t *topology) age() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.version
 }
 
 // news is closed when more is known than at the call.

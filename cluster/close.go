@@ -31,6 +31,7 @@ func (n *Node) run(g *group) {
 		g.topology.run(n.end)
 		g.raft.DeregisterObserver(observer)
 	})
+	n.wg.Go(func() { g.succession.run(n.ctx) })
 	n.wg.Go(func() { g.cureInstalls(n.end) })
 	n.wg.Go(func() { g.snaps.run(g, n.end) })
 	if g.disk != nil {

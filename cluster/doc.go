@@ -57,6 +57,8 @@
 //	auditor.run           has the replicas compare their states, at an interval
 //	topology.run          tells clients who leads and where the nodes are; reads
 //	                      raft's observations and is woken by gossip
+//	succession.run        looks whether a leader whose streams ended is gone, and
+//	                      stands for election at once if a majority says so
 //	cureInstalls          a newer snapshot when a follower was sent one twice
 //	snapshotter.run       takes a snapshot when the log has grown by enough bytes
 //	disk.run              looks at the free space each second, tells the others

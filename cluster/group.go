@@ -50,6 +50,8 @@ type group struct {
 	store     *raftlog.Store
 	snapshots raft.SnapshotStore
 
+	succession *succession
+
 	scrubEvery time.Duration
 	progress   progress
 	replayed   uint64        // entries up to here were in the log before this start

@@ -40,8 +40,10 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	if err := raftlog.CheckConfig(conf, raftlog.Flow{RPCsInFlight: rpcsInFlight, EntryBytes: entryBytesMax}); err != nil {
 		return nil, err
 	}
+	g.succession = newSuccession(g, n, book)
 	var running atomic.Pointer[raft.Raft]
 	trans := n.raftTransport(g, book, conf, &running)
+	g.succession.trans = trans
 	if formed.Bootstrap {
 		if err := n.bootstrap(conf, logs, snapshots, trans, formed.Identity); err != nil {
 			return nil, errors.Join(err, closeTransport(trans))
@@ -59,6 +61,8 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	g.raft, n.raft = r, r
 	g.snaps.start(r)
 	running.Store(r)
+	g.succession.raft.Store(r)
+	n.streams.SetOnRaftEnd(g.succession.note)
 	book.SetFallback(g.configuredAddress)
 	n.streams.SetAllow(func(id raft.ServerID) error { return allow(r, id) })
 	n.streams.SetOnJoin(func(ctx context.Context, req member.JoinRequest) (member.JoinAnswer, error) {
@@ -165,7 +169,7 @@ func (n *Node) raftConfig(g *group) *raft.Config {
 
 // raftTransport stacks what guards raft's traffic: entries are verified, a
 // repeated install is noticed, forged terms and strangers are refused.
-func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Config, running *atomic.Pointer[raft.Raft]) raft.Transport {
+func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Config, running *atomic.Pointer[raft.Raft]) member.GuardedTransport {
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: book, Logger: conf.Logger, Stream: n.streams.Raft(),
 		MaxPool: peerPool, MaxRPCsInFlight: rpcsInFlight, Timeout: n.cfg.PeerTimeout,
@@ -179,8 +183,9 @@ func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Conf
 			}
 			return 0
 		},
-		Allow:  func(id raft.ServerID) error { return allow(running.Load(), id) },
-		Logger: n.log,
+		Allow:    func(id raft.ServerID) error { return allow(running.Load(), id) },
+		Succeeds: g.succession.succeeds,
+		Logger:   n.log,
 	})
 }
 

@@ -29,8 +29,19 @@ type Guard struct {
 	CurrentTerm func() uint64
 	// Allow refuses servers that are neither in the configuration nor joining,
 	// such as a removed one that still asks for votes. nil allows all.
-	Allow  func(raft.ServerID) error
-	Logger *slog.Logger
+	Allow func(raft.ServerID) error
+	// Succeeds says that a pre-vote may be granted although raft, which has not
+	// noticed that its leader is gone, would refuse it. nil never does.
+	Succeeds func(*raft.RequestPreVoteRequest) bool
+	Logger   *slog.Logger
+}
+
+// GuardedTransport is what GuardTransport returns.
+type GuardedTransport interface {
+	raft.Transport
+	// Stand makes this node's raft a candidate at once, without pre-votes, as a
+	// leader does that hands over to it.
+	Stand() error
 }
 
 // GuardTransport wraps raft's transport so that messages which no honest member
@@ -38,7 +49,7 @@ type Guard struct {
 // in answers, which become errors. Addresses that come out of it are plain.
 //
 // Goroutines: one that passes requests on. Close waits for it.
-func GuardTransport(inner raft.Transport, g Guard) raft.Transport {
+func GuardTransport(inner raft.Transport, g Guard) GuardedTransport {
 	if g.Logger == nil {
 		g.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -80,6 +91,9 @@ func (t *guardTransport) pass() {
 				t.refuse(rpc, err)
 				continue
 			}
+			if t.succeeds(rpc) {
+				continue
+			}
 			select {
 			case t.out <- rpc:
 			case <-t.done:
@@ -89,6 +103,38 @@ func (t *guardTransport) pass() {
 		case <-t.done:
 			return
 		}
+	}
+}
+
+// succeeds grants a pre-vote that raft is not asked for.
+func (t *guardTransport) succeeds(rpc raft.RPC) bool {
+	req, ok := rpc.Command.(*raft.RequestPreVoteRequest)
+	if !ok || t.guard.Succeeds == nil || !t.guard.Succeeds(req) {
+		return false
+	}
+	rpc.Respond(&raft.RequestPreVoteResponse{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: req.ProtocolVersion}, Term: req.Term, Granted: true,
+	}, nil)
+	return true
+}
+
+// Stand implements GuardedTransport. It waits for raft to take the request.
+func (t *guardTransport) Stand() error {
+	answers := make(chan raft.RPCResponse, 1)
+	rpc := raft.RPC{
+		Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
+		RespChan: answers,
+	}
+	select {
+	case t.out <- rpc:
+	case <-t.done:
+		return errGuardClosed
+	}
+	select {
+	case a := <-answers:
+		return a.Error
+	case <-t.done:
+		return errGuardClosed
 	}
 }
 

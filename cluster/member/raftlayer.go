@@ -20,8 +20,10 @@ type raftLayer struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 
-	mu    sync.Mutex // guards conns
-	conns map[*raftConn]struct{}
+	mu       sync.Mutex // guards what follows
+	conns    map[*raftConn]struct{}
+	incoming map[raft.ServerID]int // streams from each peer
+	onEnd    func(raft.ServerID)   // see Streams.SetOnRaftEnd
 }
 
 var _ raft.StreamLayer = (*raftLayer)(nil)
@@ -30,8 +32,9 @@ func newRaftLayer(s *Streams, address string) *raftLayer {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &raftLayer{
 		streams: s, ctx: ctx, cancel: cancel, addr: nodeAddr(address),
-		queue: make(chan net.Conn, raftBacklog),
-		conns: make(map[*raftConn]struct{}),
+		queue:    make(chan net.Conn, raftBacklog),
+		conns:    make(map[*raftConn]struct{}),
+		incoming: make(map[raft.ServerID]int),
 	}
 }
 
@@ -52,13 +55,13 @@ func (l *raftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net
 	if err != nil {
 		return nil, err
 	}
-	return l.own(c)
+	return l.own(c, "")
 }
 
 // deliver hands an authenticated incoming stream to raft. A node that has not
 // started raft yet keeps a few.
-func (l *raftLayer) deliver(c net.Conn) {
-	rc, err := l.own(c)
+func (l *raftLayer) deliver(c net.Conn, from raft.ServerID) {
+	rc, err := l.own(c, from)
 	if err != nil {
 		l.streams.refusals.warn("refused a raft stream", "remote", c.RemoteAddr(), "error", err)
 		return
@@ -76,8 +79,9 @@ func (l *raftLayer) deliver(c net.Conn) {
 	}
 }
 
-// own counts a connection among those that Close ends, or closes it.
-func (l *raftLayer) own(c net.Conn) (*raftConn, error) {
+// own counts a connection among those that Close ends, or closes it. from is who
+// has opened it, "" for this node.
+func (l *raftLayer) own(c net.Conn, from raft.ServerID) (*raftConn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
@@ -90,8 +94,11 @@ func (l *raftLayer) own(c net.Conn) (*raftConn, error) {
 		c.Close()
 		return nil, fmt.Errorf("more than %d raft streams", raftStreamsMax)
 	}
-	rc := &raftConn{Conn: c, layer: l}
+	rc := &raftConn{Conn: c, layer: l, from: from}
 	l.conns[rc] = struct{}{}
+	if from != "" {
+		l.incoming[from]++
+	}
 	return rc, nil
 }
 
@@ -133,15 +140,30 @@ type nodeAddr string
 func (nodeAddr) Network() string  { return "tcp" }
 func (a nodeAddr) String() string { return string(a) }
 
-// raftConn leaves the layer's count when it is closed.
+// raftConn leaves the layer's count when it is closed, which raft does as soon as
+// a read fails.
 type raftConn struct {
 	net.Conn
 	layer *raftLayer
+	from  raft.ServerID
 }
 
 func (c *raftConn) Close() error {
-	c.layer.mu.Lock()
-	delete(c.layer.conns, c)
-	c.layer.mu.Unlock()
-	return c.Conn.Close()
+	l := c.layer
+	l.mu.Lock()
+	_, open := l.conns[c]
+	delete(l.conns, c)
+	var ended func(raft.ServerID)
+	if open && c.from != "" {
+		if l.incoming[c.from]--; l.incoming[c.from] == 0 {
+			delete(l.incoming, c.from)
+			ended = l.onEnd
+		}
+	}
+	l.mu.Unlock()
+	err := c.Conn.Close()
+	if ended != nil && l.ctx.Err() == nil {
+		ended(c.from)
+	}
+	return err
 }

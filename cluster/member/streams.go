@@ -147,6 +147,21 @@ func (s *Streams) SetAllow(f func(raft.ServerID) error) {
 	s.allow = f
 }
 
+// SetOnRaftEnd gives the function that is told when the last of the raft streams
+// that a peer has opened to this node has ended. It must not block.
+func (s *Streams) SetOnRaftEnd(f func(raft.ServerID)) {
+	s.raftLayer.mu.Lock()
+	defer s.raftLayer.mu.Unlock()
+	s.raftLayer.onEnd = f
+}
+
+// RaftStreamsFrom is how many raft streams a peer has opened to this node.
+func (s *Streams) RaftStreamsFrom(id raft.ServerID) int {
+	s.raftLayer.mu.Lock()
+	defer s.raftLayer.mu.Unlock()
+	return s.raftLayer.incoming[id]
+}
+
 // Close ends all streams and waits. It may be called twice.
 func (s *Streams) Close() error {
 	s.mu.Lock()
@@ -243,7 +258,7 @@ func (s *Streams) serve(c net.Conn) {
 	rc := newRecordConn(c)
 	if h.Purpose == purposeRaft {
 		c.SetDeadline(time.Time{})
-		s.raftLayer.deliver(rc)
+		s.raftLayer.deliver(rc, h.ServerID)
 		return
 	}
 	defer c.Close()

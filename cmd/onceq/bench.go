@@ -19,6 +19,8 @@ import (
 type benchCmd struct {
 	Pub benchRunCmd `cmd:"" help:"From publish to confirmation."`
 	E2e benchRunCmd `cmd:"" name:"e2e" help:"From the moment a message is due to the consumer's handler."`
+
+	Failover benchFailoverCmd `cmd:"" help:"How long publishes stand still when the leader goes."`
 }
 
 // Help says what is measured.

@@ -69,6 +69,24 @@ func TestBench_Smoke(t *testing.T) {
 	}
 }
 
+// The leader is killed and comes back; where the time went is read from the logs.
+func TestBenchFailover_PartsAreTold(t *testing.T) {
+	needBinary(t)
+	o := onceq(t, "", "bench", "failover", "--runs", "2", "-o", "json").want(t, exit.OK)
+	var rows []bench.FailoverRow
+	if err := json.Unmarshal([]byte(o.out), &rows); err != nil {
+		t.Fatal(err, o)
+	}
+	if len(rows) != 2 {
+		t.Fatal(o)
+	}
+	for _, r := range rows {
+		if r.Fault != bench.FaultKill || r.Leader == "" || r.Next == "" || r.Leader == r.Next || r.Gap <= 0 || r.Elect <= 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 func TestBench_Profile_OneFileForEachProcess(t *testing.T) {
 	needBinary(t)
 	dir := filepath.Join(t.TempDir(), "profiles")

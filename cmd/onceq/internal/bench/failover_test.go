@@ -1,0 +1,45 @@
+package bench
+
+import (
+	"testing"
+	"time"
+)
+
+func TestSplit_PartsOfAGap(t *testing.T) {
+	at := time.Unix(100, 0)
+	ms := func(n int) time.Time { return at.Add(time.Duration(n) * time.Millisecond) }
+	confirmed := []time.Time{ms(-2), ms(-1), ms(1), ms(121), ms(122), ms(150)}
+	events := []Event{
+		{ms(10), "n2", EventEnded}, {ms(12), "n3", EventEnded},
+		{ms(40), "n3", EventLeads}, {ms(100), "n3", EventServing},
+		{ms(140), "n2", EventLeads}, // of a later election
+	}
+	row := FailoverRow{}
+	split(&row, at, confirmed, events)
+	want := FailoverRow{Next: "n3", Gap: 120, Detect: 10, Elect: 30, Barrier: 60, Resume: 21}
+	if row != want {
+		t.Errorf("got  %+v\nwant %+v", row, want)
+	}
+}
+
+// A leader that is silent and not gone: no log says when that was noticed.
+func TestSplit_BySilence_ElectHoldsTheDetection(t *testing.T) {
+	at := time.Unix(100, 0)
+	ms := func(n int) time.Time { return at.Add(time.Duration(n) * time.Millisecond) }
+	row := FailoverRow{}
+	split(&row, at, []time.Time{ms(-1), ms(900)}, []Event{{ms(800), "n2", EventLeads}, {ms(810), "n2", EventServing}})
+	want := FailoverRow{Next: "n2", Gap: 901, Elect: 800, Barrier: 10, Resume: 90}
+	if row != want {
+		t.Errorf("got  %+v\nwant %+v", row, want)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	rows := []FailoverRow{{Gap: 5}, {Gap: 1}, {Gap: 3}, {Gap: 100}}
+	if got := Median(rows, func(r FailoverRow) float64 { return r.Gap }); got != 4 {
+		t.Fatal(got)
+	}
+	if got := Median(nil, func(r FailoverRow) float64 { return r.Gap }); got != 0 {
+		t.Fatal(got)
+	}
+}
