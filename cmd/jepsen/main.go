@@ -23,15 +23,18 @@ import (
 	"onceq/jepsen/mutants"
 	"onceq/jepsen/nemesis"
 	"onceq/jepsen/proc"
+	"onceq/jepsen/report"
 	"onceq/jepsen/workload"
 )
 
-// The exit codes are those of onceq. A verdict of unknown is a failure: the run
-// proved nothing.
+// The exit codes are those of onceq. Unknown is neither: nothing was seen broken,
+// and the run proved nothing. Who gates on a run has to decide about it; a machine
+// that is too slow gives it often.
 const (
 	exitOK          = 0
 	exitFailure     = 1
 	exitUsage       = 2
+	exitUnknown     = 7
 	exitViolation   = 8
 	exitInterrupted = 130
 )
@@ -54,11 +57,13 @@ type cli struct {
 	Tries    int           `help:"Runs that a mutant may survive before it counts as not caught." default:"3"`
 	Check    string        `help:"Judge the history in a file again." type:"path" placeholder:"FILE"`
 	JSON     bool          `name:"json" help:"Print a result as a line of JSON for each run."`
+
+	done []report.Row // runs so far
 }
 
 func main() {
 	var c cli
-	kong.Parse(&c, kong.Name("jepsen"), kong.Description("Fault-injection tests of onceq. Exit code 8: a promise was seen broken; 1: a run proved nothing, or could not be made."))
+	kong.Parse(&c, kong.Name("jepsen"), kong.Description("Fault-injection tests of onceq. Exit code 0: valid; 8: a promise was seen broken; 7: nothing was seen broken, and too little happened to call it valid; 1: a run could not be made, or a broken build was not caught. Of several runs the worst counts."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	code, err := c.run(ctx)
@@ -111,7 +116,26 @@ func (c *cli) run(ctx context.Context) (int, error) {
 			worst = max(worst, code)
 		}
 	}
-	return worst, nil
+	return worst, c.listRuns()
+}
+
+// listRuns writes a page of several runs.
+func (c *cli) listRuns() error {
+	if len(c.done) < 2 {
+		return nil
+	}
+	path := filepath.Join(c.Out, "index.html")
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(report.WriteRuns(f, c.done), f.Close()); err != nil {
+		return err
+	}
+	if !c.JSON {
+		fmt.Printf("%d runs  %s\n", len(c.done), path)
+	}
+	return nil
 }
 
 func (c *cli) build(ctx context.Context, b proc.Build) error {
@@ -146,13 +170,17 @@ func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
 		return exitFailure, err
 	}
 	t.result(res)
+	c.done = append(c.done, report.Row{
+		Workload: name, Faults: res.Setup.Faults, Seed: seed, Verdict: res.Report.Verdict, Counts: res.Report.Counts, Reasons: res.Report.Reasons,
+		Messages: res.Report.Stats.Messages, Elapsed: res.Elapsed, Link: filepath.Base(res.Dir) + "/report.html",
+	})
 	switch {
 	case res.Report.Verdict == check.Invalid:
 		return exitViolation, nil
 	case interrupted:
 		return exitInterrupted, nil
 	case res.Report.Verdict == check.Unknown:
-		return exitFailure, nil
+		return exitUnknown, nil
 	}
 	return exitOK, nil
 }
@@ -190,7 +218,7 @@ func judge(path string) (int, error) {
 	case check.Invalid:
 		return exitViolation, nil
 	case check.Unknown:
-		return exitFailure, nil
+		return exitUnknown, nil
 	}
 	return exitOK, nil
 }

@@ -17,7 +17,7 @@ func TestCheck_TheExitCodeIsTheVerdict(t *testing.T) {
 	}{
 		"valid":   {"run publishes=1\n0 1 p1 publish a seq=0\n2 2 c1 deliver a seq=0 attempt=1\n3 4 c1 ack a attempt=1\n5 6 j drain", exitOK},
 		"invalid": {"0 1 p1 publish a seq=0\n2 3 p2 publish a seq=1", exitViolation},
-		"unknown": {"0 1 p1 publish a seq=0", exitFailure},
+		"unknown": {"0 1 p1 publish a seq=0", exitUnknown},
 	} {
 		events, err := history.ParseText(c.text)
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"onceq/jepsen/check"
 	"onceq/jepsen/mutants"
 	"onceq/jepsen/proc"
+	"onceq/jepsen/report"
 )
 
 // caught is what came of one mutant.
@@ -28,6 +29,7 @@ type caught struct {
 	Seconds float64  `json:"seconds"`      // of traffic until it showed
 	Runs    int      `json:"runs"`
 	Error   string   `json:"error,omitempty"`
+	page    string   // of its last run
 }
 
 // mutants builds each mutant and runs the workload that should catch it.
@@ -41,6 +43,7 @@ func (c *cli) mutants(ctx context.Context) (int, error) {
 		return exitFailure, err
 	}
 	survived := 0
+	var lines []report.Mutant
 	for _, m := range all {
 		r := c.mutant(ctx, m, root)
 		if ctx.Err() != nil {
@@ -49,6 +52,7 @@ func (c *cli) mutants(ctx context.Context) (int, error) {
 		if len(r.By) == 0 {
 			survived++
 		}
+		lines = append(lines, report.Mutant{Name: m.Name, Breaks: m.Breaks, Workload: m.Workload, By: r.By, Seconds: r.Seconds, Runs: r.Runs, Error: r.Error, Link: r.page})
 		if c.JSON {
 			b, err := json.Marshal(r)
 			if err != nil {
@@ -66,10 +70,27 @@ func (c *cli) mutants(ctx context.Context) (int, error) {
 			fmt.Printf("%-24s caught by %s in %.1f s (run %d)\n", m.Name, strings.Join(r.By, ", "), r.Seconds, r.Runs)
 		}
 	}
+	if err := c.listMutants(lines); err != nil {
+		return exitFailure, err
+	}
 	if survived > 0 {
 		return exitFailure, fmt.Errorf("%d of %d mutants were not caught", survived, len(all))
 	}
 	return exitOK, nil
+}
+
+// listMutants writes the page of which checker caught which mutant, and prints it.
+func (c *cli) listMutants(all []report.Mutant) error {
+	path := filepath.Join(c.Out, "mutants.html")
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(report.WriteMutants(f, all), f.Close()); err != nil || c.JSON {
+		return err
+	}
+	fmt.Printf("\n%d broken builds  %s\n", len(all), path)
+	return nil
 }
 
 func (c *cli) mutant(ctx context.Context, m mutants.Mutant, root string) caught {
@@ -99,6 +120,9 @@ func (c *cli) mutant(ctx context.Context, m mutants.Mutant, root string) caught 
 		s, err := c.child(ctx, self, server, dir, m, c.Seed+uint64(r.Runs-1))
 		if err != nil {
 			return fail(err)
+		}
+		if rel, err := filepath.Rel(c.Out, filepath.Join(s.Dir, "report.html")); err == nil {
+			r.page = rel
 		}
 		if s.Verdict == check.Invalid {
 			r.By, r.Seconds = s.By(), s.First.Seconds()

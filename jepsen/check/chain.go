@@ -48,7 +48,8 @@ func outputOf(id string) (input string, attempt int, ok bool) {
 	if i < 0 {
 		return "", 0, false
 	}
-	attempt, err := strconv.Atoi(id[i+1:])
+	number, _, _ := strings.Cut(id[i+1:], ".")
+	attempt, err := strconv.Atoi(number)
 	return id[:i], attempt, err == nil
 }
 

@@ -65,7 +65,7 @@ const (
 )
 
 // Chained is the text of an ack that publishes an output in the same step. The
-// output's id is that of the message, ">", and the attempt.
+// output's id is that of the message, ">", the attempt, and maybe a dot and more.
 const Chained = "chained"
 
 // Item is one delivery or message among several that an event is about.

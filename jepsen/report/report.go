@@ -70,16 +70,29 @@ func Write(w io.Writer, r Run) error {
 	for _, c := range check.Checkers() {
 		checkers = append(checkers, checker{c.Name, c.What, r.Report.Counts[c.Name]})
 	}
-	s := scaleOf(r.Events)
+	s := scaleOf(r.Events, r.Report.Violations)
 	return t.Execute(w, map[string]any{
-		"Run": r, "Verdict": string(r.Report.Verdict), "Reasons": r.Report.Reasons,
+		"Run": r, "Verdict": string(r.Report.Verdict), "Sentence": sentence(r.Report), "Reasons": r.Report.Reasons,
 		"Rows": rows(r), "Checkers": checkers, "Violations": violations(r), "Faults": faults(r.Events),
-		"Stalls":    stalls(r.Report.Stats.Stalls),
-		"Rates":     template.HTML(rates(s, r.Events)),     // made of numbers and of names that are escaped
-		"Latencies": template.HTML(latencies(s, r.Events)), // likewise
-		"Leaders":   template.HTML(leaders(s, r.Events)),   // likewise
-		"Logs":      r.Logs, "Notes": r.Notes, "Command": r.Command,
+		"Stalls": stalls(r.Report.Stats.Stalls),
+		"Rates":  rates(s, r.Events), "Latencies": latencies(s, r.Events), "Leaders": leaders(s, r.Events),
+		"Logs": r.Logs, "Notes": r.Notes, "Command": r.Command,
 	})
+}
+
+// sentence says what the verdict means.
+func sentence(r *check.Report) string {
+	switch r.Verdict {
+	case check.Invalid:
+		n := 0
+		for _, k := range r.Counts {
+			n += k
+		}
+		return fmt.Sprintf("Promises were seen broken, %d times, by %d of %d checkers.", n, len(r.Counts), len(check.Checkers()))
+	case check.Unknown:
+		return "Nothing was seen broken, and too little was seen to call the run valid:"
+	}
+	return fmt.Sprintf("Nothing was seen broken by any of %d checkers, enough happened, every planned fault had an effect, and the queues were drained.", len(check.Checkers()))
 }
 
 func rows(r Run) []row {
@@ -133,11 +146,21 @@ func mixed(s history.Setup) string {
 
 func counted(m map[string]int) string {
 	var parts []string
+	sums := map[string]int{}
 	for k, n := range m {
-		if k == "" {
-			k = "none"
+		switch k {
+		case "":
+			k = "without cause"
+		case string(history.Info), string(history.Invoke):
+			k = "unknown"
 		}
+		sums[k] += n
+	}
+	for k, n := range sums {
 		parts = append(parts, fmt.Sprintf("%s %d", k, n))
+	}
+	if len(parts) == 0 {
+		return "none"
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, ", ")
@@ -155,9 +178,36 @@ func faults(events []history.Event) []fault {
 
 func seconds(t int64) string { return fmt.Sprintf("%.2f s", time.Duration(t).Seconds()) }
 
-// violations adds to each violation what happened to its message, and what was
-// done to the cluster meanwhile.
-func violations(r Run) []violation {
+// group is what one checker has seen. Count is of all, not only of those shown.
+type group struct {
+	Name, What, First string
+	Count             int
+	Shown             []violation
+}
+
+// violations are those of each checker, the one that showed first in front.
+func violations(r Run) []group {
+	var all []group
+	for _, v := range told(r) {
+		i := slices.IndexFunc(all, func(g group) bool { return g.Name == v.Checker })
+		if i < 0 {
+			i = len(all)
+			g := group{Name: v.Checker, First: v.At, Count: r.Report.Counts[v.Checker]}
+			for _, c := range check.Checkers() {
+				if c.Name == v.Checker {
+					g.What = c.What
+				}
+			}
+			all = append(all, g)
+		}
+		all[i].Shown = append(all[i].Shown, v)
+	}
+	return all
+}
+
+// told adds to each violation what happened to its message, and what was done to
+// the cluster meanwhile.
+func told(r Run) []violation {
 	byID := map[string][]history.Event{}
 	var around []history.Event
 	for _, e := range r.Events {
@@ -215,13 +265,19 @@ func describe(e history.Event) string {
 		fmt.Fprintf(&b, " %9.3f ", time.Duration(e.T1).Seconds())
 	}
 	fmt.Fprintf(&b, "%-8s %-8s %-6s", e.Proc, e.F, e.Type)
-	for _, x := range []row{{"id", e.ID}, {"key", e.Key}, {"node", e.Node}, {"inner", e.Inner}, {"lease", e.Lease}, {"text", e.Text}, {"err", e.Err}} {
+	for _, x := range []row{{"id", e.ID}, {"key", e.Key}, {"ordering-key", e.OrderingKey}, {"after", e.After}, {"node", e.Node}, {"inner", e.Inner}, {"lease", e.Lease}, {"text", e.Text}, {"err", e.Err}} {
 		if x.Value != "" {
 			fmt.Fprintf(&b, " %s=%s", x.Name, strings.ReplaceAll(x.Value, "\n", " / "))
 		}
 	}
 	if e.F == history.Deliver || e.F == history.Publish && e.Type == history.OK {
-		fmt.Fprintf(&b, " seq=%d", e.Seq)
+		fmt.Fprintf(&b, " seq=%v", e.Place())
+	}
+	if e.Delay > 0 {
+		fmt.Fprintf(&b, " delay=%v", time.Duration(e.Delay))
+	}
+	for _, x := range e.Listed {
+		fmt.Fprintf(&b, " %s@%d:%s", x.ID, x.Attempt, x.State)
 	}
 	if e.Attempt > 0 {
 		fmt.Fprintf(&b, " attempt=%d", e.Attempt)

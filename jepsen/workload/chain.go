@@ -56,10 +56,11 @@ const (
 )
 
 // passOn acks a delivery and publishes its output in one step. The output's id
-// tells the attempt, so that two outputs of one message can be told apart.
+// tells the attempt and the try, so that two outputs of one message can be told
+// apart.
 func (s *consumer) passOn(ctx context.Context, c *client.Client, ack history.Event, d *client.Delivery) {
-	out := fmt.Sprintf("%s>%d", ack.ID, ack.Attempt)
-	for {
+	for try := 1; ; try++ {
+		out := fmt.Sprintf("%s>%d.%d", ack.ID, ack.Attempt, try)
 		ack.Text = history.Chained
 		acked := s.w.H.Invoke(ack)
 		published := s.w.H.Invoke(history.Event{Proc: ack.Proc, Client: ack.Client, F: history.Publish, Key: s.chain, ID: out})

@@ -1,0 +1,55 @@
+package report
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"onceq/jepsen/check"
+)
+
+func TestWriteRuns_TheWorstVerdictIsTheTitle(t *testing.T) {
+	t.Parallel()
+	rows := []Row{{Workload: "queue", Seed: 1, Verdict: check.Valid, Link: "queue-1/report.html", Elapsed: time.Second}}
+	for _, step := range []struct {
+		add  Row
+		want string
+	}{
+		{Row{Workload: "order", Seed: 2, Verdict: check.Unknown, Reasons: []string{"too <little>"}}, ">unknown</h1>"},
+		{Row{Workload: "lease", Seed: 3, Verdict: check.Invalid, Counts: map[string]int{"zombie": 4}}, ">invalid</h1>"},
+	} {
+		rows = append(rows, step.add)
+		var buf bytes.Buffer
+		if err := WriteRuns(&buf, rows); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{step.want, `href="queue-1/report.html"`, "too &lt;little&gt;"} {
+			if !strings.Contains(buf.String(), want) {
+				t.Errorf("%q is not in the page", want)
+			}
+		}
+	}
+}
+
+func TestWriteMutants_ASurvivorIsNotACaughtOne(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		m    Mutant
+		want []string
+	}{
+		{Mutant{Name: "a", By: []string{"lost", "counts"}, Seconds: 1.25, Runs: 2}, []string{">all caught</h1>", "lost, counts", "1.2 s"}},
+		{Mutant{Name: "a", Runs: 3}, []string{">not all caught</h1>", ">survived<"}},
+		{Mutant{Name: "a", Error: "it does not build"}, []string{">not all caught</h1>", "it does not build"}},
+	} {
+		var buf bytes.Buffer
+		if err := WriteMutants(&buf, []Mutant{c.m}); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(buf.String(), want) {
+				t.Errorf("%+v: %q is not in the page", c.m, want)
+			}
+		}
+	}
+}
