@@ -171,7 +171,7 @@ func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
 	}
 	t.result(res)
 	c.done = append(c.done, report.Row{
-		Workload: name, Faults: res.Setup.Faults, Seed: seed, Verdict: res.Report.Verdict, Counts: res.Report.Counts, Reasons: res.Report.Reasons,
+		Workload: name, Faults: res.Report.Stats.Faults, Seed: seed, Verdict: res.Report.Verdict, Counts: res.Report.Counts, Reasons: res.Report.Reasons,
 		Messages: res.Report.Stats.Messages, Elapsed: res.Elapsed, Link: filepath.Base(res.Dir) + "/report.html",
 	})
 	switch {

@@ -17,7 +17,7 @@ var indexPage string
 // Row is one run in a list of runs.
 type Row struct {
 	Workload string
-	Faults   []string
+	Faults   map[string]int // made, by kind
 	Seed     uint64
 	Verdict  check.Verdict
 	Counts   map[string]int // violations by checker
@@ -73,7 +73,7 @@ func WriteRuns(w io.Writer, rows []Row) error {
 		}
 		x.Rows = append(x.Rows, []cell{
 			{Text: fmt.Sprintf("%s, seed %d", r.Workload, r.Seed), Link: r.Link}, {Text: string(r.Verdict), Class: class},
-			{Text: strings.Join(r.Faults, ", "), Class: "soft"}, {Text: seen},
+			{Text: counted(r.Faults), Class: "soft"}, {Text: seen},
 			{Text: fmt.Sprint(r.Messages), Class: "number"}, {Text: r.Elapsed.Round(time.Second / 10).String(), Class: "number"},
 		})
 	}

@@ -18,7 +18,7 @@ import (
 const (
 	width      = 1100
 	height     = 220
-	head       = 58 // above a chart, for the names of faults
+	head       = 96 // above a chart, for the names of faults
 	left       = 60
 	bottom     = 22
 	rowHeight  = 26
