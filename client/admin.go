@@ -40,8 +40,16 @@ func (a *Admin) CreateQueue(ctx context.Context, name string, s QueueSettings) (
 		return QueueInfo{}, newError(wire.CodeBadName, "queue name %.300q: write 1 to %d letters, digits, dots, underscores and hyphens", name, wire.QueueNameBytesMax)
 	}
 	incarnation, group := a.c.topo.identity()
-	r, err := a.queue(ctx, wire.OpQueueCreate, wire.QueueCreate{Incarnation: incarnation, Group: group, Name: name, Settings: s}, name)
-	return r.Info, err
+	request := wire.QueueCreate{Incarnation: incarnation, Group: group, Name: name, Deletions: a.c.deletions.Load(), Settings: s}
+	for {
+		r, err := a.queue(ctx, wire.OpQueueCreate, request, name)
+		if !errors.Is(err, ErrRevision) || r.Deletions <= request.Deletions {
+			return r.Info, err
+		}
+		// Queues were deleted since this client looked, maybe one of that name.
+		request.Deletions = r.Deletions
+		a.c.deletions.Store(r.Deletions)
+	}
 }
 
 // Queue shows one queue.
@@ -102,7 +110,7 @@ func (a *Admin) PurgeQueue(ctx context.Context, name string) (uint64, error) {
 }
 
 func (a *Admin) queue(ctx context.Context, op wire.Op, request interface{ Append(w *pack.Writer) }, name string) (wire.QueueReply, error) {
-	payload, err := a.c.ask(ctx, op, request.Append)
+	payload, unknown, err := a.c.try(ctx, op, request.Append)
 	if err != nil {
 		return wire.QueueReply{}, err
 	}
@@ -110,6 +118,8 @@ func (a *Admin) queue(ctx context.Context, op wire.Op, request interface{ Append
 	switch {
 	case err != nil:
 		return wire.QueueReply{}, err
+	case unknown && (r.Status == wire.StatusConflict && op == wire.OpQueueDelete || r.Status == wire.StatusQueueCap):
+		return r, stillOpen(statusError(r.Status, "queue "+name))
 	case r.Status == wire.StatusConflict && op == wire.OpQueueDelete:
 		return r, newError(wire.CodeConflict, "queue %s is not deleted: %s: change that queue first, or force it", name, r.Text)
 	case r.Status == wire.StatusConflict:
@@ -222,9 +232,23 @@ func (a *Admin) TransferLeadership(ctx context.Context, node string) error {
 	return statusOf(payload, err, node)
 }
 
+// change names the members that it has seen: a late copy has no effect on others.
 func (a *Admin) change(ctx context.Context, op wire.Op, node string) error {
-	payload, err := a.c.ask(ctx, op, wire.MemberChange{Node: node}.Append)
+	members, err := a.Members(ctx)
+	if err != nil {
+		return err
+	}
+	payload, unknown, err := a.c.try(ctx, op, wire.MemberChange{Node: node, Seen: members.Index}.Append)
+	if unknown && op == wire.OpMemberRemove && errors.Is(err, ErrNoNode) {
+		return nil // an earlier copy has removed it
+	}
 	return statusOf(payload, err, node)
+}
+
+// stillOpen is the error of a request that was refused while an earlier copy of it
+// may be on its way.
+func stillOpen(refused error) error {
+	return newError(wire.CodeOutcomeUnknown, "it was refused, and an earlier copy of the request may be carried out yet: look again").because(refused)
 }
 
 func statusOf(payload []byte, err error, what string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"onceq/transport/wire"
@@ -20,6 +21,7 @@ const (
 	EditLeased    = wire.EditLeased    // a consumer holds it: release it first, or wait
 	EditUnchanged = wire.EditUnchanged // there is nothing to do in its state
 	EditRefused   = wire.EditRefused   // where it was to go does not exist or is full
+	EditChanged   = wire.EditChanged   // handed out, or come back, since it was looked at
 )
 
 type appendable interface{ Append(w *pack.Writer) }
@@ -63,18 +65,27 @@ func (a *Admin) ResumeQueue(ctx context.Context, name string) (QueueInfo, error)
 }
 
 func (a *Admin) pause(ctx context.Context, name string, paused bool) (QueueInfo, error) {
-	info, err := a.Queue(ctx, name)
-	if err != nil {
-		return QueueInfo{}, err
+	tries := backoff{base: 10 * time.Millisecond, most: time.Second}
+	for {
+		info, err := a.Queue(ctx, name)
+		if err != nil || info.Paused == paused {
+			return info, err
+		}
+		incarnation, group := a.c.topo.identity()
+		request := wire.QueuePause{Incarnation: incarnation, Group: group, Number: info.Number, Revision: info.Revision, Paused: paused}
+		_, _ = rand.Read(request.Nonce[:]) // never fails
+		r, err := a.queue(ctx, wire.OpQueuePause, request, name)
+		if !errors.Is(err, ErrRevision) || !pause(ctx, tries.next()) {
+			return r.Info, err
+		}
 	}
-	incarnation, group := a.c.topo.identity()
-	r, err := a.queue(ctx, wire.OpQueuePause, wire.QueuePause{Incarnation: incarnation, Group: group, Number: info.Number, Paused: paused}, name)
-	return r.Info, err
 }
 
 // DeleteMessages removes messages for good. All edits answer for each place, in
-// order, and may be repeated: what was done before is EditNotHere or
-// EditUnchanged then, also when only the first answer was lost.
+// order. A place names the message as it was looked at, see MessageInfo.Place: one
+// that was handed out or has come back since is EditChanged and left alone. An edit
+// whose answer was lost is asked for again and gets the same answer, or, when there
+// was another edit of the queue in between, what is there by then.
 func (a *Admin) DeleteMessages(ctx context.Context, queue string, places ...Place) ([]EditState, error) {
 	return a.edit(ctx, queue, wire.EditDelete, "", places)
 }
@@ -107,7 +118,8 @@ func (a *Admin) edit(ctx context.Context, queue string, verb wire.EditVerb, targ
 		n := min(len(places), wire.EditPlacesMax)
 		// By number: a queue that is created again under the name is another one.
 		request := wire.Edit{Incarnation: incarnation, Group: group, Number: info.Number, Verb: verb, Target: target, Places: places[:n]}
-		payload, err := a.c.ask(ctx, wire.OpEdit, request.Append)
+		_, _ = rand.Read(request.Nonce[:]) // never fails
+		payload, unknown, err := a.c.try(ctx, wire.OpEdit, request.Append)
 		if err != nil {
 			return states, err
 		}
@@ -124,6 +136,9 @@ func (a *Admin) edit(ctx context.Context, queue string, verb wire.EditVerb, targ
 		}
 		states = append(states, r.States...)
 		places = places[n:]
+		if unknown && slices.Contains(r.States, wire.EditRefused) {
+			return states, stillOpen(newError(wire.CodeQueueFull, "where a message was to go does not exist or is full"))
+		}
 	}
 	return states, nil
 }

@@ -44,8 +44,15 @@ type MessageInfo struct {
 // ID is the message's place, "orders/17".
 func (m *MessageInfo) ID() string { return wire.FormatMessageID(m.Queue, m.Lane, m.Offset) }
 
-// Place is where the message is in its queue.
-func (m *MessageInfo) Place() Place { return Place{Lane: m.Lane, Offset: m.Offset} }
+// Place is where the message is in its queue, and how often it has been handed out
+// and come back: edits go by both.
+func (m *MessageInfo) Place() Place {
+	turn := 2 * uint64(m.Attempts)
+	if m.State == Leased {
+		turn--
+	}
+	return Place{Lane: m.Lane, Offset: m.Offset, Turn: turn}
+}
 
 // Origin is the place that a dead letter came from, "" for any other message.
 func (m *MessageInfo) Origin() string {

@@ -81,16 +81,18 @@ func TestUpdateQueue_ChangedMeanwhile_IsAppliedToWhatThereIs(t *testing.T) {
 func TestPauseQueue_LostReply_IsAskedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]
-		n1.shows(wire.QueueInfo{Number: 7, Revision: 3})
 		for _, paused := range []bool{true, false} {
+			n1.shows(wire.QueueInfo{Number: 7, Revision: 3, Paused: !paused})
 			call := c.Admin().PauseQueue
 			if !paused {
 				call = c.Admin().ResumeQueue
 			}
 			info, failed := got(t, func() (QueueInfo, error) { return call(t.Context(), "orders") })
-			n1.expect(wire.OpQueuePause).conn.cut()
+			first := n1.expect(wire.OpQueuePause)
+			nonce := decoded(first, wire.DecodeQueuePause).Nonce
+			first.conn.cut()
 			r := n1.expect(wire.OpQueuePause)
-			if m := decoded(r, wire.DecodeQueuePause); m.Number != 7 || m.Paused != paused {
+			if m := decoded(r, wire.DecodeQueuePause); m.Number != 7 || m.Revision != 3 || m.Nonce != nonce || m.Paused != paused {
 				t.Fatalf("sent %+v", m)
 			}
 			r.reply(wire.QueueReply{Status: wire.StatusOK, Info: wire.QueueInfo{Number: 7, Paused: paused}})
@@ -246,6 +248,42 @@ func TestDeleteQueue_ThatTakesDeadLetters(t *testing.T) {
 		}
 		r.reply(wire.QueueReply{Status: wire.StatusOK, Removed: 3})
 		if err := <-failed; err != nil || <-removed != 3 {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A queue that was deleted since somebody looked is created only when that is known:
+// the number of deletions goes with the request.
+func TestCreateQueue_QueuesWereDeletedSince_IsAskedAnew(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		_, failed := got(t, func() (QueueInfo, error) { return c.Admin().CreateQueue(t.Context(), "orders", QueueSettings{}) })
+		r := n1.expect(wire.OpQueueCreate)
+		if m := decoded(r, wire.DecodeQueueCreate); m.Deletions != 0 {
+			t.Fatalf("sent %+v", m)
+		}
+		r.reply(wire.QueueReply{Status: wire.StatusRevision, Deletions: 3})
+		r = n1.expect(wire.OpQueueCreate)
+		if m := decoded(r, wire.DecodeQueueCreate); m.Deletions != 3 {
+			t.Fatalf("sent %+v", m)
+		}
+		r.reply(wire.QueueReply{Status: wire.StatusOK, Deletions: 3, Info: wire.QueueInfo{Number: 7}})
+		if err := <-failed; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A refusal is not the last word while an earlier copy may be on its way.
+func TestDeleteQueue_RefusedAfterALostCopy_IsUnknown(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.shows(wire.QueueInfo{Number: 7})
+		_, failed := got(t, func() (uint64, error) { return c.Admin().DeleteQueue(t.Context(), "orders") })
+		n1.expect(wire.OpQueueDelete).conn.cut()
+		n1.expect(wire.OpQueueDelete).reply(wire.QueueReply{Status: wire.StatusConflict, Text: "another needs it"})
+		if err := <-failed; !errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, ErrConflict) {
 			t.Fatal(err)
 		}
 	})

@@ -59,6 +59,7 @@ type Client struct {
 
 	connects, connectErrors atomic.Uint64
 	newestQueue             atomic.Uint64 // learned last
+	deletions               atomic.Uint64 // of queues, as far as known
 
 	ctx    context.Context // ends with Close; not a caller's
 	cancel context.CancelFunc

@@ -190,6 +190,16 @@ func (c *Client) ask(ctx context.Context, op wire.Op, fill func(w *pack.Writer))
 	return c.produce.call(ctx, op, fill)
 }
 
+// try is ask that also says whether an earlier copy of the request may have arrived,
+// or may arrive yet.
+func (c *Client) try(ctx context.Context, op wire.Op, fill func(w *pack.Writer)) (payload []byte, unknown bool, err error) {
+	if !c.enter() {
+		return nil, false, ErrClosed
+	}
+	defer c.wg.Done()
+	return c.produce.try(ctx, op, fill)
+}
+
 // resolvedMax bounds what the client remembers of publishes that it has reported
 // as unknown and sealed since.
 const resolvedMax = 65_536

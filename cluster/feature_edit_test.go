@@ -15,7 +15,7 @@ import (
 func isNoQueue(err error) bool { return errors.Is(err, client.ErrNoQueue) }
 
 // TestEdits_ReplyLost_HappenOnce: the answer and the connection are lost after
-// each kind of edit was done; asked again it finds it done.
+// each kind of edit was done; asked again it gets the same answer.
 func TestEdits_ReplyLost_HappenOnce(t *testing.T) {
 	t.Parallel()
 	c := clustertest.New(t, 3)
@@ -57,10 +57,10 @@ func TestEdits_ReplyLost_HappenOnce(t *testing.T) {
 			}
 		})
 	}
-	edit(client.EditNotHere, func() ([]client.EditState, error) { return admin.DeleteMessages(bounded(t), "orders", at(1)...) })
-	edit(client.EditNotHere, func() ([]client.EditState, error) { return admin.MoveMessages(bounded(t), "orders", "later", at(2)...) })
+	edit(client.EditDone, func() ([]client.EditState, error) { return admin.DeleteMessages(bounded(t), "orders", at(1)...) })
+	edit(client.EditDone, func() ([]client.EditState, error) { return admin.MoveMessages(bounded(t), "orders", "later", at(2)...) })
 	c.Kill(leader)
-	edit(client.EditUnchanged, func() ([]client.EditState, error) { return admin.RequeueMessages(bounded(t), "orders", at(5)...) })
+	edit(client.EditDone, func() ([]client.EditState, error) { return admin.RequeueMessages(bounded(t), "orders", at(5)...) })
 	wantCounts(t, c, "orders", func(k wire.QueueCounts) bool { return k.Deleted == 1 && k.Moved == 1 && k.Ready == 4 && k.Delayed == 0 })
 	wantCounts(t, c, "later", func(k wire.QueueCounts) bool { return k.Stored == 1 && k.Ready == 1 })
 
@@ -110,8 +110,13 @@ func TestEdits_ReplyLost_HappenOnce(t *testing.T) {
 	wantCounts(t, c, "orders", func(k wire.QueueCounts) bool { return k.Parked == 1 })
 	d := await(t, "a message that is held", held)
 	losing(wire.OpEdit, func() {
-		if _, err := admin.ReleaseMessages(bounded(t), "orders", client.Place{Lane: d.ID().Lane, Offset: d.ID().Offset}); err != nil {
+		m, err := admin.Message(bounded(t), "orders", client.Place{Lane: d.ID().Lane, Offset: d.ID().Offset})
+		if err != nil {
 			t.Fatal(err)
+		}
+		states, err := admin.ReleaseMessages(bounded(t), "orders", m.Place())
+		if err != nil || states[0] != client.EditDone {
+			t.Fatal(states, err)
 		}
 	})
 	if err := d.Ack(bounded(t)); !errors.Is(err, client.ErrLeaseLost) {

@@ -345,9 +345,9 @@ func (h *handler) memberChange(g *group, c conn, corr uint32, op wire.Op, payloa
 		var refused *wire.ErrorReply
 		switch op {
 		case wire.OpMemberAdd:
-			refused = g.steward.add(ctx, m.Node)
+			refused = g.steward.add(ctx, m.Node, m.Seen)
 		case wire.OpMemberRemove:
-			refused = g.steward.remove(m.Node)
+			refused = g.steward.remove(m.Node, m.Seen)
 		default:
 			// Released when the answer is on its way.
 			defer g.topology.hold()()

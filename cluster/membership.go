@@ -28,9 +28,10 @@ func errMembership(format string, args ...any) *wire.ErrorReply {
 // members is raft's configuration with what gossip knows of each member.
 func (s *steward) members() wire.Members {
 	_, leader := s.g.raft.LeaderWithID()
-	m := wire.Members{Leader: member.NameOf(leader)}
+	c := s.g.raft.GetConfiguration()
+	m := wire.Members{Leader: member.NameOf(leader), Index: c.Index()}
 	alive := s.alive()
-	for _, v := range s.g.raft.GetConfiguration().Configuration().Servers {
+	for _, v := range c.Configuration().Servers {
 		m.Members = append(m.Members, wire.Member{
 			Node: member.NameOf(v.ID), ServerID: string(v.ID), Address: s.addressOf(v),
 			Voter: v.Suffrage == raft.Voter, Alive: alive[v.ID], Leader: v.ID == leader,
@@ -46,12 +47,15 @@ func (s *steward) find(node string) []raft.Server {
 }
 
 // add brings a node in that gossip knows, and waits until it is a voter.
-func (s *steward) add(ctx context.Context, node string) *wire.ErrorReply {
+func (s *steward) add(ctx context.Context, node string, seen uint64) *wire.ErrorReply {
 	if !s.g.lead.serving() {
 		return s.g.refusal()
 	}
 	found := s.find(node)
 	if len(found) == 0 {
+		if refused := s.changedSince(seen); refused != nil {
+			return refused
+		}
 		i := slices.IndexFunc(s.nodes(), func(v member.NodeView) bool { return v.Name == node && v.Alive })
 		if i < 0 {
 			return &wire.ErrorReply{Code: wire.CodeNoNode, Text: fmt.Sprintf("no node %q: it is neither a member nor seen by gossip", node)}
@@ -83,7 +87,7 @@ func (s *steward) add(ctx context.Context, node string) *wire.ErrorReply {
 }
 
 // remove takes a node out of the cluster.
-func (s *steward) remove(node string) *wire.ErrorReply {
+func (s *steward) remove(node string, seen uint64) *wire.ErrorReply {
 	if !s.g.lead.serving() {
 		return s.g.refusal()
 	}
@@ -95,6 +99,9 @@ func (s *steward) remove(node string) *wire.ErrorReply {
 	found := s.find(node)
 	if len(found) == 0 {
 		return &wire.ErrorReply{Code: wire.CodeNoNode, Text: fmt.Sprintf("no member %q", node)}
+	}
+	if refused := s.changedSince(seen); refused != nil {
+		return refused
 	}
 	for _, v := range found {
 		if v.ID == s.g.id {
@@ -110,6 +117,15 @@ func (s *steward) remove(node string) *wire.ErrorReply {
 			return s.changeFailed(err)
 		}
 		s.g.log.Info("removed", "server", v.ID)
+	}
+	return nil
+}
+
+// changedSince refuses a change whose sender has seen other members than there are:
+// it may be a late copy.
+func (s *steward) changedSince(seen uint64) *wire.ErrorReply {
+	if now := s.g.raft.GetConfiguration().Index(); seen != 0 && seen != now {
+		return errMembership("the members have changed since they were looked at: look again")
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func receivedReply(r *fsm.Result) wire.Received {
 }
 
 func queueReply(r *fsm.Result) wire.QueueReply {
-	return wire.QueueReply{Status: wire.Status(r.Status), Text: r.Conflict, Removed: r.Removed, Info: queueInfo(r.Queue)}
+	return wire.QueueReply{Status: wire.Status(r.Status), Text: r.Conflict, Removed: r.Removed, Deletions: r.Deletions, Info: queueInfo(r.Queue)}
 }
 
 func queueInfo(q fsm.QueueInfo) wire.QueueInfo {

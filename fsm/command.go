@@ -119,6 +119,7 @@ type queueCreate struct {
 	incarnation uint64
 	group       uint32
 	name        string
+	deletions   uint64
 	settings    QueueSettings
 }
 
@@ -142,6 +143,8 @@ type queuePause struct {
 	incarnation uint64
 	group       uint32
 	number      uint64
+	revision    uint64
+	nonce       Nonce
 	paused      bool
 }
 
@@ -149,9 +152,16 @@ type edit struct {
 	incarnation uint64
 	group       uint32
 	number      uint64
+	nonce       Nonce
 	verb        EditVerb
 	target      []byte // queue to move to; empty: where the dead letter came from
-	places      []place
+	places      []seenPlace
+}
+
+// seenPlace is a message as the sender of an edit has seen it.
+type seenPlace struct {
+	place
+	turn uint64
 }
 
 type ackPublish struct {
@@ -348,8 +358,8 @@ func (d *decoder) decodeRelease(p []byte) (c release, err error) {
 }
 
 func (d *decoder) decodeQueueCreate(p []byte) (c queueCreate, err error) {
-	r := d.begin(p, 4)
-	c.incarnation, c.group, c.name = r.Uint(), r.Uint32(), r.Str(QueueNameBytesMax)
+	r := d.begin(p, 5)
+	c.incarnation, c.group, c.name, c.deletions = r.Uint(), r.Uint32(), r.Str(QueueNameBytesMax), r.Uint()
 	c.settings = readSettings(r)
 	return c, r.Done()
 }
@@ -369,19 +379,23 @@ func (d *decoder) decodeQueueUpdate(p []byte) (c queueUpdate, err error) {
 }
 
 func (d *decoder) decodeQueuePause(p []byte) (c queuePause, err error) {
-	r := d.begin(p, 4)
-	c = queuePause{r.Uint(), r.Uint32(), r.Uint(), r.Bool()}
+	r := d.begin(p, 6)
+	c = queuePause{incarnation: r.Uint(), group: r.Uint32(), number: r.Uint(), revision: r.Uint()}
+	r.BinExact(c.nonce[:])
+	c.paused = r.Bool()
 	return c, r.Done()
 }
 
 func (d *decoder) decodeEdit(p []byte) (*edit, error) {
-	r := d.begin(p, 6)
-	c := &edit{incarnation: r.Uint(), group: r.Uint32(), number: r.Uint(), verb: EditVerb(r.Uint8()), target: r.StrBytes(QueueNameBytesMax)}
+	r := d.begin(p, 7)
+	c := &edit{incarnation: r.Uint(), group: r.Uint32(), number: r.Uint()}
+	r.BinExact(c.nonce[:])
+	c.verb, c.target = EditVerb(r.Uint8()), r.StrBytes(QueueNameBytesMax)
 	n := r.Array(EditPlacesMax)
-	c.places = make([]place, 0, n)
+	c.places = make([]seenPlace, 0, n)
 	for range n {
-		r.ArrayExact(2)
-		at := place{r.Uint8(), r.Uint()}
+		r.ArrayExact(3)
+		at := seenPlace{place{r.Uint8(), r.Uint()}, r.Uint()}
 		if r.Err() == nil && at.lane >= Priorities {
 			r.Failf("lane %d, there are %d", at.lane, Priorities)
 		}

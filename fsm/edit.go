@@ -1,5 +1,7 @@
 package fsm
 
+import "slices"
+
 // EditVerb is what a command does with messages named by place. Values are in
 // the log.
 type EditVerb uint8
@@ -11,8 +13,9 @@ const (
 	EditMove    EditVerb = 4 // to the end of another queue, or of where a dead letter came from; not while leased
 )
 
-// EditState is what became of one place. All edits are idempotent by nature: a
-// message that is not there any more was edited before, or is gone.
+// EditState is what became of one place. An edit names the message as its sender has
+// seen it, by its turn: one that was handed out since, or has come back, is left
+// alone, so a late copy of a release takes nothing from a new holder.
 type EditState uint8
 
 const (
@@ -21,6 +24,7 @@ const (
 	EditLeased    EditState = 3 // release it first, or wait
 	EditUnchanged EditState = 4 // the verb does not apply to its state
 	EditRefused   EditState = 5 // the target does not exist, is full or unknown
+	EditChanged   EditState = 6 // handed out, or come back, since it was looked at
 )
 
 // edit runs a verb on each place.
@@ -31,6 +35,10 @@ func (m *Machine) edit(c *edit, r *Result, eff *Effects) Status {
 	q := m.queues[c.number]
 	if q == nil {
 		return StatusNoQueue
+	}
+	if q.edited.nonce == c.nonce && c.nonce != (Nonce{}) {
+		r.Edits, r.Queue = q.edited.states, m.info(q)
+		return StatusOK
 	}
 	var target *queue
 	if len(c.target) > 0 {
@@ -43,11 +51,25 @@ func (m *Machine) edit(c *edit, r *Result, eff *Effects) Status {
 		r.Edits = append(r.Edits, m.editOne(q, target, p, c.verb, eff))
 	}
 	m.retimeQueue(q)
+	if slices.Contains(r.Edits, EditDone) {
+		q.edited.nonce, q.edited.states = c.nonce, r.Edits
+		m.dirty(q)
+	}
 	r.Queue = m.info(q)
 	return StatusOK
 }
 
-func (m *Machine) editOne(q, target *queue, p place, verb EditVerb, eff *Effects) EditState {
+// turn counts how often a message was handed out and has come back, given its
+// attempts: it is odd while the message is leased.
+func turn(attempts uint32, leased bool) uint64 {
+	if leased {
+		return 2*uint64(attempts) - 1
+	}
+	return 2 * uint64(attempts)
+}
+
+func (m *Machine) editOne(q, target *queue, seen seenPlace, verb EditVerb, eff *Effects) EditState {
+	p := seen.place
 	l := q.lanes[p.lane]
 	if l == nil || p.offset >= l.tail || p.offset < l.purgedBelow {
 		return EditNotHere
@@ -55,7 +77,10 @@ func (m *Machine) editOne(q, target *queue, p place, verb EditVerb, eff *Effects
 	msg := q.records[p]
 	if msg == nil && p.offset < l.head || msg != nil && (msg.state == stateLeased || msg.state == stateGone) {
 		// Told by no record, or leased: if somebody holds it, a slot knows.
-		return m.editLeased(q, p, verb, eff)
+		return m.editLeased(q, seen, verb, eff)
+	}
+	if msg == nil && seen.turn != 0 || msg != nil && seen.turn != turn(msg.attempts, false) {
+		return EditChanged
 	}
 	if msg == nil {
 		return m.editPlain(q, target, p, verb)
@@ -72,16 +97,19 @@ func (m *Machine) editOne(q, target *queue, p place, verb EditVerb, eff *Effects
 	return EditUnchanged
 }
 
-func (m *Machine) editLeased(q *queue, p place, verb EditVerb, eff *Effects) EditState {
+func (m *Machine) editLeased(q *queue, seen seenPlace, verb EditVerb, eff *Effects) EditState {
 	for _, ord := range sortedKeys(q.consumers) {
 		c := q.consumers[ord]
 		for i := range c.slots {
 			s := &c.slots[i]
-			if s.state != LeaseHeld || s.place != p {
+			if s.state != LeaseHeld || s.place != seen.place {
 				continue
 			}
-			if verb != EditRelease {
+			switch {
+			case verb != EditRelease:
 				return EditLeased
+			case seen.turn != turn(s.attempt, true):
+				return EditChanged
 			}
 			number := c.done + uint64(i)
 			msg := m.recordOf(c, s)

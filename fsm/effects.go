@@ -57,16 +57,18 @@ type Result struct {
 	Kind   Kind
 	Status Status
 
-	Session  SessionResult   // KindOpenSession
-	Publish  []PublishResult // KindPublish, KindSeal, KindAckPublish: in the order of the command
-	Attach   AttachResult    // KindAttach
-	Settle   []DeliveryState // KindSettle: covers every number asked, in order
-	Queue    QueueInfo       // the queue commands
-	Removed  uint64          // KindQueuePurge, KindQueueDelete
-	Conflict string          // with StatusConflict: the settings that differ, or who needs the queue
-	Edits    []EditState     // KindEdit: for each place, in order
-	Restore  RestoreResult   // the restore commands
-	Receive  ReceiveResult   // KindReceive, KindRelease
+	Session SessionResult   // KindOpenSession
+	Publish []PublishResult // KindPublish, KindSeal, KindAckPublish: in the order of the command
+	Attach  AttachResult    // KindAttach
+	Settle  []DeliveryState // KindSettle: covers every number asked, in order
+	Queue   QueueInfo       // the queue commands
+	Removed uint64          // KindQueuePurge, KindQueueDelete
+	// Deletions is how many queues were ever deleted, for KindQueueCreate.
+	Deletions uint64
+	Conflict  string        // with StatusConflict: the settings that differ, or who needs the queue
+	Edits     []EditState   // KindEdit: for each place, in order
+	Restore   RestoreResult // the restore commands
+	Receive   ReceiveResult // KindReceive, KindRelease
 }
 
 // ReadyQueue is a queue with messages that nobody took.

@@ -37,6 +37,7 @@ type Machine struct {
 	graceHolds uint8
 
 	nextSession, nextQueue, nextConsumer uint64
+	deletions                            uint64 // of queues
 	lastEpoch                            uint64 // of named sessions
 
 	sessions           map[uint64]*session

@@ -180,7 +180,7 @@ func (r *replicas) command() fsmtest.Command {
 	case k == 5:
 		return fsmtest.New(wire.CloseSession{Incarnation: inc, Group: grp, Session: r.small("session", 3), Epoch: r.small("epoch", 2)})
 	case k < 8:
-		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: queue, Settings: r.settings(queue)})
+		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: queue, Deletions: r.small("deletions", 4) - 1, Settings: r.settings(queue)})
 	case k == 8:
 		return fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: r.small("number", 3), Force: rapid.Bool().Draw(t, "force")})
 	case k == 9:
@@ -210,7 +210,7 @@ func (r *replicas) command() fsmtest.Command {
 			Nonce: r.nonce(), Settings: r.settings(queue),
 		})
 	case k == 31:
-		return fsmtest.New(wire.QueuePause{Incarnation: inc, Group: grp, Number: r.small("number", 2), Paused: rapid.IntRange(0, 2).Draw(t, "paused") == 0})
+		return fsmtest.New(wire.QueuePause{Incarnation: inc, Group: grp, Number: r.small("number", 2), Revision: r.small("revision", 3), Nonce: r.nonce(), Paused: rapid.IntRange(0, 2).Draw(t, "paused") == 0})
 	case k < 35:
 		return r.edit(queue)
 	case k < 38:
@@ -292,12 +292,16 @@ func (r *replicas) options(m *wire.Message, priority uint8) {
 
 func (r *replicas) edit(queue string) fsmtest.Command {
 	t := r.t
-	e := wire.Edit{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Number: r.small("number", 2), Verb: wire.EditVerb(rapid.IntRange(1, 4).Draw(t, "edit"))}
+	e := wire.Edit{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Number: r.small("number", 2), Nonce: r.nonce(), Verb: wire.EditVerb(rapid.IntRange(1, 4).Draw(t, "edit"))}
 	if rapid.Bool().Draw(t, "to a queue") {
 		e.Target = queue
 	}
 	for range r.small("places", 3) {
-		e.Places = append(e.Places, wire.Place{Lane: rapid.SampledFrom([]uint8{0, 0, 0, 3}).Draw(t, "lane"), Offset: r.small("offset", 8) - 1})
+		p := wire.Place{Lane: rapid.SampledFrom([]uint8{0, 0, 0, 3}).Draw(t, "lane"), Offset: r.small("offset", 8) - 1}
+		if p.Turn = r.model.Turn(e.Number, p.Lane, p.Offset); rapid.IntRange(0, 7).Draw(t, "another turn") == 0 {
+			p.Turn = r.small("turn", 4) - 1
+		}
+		e.Places = append(e.Places, p)
 	}
 	return fsmtest.New(e)
 }

@@ -72,6 +72,12 @@ type queue struct {
 		removed uint64
 	}
 
+	// edited remembers the newest edit that did something, for the same reason.
+	edited struct {
+		nonce  Nonce
+		states []EditState
+	}
+
 	records    map[place]*message
 	recordsSum uint64 // of their hashes, part of Machine.sum
 	gen        uint32 // a purge drops all records by reference and begins a new generation
@@ -102,6 +108,7 @@ func (m *Machine) createQueue(c queueCreate, r *Result) Status {
 	if err := c.check(); err != nil {
 		return StatusMalformed
 	}
+	r.Deletions = m.deletions
 	want := c.settings.withDefaults()
 	q := m.queuesByName[c.name]
 	switch {
@@ -109,6 +116,9 @@ func (m *Machine) createQueue(c queueCreate, r *Result) Status {
 		r.Queue = m.info(q)
 		r.Conflict = q.settings.differences(want)
 		return StatusConflict
+	case q == nil && c.deletions < m.deletions:
+		// The queue may have been there, and be deleted since.
+		return StatusRevision
 	case q == nil && len(m.queues) >= m.limits.QueuesMax:
 		return StatusQueueCap
 	case q == nil:
@@ -143,6 +153,7 @@ func (m *Machine) deleteQueue(c queueDelete, r *Result) Status {
 	r.Removed = q.counts.Here()
 	r.Queue = m.info(q)
 	m.dropAll(q)
+	m.deletions++
 	q.deleted = true
 	m.forget(q)
 	m.timers.set(&q.timer, never)
@@ -266,13 +277,15 @@ func (m *Machine) pauseQueue(c queuePause, r *Result) Status {
 	if q == nil {
 		return StatusNoQueue
 	}
-	if q.paused != c.paused {
+	again, st := q.repeated(c.revision, c.nonce)
+	if !again && st == StatusOK {
 		q.paused = c.paused
+		q.remember(c.nonce, 0)
 		m.dirty(q)
 		m.freshen(q)
 	}
 	r.Queue = m.info(q)
-	return StatusOK
+	return st
 }
 
 // wakeConsumers makes all consumers look, within the budget of timers, at what

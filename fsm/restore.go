@@ -509,6 +509,7 @@ func (m *Machine) become(fresh *Machine, s *staging) {
 	fresh.leader, fresh.leaderNonce, fresh.graceFloor, fresh.graceHolds = m.leader, m.leaderNonce, m.graceFloor, m.graceHolds
 	fresh.nextSession = max(m.nextSession, fresh.nextSession)
 	fresh.nextConsumer = max(m.nextConsumer, fresh.nextConsumer)
+	fresh.deletions = max(m.deletions, fresh.deletions)
 	fresh.lastEpoch = max(m.lastEpoch, fresh.lastEpoch)
 	fresh.nextQueue = m.nextQueue
 	fresh.assignFrom = 0

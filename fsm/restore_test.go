@@ -185,7 +185,7 @@ func queuesOf(m *fsm.Machine) string {
 		if n.Expired > 0 || q.Settings.TTL > 0 {
 			b.WriteString("ttl\n")
 		}
-		for _, state := range []fsm.MessageState{fsm.MessageDelayed, fsm.MessageReady, fsm.MessageBlocked, fsm.MessageParked} {
+		for _, state := range []fsm.MessageState{fsm.MessageDelayed, fsm.MessageReady, fsm.MessageBlocked, fsm.MessageParked, fsm.MessageLeased} {
 			is, _ := m.Peek(q.Name, state, fsm.MessageInfo{}, fsm.PeekMax)
 			for _, i := range is {
 				if i.Expires != 0 {

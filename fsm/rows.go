@@ -14,10 +14,10 @@ import (
 // (heaps, sums, indexes) is not in them and is rebuilt by Restore.
 
 const (
-	scalarFields   = 19
+	scalarFields   = 20
 	sessionFields  = 12
 	outcomeFields  = 8
-	queueFields    = 11
+	queueFields    = 13
 	consumerFields = 17
 	slotFields     = 8
 
@@ -39,6 +39,7 @@ func (m *Machine) appendScalars(w *pack.Writer) {
 	w.Uint(m.nextSession)
 	w.Uint(m.nextQueue)
 	w.Uint(m.nextConsumer)
+	w.Uint(m.deletions)
 	w.Uint(m.lastEpoch)
 	w.Uint(m.duplicates)
 	w.Uint(m.assignFrom)
@@ -52,7 +53,8 @@ func (m *Machine) readScalars(r *pack.Reader) {
 	m.leader = r.Str(TermNodeBytesMax)
 	r.BinExact(m.leaderNonce[:])
 	m.graceFloor, m.graceHolds = Time(r.Int()), r.Uint8()
-	m.nextSession, m.nextQueue, m.nextConsumer, m.lastEpoch = r.Uint(), r.Uint(), r.Uint(), r.Uint()
+	m.nextSession, m.nextQueue, m.nextConsumer = r.Uint(), r.Uint(), r.Uint()
+	m.deletions, m.lastEpoch = r.Uint(), r.Uint()
 	m.duplicates, m.assignFrom = r.Uint(), r.Uint()
 	m.readLives(r)
 }
@@ -134,6 +136,12 @@ func (q *queue) appendRow(w *pack.Writer) {
 	w.Uint(q.bytes)
 	w.Bin(q.admin.nonce[:])
 	w.Uint(q.admin.removed)
+	w.Bin(q.edited.nonce[:])
+	states := make([]byte, len(q.edited.states))
+	for i, s := range q.edited.states {
+		states[i] = byte(s)
+	}
+	w.Bin(states)
 	q.timer.append(w)
 	used := 0
 	for _, l := range q.lanes {
@@ -157,6 +165,10 @@ func (m *Machine) readQueue(r *pack.Reader) {
 	q.bytes = r.Uint()
 	r.BinExact(q.admin.nonce[:])
 	q.admin.removed = r.Uint()
+	r.BinExact(q.edited.nonce[:])
+	for _, s := range r.Bin(EditPlacesMax) {
+		q.edited.states = append(q.edited.states, EditState(s))
+	}
 	at := Time(r.Int())
 	for range r.Array(Priorities) {
 		l := readLane(r)

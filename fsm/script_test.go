@@ -144,6 +144,20 @@ func (s *script) entry(d *datadriven.TestData) string {
 			cs = append(cs, parseCommand(s.t, line))
 		}
 	}
+	return s.applyAll(cs)
+}
+
+// apply applies one entry of commands.
+func (s *script) apply(lines []string) string {
+	var cs []fsmtest.Command
+	for _, line := range lines {
+		cs = append(cs, parseCommand(s.t, line))
+	}
+	return s.applyAll(cs)
+}
+
+// applyAll applies one entry and tells what it did.
+func (s *script) applyAll(cs []fsmtest.Command) string {
 	for _, c := range cs {
 		if c.Kind < fsm.KindOpenSession {
 			continue
@@ -326,7 +340,7 @@ func (s *script) result(r fsm.Result) string {
 		for _, e := range r.Edits {
 			out += " " + map[fsm.EditState]string{
 				fsm.EditDone: "done", fsm.EditNotHere: "not here", fsm.EditLeased: "leased",
-				fsm.EditUnchanged: "unchanged", fsm.EditRefused: "refused",
+				fsm.EditUnchanged: "unchanged", fsm.EditRefused: "refused", fsm.EditChanged: "changed",
 			}[e]
 		}
 	case fsm.KindQueueCreate:
@@ -455,14 +469,14 @@ func (s *script) restoring(line string) []fsmtest.Command {
 //	term node=n1
 //	create orders lease=30s length=10 bytes=1000 ttl=1m limit=3 dead=orders.dead backoff=1s-1m single
 //	update number=1 revision=1 ...the same...
-//	pause|resume number=1
+//	pause|resume number=1 [revision=1] [nonce=a]
 //	open nonce=a [name=svc expect=1]
 //	publish orders s=1 [epoch=1] [floor=1] seq=1 [after=..] [key=k] [priority=3] [delay=5s] [at=unix s] [ttl=1m] body [body ...]
 //	ackpublish c1 number=1 s=1 seq=2 queue:body [queue:body ...]
 //	seal s=1 seq=1,2
 //	attach c1 n=1 queue=orders credit=2 [done=1] [unsettled=1-3,5]
 //	ack|nack|extend|reject c1 1-3 [time=5s] [done=4] [reason=text]
-//	edit number=1 delete|requeue|release|move 3,4 [lane=0] [to=queue]
+//	edit number=1 delete|requeue|release|move 3,4 [lane=0] [turn=0] [nonce=a] [to=queue]
 //	leave c1 n=1 [unhandled=2-3]
 //	receive p1 queue=orders n=10 [first=1] [done=1]
 //	release p1 queue=orders [first=1] [done=1]
@@ -502,15 +516,15 @@ func parseCommand(t *testing.T, line string) fsmtest.Command {
 	case "detach":
 		return fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID(consumer(plain[0])), N: num("n", 1)})
 	case "create":
-		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: plain[0], Settings: settings(t, args, plain, num)})
+		return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: plain[0], Deletions: num("deletions", 0), Settings: settings(t, args, plain, num)})
 	case "update":
 		return fsmtest.New(wire.QueueUpdate{Incarnation: inc, Group: grp, Number: num("number", 1), Revision: num("revision", 1), Nonce: nonce(args["nonce"]), Settings: settings(t, args, plain, num)})
 	case "pause", "resume":
-		return fsmtest.New(wire.QueuePause{Incarnation: inc, Group: grp, Number: num("number", 1), Paused: verb == "pause"})
+		return fsmtest.New(wire.QueuePause{Incarnation: inc, Group: grp, Number: num("number", 1), Revision: num("revision", 1), Nonce: nonce(args["nonce"]), Paused: verb == "pause"})
 	case "delete":
 		return fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: num("number", 1), Force: args["force"] == "yes"})
 	case "edit":
-		e := wire.Edit{Incarnation: inc, Group: grp, Number: num("number", 1), Target: args["to"], Verb: map[string]wire.EditVerb{
+		e := wire.Edit{Incarnation: inc, Group: grp, Number: num("number", 1), Nonce: nonce(args["nonce"]), Target: args["to"], Verb: map[string]wire.EditVerb{
 			"delete": wire.EditVerb(fsm.EditDelete), "requeue": wire.EditVerb(fsm.EditRequeue), "release": wire.EditVerb(fsm.EditRelease), "move": wire.EditVerb(fsm.EditMove),
 		}[plain[0]]}
 		for part := range strings.SplitSeq(plain[1], ",") {
@@ -518,7 +532,7 @@ func parseCommand(t *testing.T, line string) fsmtest.Command {
 			if err != nil {
 				t.Fatalf("%s: %v", line, err)
 			}
-			e.Places = append(e.Places, wire.Place{Lane: uint8(num("lane", 0)), Offset: n})
+			e.Places = append(e.Places, wire.Place{Lane: uint8(num("lane", 0)), Offset: n, Turn: num("turn", 0)})
 		}
 		return fsmtest.New(e)
 	case "ackpublish":

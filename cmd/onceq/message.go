@@ -128,6 +128,8 @@ func describeMessage(m *client.MessageInfo) [][2]string {
 // edit runs one verb on messages of any queues and tells what became of each.
 func (a *app) edit(ctx context.Context, g *globals, ids []string, did string,
 	do func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error)) error {
+	// Each message is looked at first: an edit is for what it is now, and leaves it
+	// alone when it has been handed out or has come back by then.
 	type group struct {
 		queue string
 		at    []client.Place
@@ -154,6 +156,15 @@ func (a *app) edit(ctx context.Context, g *globals, ids []string, did string,
 	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
 		here, failed := 0, 0
 		for _, in := range groups {
+			for i := range in.at {
+				m, err := c.Admin().Message(ctx, in.queue, in.at[i])
+				switch {
+				case err == nil:
+					in.at[i] = m.Place()
+				case !errors.Is(err, client.ErrNoMessage):
+					return noQueue(ctx, c, err, in.queue)
+				}
+			}
 			states, err := do(ctx, c.Admin(), in.queue, in.at...)
 			if err != nil {
 				return noQueue(ctx, c, err, in.queue)
@@ -163,7 +174,7 @@ func (a *app) edit(ctx context.Context, g *globals, ids []string, did string,
 				if s != client.EditNotHere {
 					here++
 				}
-				if s == client.EditLeased || s == client.EditRefused {
+				if s == client.EditLeased || s == client.EditRefused || s == client.EditChanged {
 					failed++
 				}
 			}
@@ -188,6 +199,8 @@ func editText(s client.EditState, did string) string {
 		return "left alone: a consumer holds it (see  onceq message release)"
 	case client.EditUnchanged:
 		return "unchanged: there is nothing to do in its state"
+	case client.EditChanged:
+		return "left alone: it was handed out or has come back since it was looked at"
 	case client.EditRefused:
 		return "not done: where it was to go does not exist or is full, or it did not come from anywhere"
 	}

@@ -54,6 +54,8 @@ type modelQueue struct {
 	revision   uint64
 	nonce      wire.Nonce
 	removed    uint64
+	edited     wire.Nonce // of the newest edit, and its answer
+	answer     string
 	lanes      [fsm.Priorities][]*modelMessage // by offset
 	milestones [fsm.Priorities][]*modelMilestone
 	keys       map[string][]*modelMessage // the first has its turn, the rest wait by offset
@@ -201,11 +203,7 @@ func (e *modelEntry) run(c Command) string {
 	case wire.QueueUpdate:
 		return e.update(r)
 	case wire.QueuePause:
-		if q := e.live(r.Number); q != nil {
-			q.paused = r.Paused
-			return "ok"
-		}
-		return "no queue"
+		return e.pause(r)
 	case wire.Edit:
 		return e.edit(r)
 	case wire.AckPublish:
@@ -741,6 +739,9 @@ func (e *modelEntry) edit(r wire.Edit) string {
 	if q == nil {
 		return "no queue"
 	}
+	if q.edited == r.Nonce && r.Nonce != (wire.Nonce{}) {
+		return q.answer
+	}
 	var target *modelQueue
 	if r.Target != "" {
 		if _, target = e.queue(r.Target); target == nil || target == q {
@@ -751,7 +752,28 @@ func (e *modelEntry) edit(r wire.Edit) string {
 	for _, p := range r.Places {
 		out += fmt.Sprintf(" %d", e.editOne(q, target, p, fsm.EditVerb(r.Verb)))
 	}
+	if slices.Contains(strings.Fields(out), fmt.Sprint(fsm.EditDone)) {
+		q.edited, q.answer = r.Nonce, out
+	}
 	return out
+}
+
+// turn is odd while the message is leased, and never the same again after it was.
+func (x *modelMessage) turn() uint64 {
+	n := 2 * uint64(x.attempts)
+	if x.state == "leased" {
+		n--
+	}
+	return n
+}
+
+// Turn is that of the message at a place, for edits that make sense.
+func (m *Model) Turn(queue uint64, lane uint8, offset uint64) uint64 {
+	q := m.live(queue)
+	if q == nil || offset >= uint64(len(q.lanes[lane])) {
+		return 0
+	}
+	return q.lanes[lane][offset].turn()
 }
 
 func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditVerb) fsm.EditState {
@@ -762,6 +784,9 @@ func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditV
 	if x.state == "leased" {
 		if verb != fsm.EditRelease {
 			return fsm.EditLeased
+		}
+		if p.Turn != x.turn() {
+			return fsm.EditChanged
 		}
 		for _, k := range q.consumers {
 			for i, d := range k.log {
@@ -776,6 +801,9 @@ func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditV
 			}
 		}
 		return fsm.EditDone
+	}
+	if p.Turn != x.turn() {
+		return fsm.EditChanged
 	}
 	switch verb {
 	case fsm.EditDelete:
@@ -858,6 +886,15 @@ func (e *modelEntry) ackPublish(r wire.AckPublish) string {
 func (e *modelEntry) create(r wire.QueueCreate) string {
 	want := defaults(r.Settings)
 	number, q := e.queue(r.Name)
+	deletions := uint64(0)
+	for _, x := range e.queues {
+		if x.deleted {
+			deletions++
+		}
+	}
+	if q == nil && r.Deletions < deletions {
+		return "revision has changed"
+	}
 	if q == nil {
 		q = &modelQueue{name: r.Name, settings: want, revision: 1}
 		e.queues = append(e.queues, q)
@@ -894,6 +931,21 @@ func (e *modelEntry) update(r wire.QueueUpdate) string {
 		return "revision has changed"
 	default:
 		q.settings, q.nonce, q.removed = defaults(r.Settings), r.Nonce, 0
+		q.revision++
+	}
+	return "ok"
+}
+
+func (e *modelEntry) pause(r wire.QueuePause) string {
+	q := e.live(r.Number)
+	switch {
+	case q == nil:
+		return "no queue"
+	case q.nonce == r.Nonce && q.revision == r.Revision+1:
+	case q.revision != r.Revision:
+		return "revision has changed"
+	default:
+		q.paused, q.nonce, q.removed = r.Paused, r.Nonce, 0
 		q.revision++
 	}
 	return "ok"

@@ -4,20 +4,22 @@ import "onceq/transport/wire/pack"
 
 // Append writes the payload.
 func (m Edit) Append(w *pack.Writer) {
-	w.Array(6)
+	w.Array(7)
 	w.Uint(m.Incarnation)
 	w.Uint(uint64(m.Group))
 	w.Uint(m.Number)
+	w.Bin(m.Nonce[:])
 	w.Uint(uint64(m.Verb))
 	w.Str(m.Target)
 	appendList(w, m.Places)
 }
 
 func (m *Edit) read(r *pack.Reader) {
-	r.ArrayExact(6)
+	r.ArrayExact(7)
 	m.Incarnation = r.Uint()
 	m.Group = r.Uint32()
 	m.Number = r.Uint()
+	r.BinExact(m.Nonce[:])
 	m.Verb = EditVerb(r.Uint8())
 	m.Target = r.Str(QueueNameBytesMax)
 	m.Places = readList[Place](r, EditPlacesMax, placeLeast)
@@ -27,19 +29,21 @@ func (m *Edit) read(r *pack.Reader) {
 func DecodeEdit(b []byte) (Edit, error) { return decode[Edit](b) }
 
 // placeLeast is the size of the shortest encoding of a Place.
-const placeLeast = 3
+const placeLeast = 4
 
 // Append writes the payload.
 func (m Place) Append(w *pack.Writer) {
-	w.Array(2)
+	w.Array(3)
 	w.Uint(uint64(m.Lane))
 	w.Uint(m.Offset)
+	w.Uint(m.Turn)
 }
 
 func (m *Place) read(r *pack.Reader) {
-	r.ArrayExact(2)
+	r.ArrayExact(3)
 	m.Lane = r.Uint8()
 	m.Offset = r.Uint()
+	m.Turn = r.Uint()
 }
 
 // Append writes the payload.

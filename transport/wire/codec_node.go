@@ -121,14 +121,16 @@ func DecodeMembersRequest(b []byte) (MembersRequest, error) { return decode[Memb
 
 // Append writes the payload.
 func (m Members) Append(w *pack.Writer) {
-	w.Array(2)
+	w.Array(3)
 	w.Str(m.Leader)
+	w.Uint(m.Index)
 	appendList(w, m.Members)
 }
 
 func (m *Members) read(r *pack.Reader) {
-	r.ArrayExact(2)
+	r.ArrayExact(3)
 	m.Leader = r.Str(NodeNameBytesMax)
+	m.Index = r.Uint()
 	m.Members = readList[Member](r, NodesMax, memberLeast)
 }
 
@@ -161,13 +163,15 @@ func (m *Member) read(r *pack.Reader) {
 
 // Append writes the payload.
 func (m MemberChange) Append(w *pack.Writer) {
-	w.Array(1)
+	w.Array(2)
 	w.Str(m.Node)
+	w.Uint(m.Seen)
 }
 
 func (m *MemberChange) read(r *pack.Reader) {
-	r.ArrayExact(1)
+	r.ArrayExact(2)
 	m.Node = r.Str(NodeNameBytesMax)
+	m.Seen = r.Uint()
 }
 
 // DecodeMemberChange reads what MemberChange.Append writes.

@@ -31,18 +31,20 @@ func (m *QueueSettings) read(r *pack.Reader) {
 
 // Append writes the payload.
 func (m QueueCreate) Append(w *pack.Writer) {
-	w.Array(4)
+	w.Array(5)
 	w.Uint(m.Incarnation)
 	w.Uint(uint64(m.Group))
 	w.Str(m.Name)
+	w.Uint(m.Deletions)
 	m.Settings.Append(w)
 }
 
 func (m *QueueCreate) read(r *pack.Reader) {
-	r.ArrayExact(4)
+	r.ArrayExact(5)
 	m.Incarnation = r.Uint()
 	m.Group = r.Uint32()
 	m.Name = r.Str(QueueNameBytesMax)
+	m.Deletions = r.Uint()
 	m.Settings.read(r)
 }
 
@@ -117,18 +119,22 @@ func DecodeQueueUpdate(b []byte) (QueueUpdate, error) { return decode[QueueUpdat
 
 // Append writes the payload.
 func (m QueuePause) Append(w *pack.Writer) {
-	w.Array(4)
+	w.Array(6)
 	w.Uint(m.Incarnation)
 	w.Uint(uint64(m.Group))
 	w.Uint(m.Number)
+	w.Uint(m.Revision)
+	w.Bin(m.Nonce[:])
 	w.Bool(m.Paused)
 }
 
 func (m *QueuePause) read(r *pack.Reader) {
-	r.ArrayExact(4)
+	r.ArrayExact(6)
 	m.Incarnation = r.Uint()
 	m.Group = r.Uint32()
 	m.Number = r.Uint()
+	m.Revision = r.Uint()
+	r.BinExact(m.Nonce[:])
 	m.Paused = r.Bool()
 }
 
@@ -137,18 +143,20 @@ func DecodeQueuePause(b []byte) (QueuePause, error) { return decode[QueuePause](
 
 // Append writes the payload.
 func (m QueueReply) Append(w *pack.Writer) {
-	w.Array(4)
+	w.Array(5)
 	w.Uint(uint64(m.Status))
 	w.Str(m.Text)
 	w.Uint(m.Removed)
+	w.Uint(m.Deletions)
 	m.Info.Append(w)
 }
 
 func (m *QueueReply) read(r *pack.Reader) {
-	r.ArrayExact(4)
+	r.ArrayExact(5)
 	m.Status = Status(r.Uint8())
 	m.Text = r.Str(TextBytesMax)
 	m.Removed = r.Uint()
+	m.Deletions = r.Uint()
 	m.Info.read(r)
 }
 

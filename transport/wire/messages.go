@@ -400,11 +400,15 @@ type QueueSettings struct {
 }
 
 // QueueCreate creates a queue if absent. With the same settings the answer is
-// StatusOK, with others StatusConflict.
+// StatusOK, with others StatusConflict. Deletions is how many queues had ever been
+// deleted when the caller decided: when more have, the answer is StatusRevision with
+// the present number, so that a late copy does not bring back a queue that was
+// deleted since.
 type QueueCreate struct {
 	Incarnation uint64
 	Group       uint32
 	Name        string
+	Deletions   uint64
 	Settings    QueueSettings
 }
 
@@ -431,11 +435,14 @@ type QueueUpdate struct {
 }
 
 // QueuePause stops handing out, or resumes it. Leases, delays and times to live
-// go on. It is idempotent by nature.
+// go on. Revision is the queue's revision that the caller has seen; a repeat with the
+// same nonce gets the same answer.
 type QueuePause struct {
 	Incarnation uint64
 	Group       uint32
 	Number      uint64
+	Revision    uint64
+	Nonce       Nonce
 	Paused      bool
 }
 
@@ -450,12 +457,14 @@ type QueuePurge struct {
 }
 
 // QueueReply answers the queue requests. Removed counts messages removed by
-// purge or delete. Text names the settings that differ, with StatusConflict.
+// purge or delete, Deletions the queues that were ever deleted. Text names the
+// settings that differ, with StatusConflict.
 type QueueReply struct {
-	Status  Status
-	Text    string
-	Removed uint64
-	Info    QueueInfo
+	Status    Status
+	Text      string
+	Removed   uint64
+	Deletions uint64
+	Info      QueueInfo
 }
 
 // QueueInfo is what the machine knows of a queue.
@@ -565,6 +574,7 @@ type MembersRequest struct{}
 // Members is raft's configuration with what gossip knows of each member.
 type Members struct {
 	Leader  string
+	Index   uint64 // of the entry that made them
 	Members []Member
 }
 
@@ -579,7 +589,11 @@ type Member struct {
 }
 
 // MemberChange adds (promotes) or removes a node, or hands leadership over
-// ("" lets raft choose the target). The verb is the opcode.
+// ("" lets raft choose the target). The verb is the opcode. Seen is the Index of the
+// Members that the caller has seen: a node is not added or removed when they have
+// changed since, so that a late copy does not remove a node that came back under its
+// name. 0: whatever they are.
 type MemberChange struct {
 	Node string
+	Seen uint64
 }

@@ -1,21 +1,28 @@
 package wire
 
-// Edit does something with messages named by place. It is idempotent by nature:
-// a message that is not there any more was edited before, or is gone. Target is
-// for EditMove: the queue to move to, "" for where each dead letter came from.
+// Edit does something with messages as the caller has seen them: by place, and by
+// their turn. A message that was handed out or has come back since is EditChanged and
+// left alone, so a late copy never takes a lease from a new holder or deletes what
+// has been delivered again. The queue keeps the answer to its newest edit that did
+// something by its nonce; a repeat after another edit finds what is there. Target is for EditMove: the
+// queue to move to, "" for where each dead letter came from.
 type Edit struct {
 	Incarnation uint64
 	Group       uint32
 	Number      uint64 // of the queue
+	Nonce       Nonce
 	Verb        EditVerb
 	Target      string
 	Places      []Place // at most EditPlacesMax
 }
 
-// Place is where a message is in its queue.
+// Place is where a message is in its queue. Turn counts how often it was handed out
+// and has come back: 0 for one that was never delivered, odd while it is leased. Edits
+// go by it, looking does not.
 type Place struct {
 	Lane   uint8
 	Offset uint64
+	Turn   uint64
 }
 
 // EditReply says what became of each place, in the order asked. Status

@@ -61,6 +61,7 @@ func (v EditVerb) String() string { return nameOf(editVerbNames, v, "edit verb")
 
 var editStateNames = map[EditState]string{
 	EditDone: "done", EditNotHere: "not here", EditLeased: "leased", EditUnchanged: "unchanged", EditRefused: "refused",
+	EditChanged: "changed",
 }
 
 // String is the state in words.

@@ -82,6 +82,7 @@ const (
 	EditLeased    EditState = 3 // release it first, or wait
 	EditUnchanged EditState = 4 // the verb does not apply to its state
 	EditRefused   EditState = 5 // the target does not exist, is full or unknown
+	EditChanged   EditState = 6 // handed out, or come back, since it was looked at
 )
 
 // MessageState is where a message is, for those who look.

@@ -204,7 +204,7 @@ func TestMessageID_ParsesBack(t *testing.T) {
 	for _, c := range []struct {
 		queue string
 		at    Place
-	}{{"orders", Place{0, 17}}, {"orders", Place{3, 17}}, {"p3.1", Place{9, 0}}, {"a.b-c", Place{0, 1<<64 - 1}}} {
+	}{{"orders", Place{Lane: 0, Offset: 17}}, {"orders", Place{Lane: 3, Offset: 17}}, {"p3.1", Place{Lane: 9, Offset: 0}}, {"a.b-c", Place{Lane: 0, Offset: 1<<64 - 1}}} {
 		text := FormatMessageID(c.queue, c.at.Lane, c.at.Offset)
 		if queue, at, err := ParseMessageID(text); queue != c.queue || at != c.at || err != nil {
 			t.Errorf("%s parses to %q %v, %v", text, queue, at, err)
