@@ -147,6 +147,10 @@ func (c *Client) outcome(ctx context.Context, id InnerMsgID, r wire.PublishResul
 	case wire.StatusNotStored:
 		o.State = NotStoredSoFar
 	case wire.StatusBelowFloor:
+		// Our own producer may have sealed it while we asked.
+		if known, ok := c.recall(id); ok {
+			return known
+		}
 		o.State, o.Reason = Unknown, "its producer has an outcome for it and the cluster has forgotten it: ask the producer"
 	case wire.StatusSessionExpired:
 		o.State, o.Reason = Unknown, "the session is closed or expired: the cluster has forgotten its outcomes"

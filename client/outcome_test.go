@@ -52,6 +52,37 @@ func TestOutcome_SaysNeverOnlyFromASeal(t *testing.T) {
 	})
 }
 
+// The client seals in the background what a caller gave up. Whoever asks meanwhile
+// gets that outcome, not that the cluster has forgotten it.
+func TestOutcome_SealedInTheBackgroundWhileItIsAskedFor(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		id := c.complete(InnerMsgID{Session: wire.SessionID{Group: 1, Number: 42}, Sequence: 9})
+		for name, ask := range map[string]func() (Outcome, error){
+			"outcome": func() (Outcome, error) { return c.Outcome(t.Context(), id) },
+			"seal":    func() (Outcome, error) { return c.Seal(t.Context(), id) },
+		} {
+			type result struct {
+				o   Outcome
+				err error
+			}
+			done := make(chan result)
+			go func() {
+				o, err := ask()
+				done <- result{o, err}
+			}()
+			r := n.order[0].expect(wire.OpOutcome)
+			c.remember(Outcome{ID: id, State: Never})
+			r.reply(wire.OutcomeReply{Result: wire.PublishResult{Sequence: 9, Status: wire.StatusBelowFloor}, Epoch: 5})
+			if got := <-done; got.err != nil || got.o.State != Never {
+				t.Errorf("%s: %+v", name, got)
+			}
+			c.mu.Lock()
+			clear(c.resolved)
+			c.mu.Unlock()
+		}
+	})
+}
+
 func TestSeal_UsesThePresentEpoch(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"onceq/client"
 	"onceq/jepsen/faultdisk"
@@ -112,7 +113,7 @@ func (r *run) bring(ctx context.Context) (release func(), err error) {
 		Binary: r.cfg.Binary, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts, Spare: r.plan.spare,
 		Args:    append(append([]string(nil), serverArgs...), r.cfg.ServerArgs...),
 		DataDir: r.dataDir,
-		OnEnd:   r.ended,
+		OnEnd:   r.ended, OnResume: r.held,
 	})
 	if err == nil {
 		undo = append(undo, r.cluster.Close)
@@ -160,6 +161,11 @@ func (r *run) dataDir(node string) string {
 		return d.Dir
 	}
 	return r.home(node)
+}
+
+// held writes that what a node had sent, or was about to, stood still for a while.
+func (r *run) held(node string, from, to time.Time) {
+	r.h.Add(history.Event{Proc: "monitor", F: history.Held, Type: history.OK, Of: -1, Node: node, T0: r.h.Since(from), T1: r.h.Since(to)})
 }
 
 // ended writes that a node ended by itself.

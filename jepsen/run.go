@@ -173,6 +173,7 @@ func (r *run) live(ctx context.Context) error {
 		r.h.Add(history.Event{Proc: label, F: history.Silent, Type: history.OK, Of: -1, T0: r.h.Since(from), T1: r.h.Since(to)})
 	})
 	r.net = proxy.New(presence)
+	r.net.TellHeld(r.held)
 	defer r.net.Close()
 	r.names = r.cluster.Names()
 	r.logs = slices.Clone(r.names)

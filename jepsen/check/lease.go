@@ -54,9 +54,9 @@ func (v *view) cause(m *message, earlier, later op) string {
 // holdEnd is, by a clock that never stands still, until when the lease of a grant lasts at least, if its consumer
 // lives and does not settle.
 func (v *view) holdEnd(m *message, g op) int64 {
-	end := g.T1 + v.setup.Lease
+	end := g.T0 + v.setup.Lease
 	if g.Hold > 0 {
-		end = g.T1 + g.Hold
+		end = g.T0 + g.Hold
 	}
 	for _, s := range m.settles {
 		if s.F == history.Extend && s.Type == history.OK && s.Attempt == g.Attempt {

@@ -78,6 +78,7 @@ type view struct {
 	faults    []op
 	stalls    []op
 	frozen    []op
+	held      []op
 	calms     []op
 	states    []op
 	queues    []op
@@ -104,6 +105,9 @@ func newView(events []history.Event) *view {
 	}
 	byStart := func(a, b op) int { return cmp.Or(cmp.Compare(a.T0, b.T0), cmp.Compare(a.I, b.I)) }
 	for _, m := range v.order {
+		for i, g := range m.grants {
+			m.grants[i] = v.sent(g)
+		}
 		slices.SortFunc(m.publishes, byStart)
 		slices.SortFunc(m.settles, byStart)
 		slices.SortFunc(m.grants, func(a, b op) int {
@@ -144,6 +148,8 @@ func (v *view) add(o op) {
 		v.faults = append(v.faults, o)
 	case history.Stall:
 		v.stalls = append(v.stalls, o)
+	case history.Held:
+		v.held = append(v.held, o)
 	case history.Frozen:
 		if o.Type == history.OK {
 			v.frozen = append(v.frozen, o)
@@ -208,6 +214,27 @@ func (v *view) epsilon(from, to int64) int64 {
 		}
 	}
 	return v.setup.Epsilon + e
+}
+
+// heldSlack is how long after a stretch in which frames were held the last of
+// them may arrive.
+const heldSlack = int64(time.Second)
+
+// sent makes a delivery begin when it was sent at the earliest: it may have been
+// held on its way. The event of the history stays as it is.
+func (v *view) sent(g op) op {
+	t := g.T0
+	for _, h := range v.held {
+		if h.T0 <= g.T1 && g.T1 <= h.T1+heldSlack {
+			t = min(t, h.T0)
+		}
+	}
+	if t == g.T0 {
+		return g
+	}
+	e := *g.Event
+	e.T0 = t
+	return op{&e}
 }
 
 // frozenMost is what a stretch in which every node stood still may cost.

@@ -36,9 +36,12 @@ const (
 	Counts = "counts" // what the leader said of a queue: Key, Queue
 	Drain  = "drain"  // ok: all faults healed and every queue seen empty
 	Fault  = "fault"  // Key is its kind, from T0 to T1; Seen says that its effect was observed
-	Stall  = "stall"  // the harness itself stood still from T0 to T1
-	Plan   = "plan"   // what a mix will try: Text
-	Calm   = "calm"   // a stretch without faults, from T0 to T1
+	// Held is a stretch in which what Node had sent to clients stood still: what
+	// arrived at its end had been sent before.
+	Held  = "held"
+	Stall = "stall" // the harness itself stood still from T0 to T1
+	Plan  = "plan"  // what a mix will try: Text
+	Calm  = "calm"  // a stretch without faults, from T0 to T1
 	// Frozen is a stretch in which every node stood still: cluster time moves by a
 	// second at most.
 	Frozen = "frozen"

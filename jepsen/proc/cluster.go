@@ -43,6 +43,9 @@ type Config struct {
 	Spare bool
 	// OnEnd is told of a node that ended by itself. It is called without locks held.
 	OnEnd func(End)
+	// OnResume is told for how long a node stood still that goes on. It must not
+	// block. It may be nil.
+	OnResume func(node string, from, to time.Time)
 }
 
 // End is how a node ended by itself.
@@ -72,6 +75,7 @@ type node struct {
 	spare          bool
 	state          State
 	expected       bool
+	paused         time.Time // since when, if it is
 	lives          int
 	child          *child
 }
@@ -316,6 +320,11 @@ func (c *Cluster) signal(name string, from, to State, sig syscall.Signal) error 
 		return fmt.Errorf("signal %s: %w", name, err)
 	}
 	n.state = to
+	if to == Paused {
+		n.paused = time.Now()
+	} else if c.cfg.OnResume != nil {
+		c.cfg.OnResume(name, n.paused, time.Now())
+	}
 	return nil
 }
 

@@ -33,8 +33,10 @@ func fake(t *testing.T) string {
 
 func TestCluster_StartsKillsPausesAndCountsLives(t *testing.T) {
 	t.Parallel()
-	ended := make(chan string, 10)
-	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 2, OnEnd: func(e End) { ended <- e.Node + ": " + e.How }})
+	ended, stood := make(chan string, 10), make(chan string, 10)
+	stoodFor := time.Duration(0)
+	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 2, OnEnd: func(e End) { ended <- e.Node + ": " + e.How },
+		OnResume: func(node string, from, to time.Time) { stood <- node; stoodFor = to.Sub(from) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +55,9 @@ func TestCluster_StartsKillsPausesAndCountsLives(t *testing.T) {
 	waitFor(t, "n1 stands still", func() bool { return processState(t, c.Pid("n1")) == "T" })
 	if err := c.Resume("n1"); err != nil {
 		t.Fatal(err)
+	}
+	if n := <-stood; n != "n1" || stoodFor <= 0 {
+		t.Errorf("%s stood still for %v", n, stoodFor)
 	}
 	waitFor(t, "n1 goes on", func() bool { return processState(t, c.Pid("n1")) != "T" })
 	if err := c.Pause("n1"); err != nil {

@@ -40,7 +40,8 @@ type Link struct {
 
 // Net is the network between clients and nodes.
 type Net struct {
-	tap Tap
+	tap  Tap
+	tell func(node string, from, to time.Time)
 
 	mu      sync.Mutex // guards what follows
 	nodes   map[string]*rules
@@ -55,6 +56,7 @@ type Net struct {
 // rules are what happens to the links of one node.
 type rules struct {
 	held    [directions]bool
+	since   time.Time // when the way to clients was held
 	refused bool
 	delay   time.Duration
 	jitter  time.Duration
@@ -166,7 +168,23 @@ func (n *Net) Stop(l *Loss) int {
 // Hold stops a direction of all links of a node: nothing passes until it is
 // released, and nothing is lost.
 func (n *Net) Hold(node string, d Direction, on bool) {
-	n.change(node, func(r *rules) { r.held[d] = on })
+	n.change(node, func(r *rules) { n.hold(node, r, d, on) })
+}
+
+// TellHeld has f told of each stretch in which nothing passed from a node to its
+// clients. It is called before anything else is, and f must not block.
+func (n *Net) TellHeld(f func(node string, from, to time.Time)) { n.tell = f }
+
+// hold is called with mu held.
+func (n *Net) hold(node string, r *rules, d Direction, on bool) {
+	if d == ToClient && r.held[d] != on {
+		if on {
+			r.since = time.Now()
+		} else if n.tell != nil {
+			n.tell(node, r.since, time.Now())
+		}
+	}
+	r.held[d] = on
 }
 
 // Refuse refuses new connections to a node.
@@ -182,7 +200,8 @@ func (n *Net) Delay(node string, delay, jitter time.Duration) {
 func (n *Net) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, r := range n.nodes {
+	for name, r := range n.nodes {
+		n.hold(name, r, ToClient, false)
 		*r = rules{}
 	}
 	n.wake()

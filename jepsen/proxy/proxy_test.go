@@ -156,7 +156,12 @@ func TestNet_HeldFramesPassWhenReleased(t *testing.T) {
 	c := dial(t, n, s)
 	c.ask(t, wire.OpPing, 1, "")
 	c.want(t, 1, "")
+	var told []time.Duration
+	n.TellHeld(func(_ string, from, to time.Time) { told = append(told, to.Sub(from)) })
 	n.Hold("n1", ToClient, true)
+	n.Hold("n1", ToClient, true)
+	n.Hold("n1", ToServer, true)
+	n.Hold("n1", ToServer, false)
 	c.ask(t, wire.OpPing, 2, "a")
 	c.ask(t, wire.OpPing, 3, "b")
 	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
@@ -167,6 +172,12 @@ func TestNet_HeldFramesPassWhenReleased(t *testing.T) {
 	n.Hold("n1", ToClient, false)
 	c.want(t, 2, "a")
 	c.want(t, 3, "b")
+	n.Heal()
+	n.Hold("n1", ToClient, true)
+	n.Heal()
+	if len(told) != 2 || told[0] <= 0 {
+		t.Errorf("told of %v, want the two stretches in which nothing passed to clients", told)
+	}
 }
 
 func TestNet_WhatAClientSentBeforeItWasGoneArrivesLate(t *testing.T) {
