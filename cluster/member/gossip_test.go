@@ -87,6 +87,7 @@ func threeGossipers(t *testing.T) (*testNet, *membertest.GossipNet, []*gossiper)
 
 func (n *gossiper) sees(id raft.ServerID, address string) {
 	n.t.Helper()
+	synctest.Wait() // the book learns a moment after the list, from a goroutine of its own
 	if got, err := n.book.ServerAddr(id); err != nil || got != DialedAddress(id, address) {
 		n.t.Errorf("%s knows %s as %q, %v, want %s", n.name, id, got, err, address)
 	}
