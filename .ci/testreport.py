@@ -1,9 +1,20 @@
 """Reads the JSON events of `go test -json` and prints what a person wants:
 a line for each package, the output of what failed, what was skipped, the sum.
-Exits 1 when something failed or was skipped, or when no test ran."""
+Exits 1 when something failed or was skipped, or when no test ran.
+
+    testreport.py [FILE]
+
+FILE names the tests that are expected to be skipped, one pattern a line (* is
+anything): then each of them has to be, once, and no other."""
 import collections
+import fnmatch
 import json
 import sys
+
+expected = []
+if len(sys.argv) > 1:
+    with open(sys.argv[1]) as f:
+        expected = [l.strip() for l in f if l.strip() and not l.startswith("#")]
 
 output = collections.defaultdict(list)
 counts = collections.Counter()
@@ -37,7 +48,14 @@ for line in sys.stdin:
 for key in failed:
     print(f"\n--- {' '.join(k for k in key if k)}")
     print("".join(output[key][-200:]), end="")
+surprises = []
 for package, test in skipped:
-    print(f"skipped: {package} {test}")
+    pattern = next((e for e in expected if fnmatch.fnmatchcase(test, e)), None)
+    if pattern is None:
+        surprises.append(f"skipped: {package} {test}")
+    else:
+        expected.remove(pattern)
+surprises += [f"expected to be skipped, and was not: {e}" for e in expected]
+print("\n".join(surprises), end="\n" if surprises else "")
 print(f"{counts['pass']} passed, {len(failed)} failed, {counts['skip']} skipped")
-sys.exit(1 if failed or skipped or not counts["pass"] else 0)
+sys.exit(1 if failed or surprises or not counts["pass"] else 0)
