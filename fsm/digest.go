@@ -19,6 +19,9 @@ type record struct {
 	summed  bool // hash is part of Machine.sum
 	changed bool // the row is in Machine.changed
 	dropped bool // the row has left its table
+
+	copyStale bool   // the row has changed since it was copied
+	copyAt    uint32 // where its copy is in Machine.copying, if it is there
 }
 
 func (r *record) rec() *record  { return r }
@@ -39,8 +42,12 @@ type row interface {
 // between digests.
 const changedSlack = 1024
 
-// dirty notes that a row has changed since the last digest.
+// dirty notes that a row has changed since the last digest, and since it was
+// copied for a snapshot.
 func (m *Machine) dirty(r row) {
+	if m.copying != nil {
+		m.copying.touch(r)
+	}
 	if rec := r.rec(); !rec.changed {
 		rec.changed = true
 		m.changed = append(m.changed, r)
@@ -55,6 +62,9 @@ func (m *Machine) forget(r row) {
 		rec.summed = false
 	}
 	rec.dropped = true
+	if m.copying != nil {
+		m.copying.drop(r)
+	}
 	if rec.changed {
 		m.droppedChanged++
 	}

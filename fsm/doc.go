@@ -73,7 +73,8 @@
 // cost the client a registration and a counter, and buy that the table is as
 // large as what is in flight and forgets nothing (Lee et al., "Implementing
 // Linearizability at Large Scale and Low Latency", SOSP 2015; Ongaro,
-// "Consensus: Bridging Theory and Practice", 6.3). Snapshot encodes all tables
-// in Apply's place, which is simple and stalls in proportion to what is in
-// flight.
+// "Consensus: Bridging Theory and Practice", 6.3). A snapshot's rows are copied
+// between entries before it is taken, and again when they change, instead of at
+// their first change after it: Apply's code then needs no word about snapshots
+// beyond the one that the digest needs, and pays twice for rows that change.
 package fsm

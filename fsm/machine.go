@@ -64,6 +64,7 @@ type Machine struct {
 	changed        []row
 	droppedChanged int
 	digests        digestRing
+	copying        *tableCopy // for the next snapshot, nil for none
 
 	dec        decoder
 	scratch    pack.Writer
@@ -79,6 +80,7 @@ func New(cfg Config, bodies BodyStore) *Machine {
 
 // reset forgets all state.
 func (m *Machine) reset() {
+	m.EndCopy()
 	*m = Machine{
 		group: m.group, limits: m.limits, bodies: m.bodies,
 		sessions:           map[uint64]*session{},

@@ -26,6 +26,7 @@ func TestMachine_BehavesLikeTheModel(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "entries") {
 			r.step()
 		}
+		r.a.EndCopy()
 	})
 }
 
@@ -65,6 +66,18 @@ func (r *replicas) step() {
 		cs = append(cs, r.command())
 	}
 	r.apply(cs...)
+	// The snapshot that a replica comes from was copied over many entries, in
+	// whatever pieces, or not before the last.
+	switch rapid.IntRange(0, 5).Draw(r.t, "copy") {
+	case 0:
+		r.a.BeginCopy()
+	case 1, 2:
+		r.a.CopySome(rapid.IntRange(1, 2000).Draw(r.t, "bytes"))
+	case 3:
+		if rapid.IntRange(0, 5).Draw(r.t, "drop") == 0 {
+			r.a.EndCopy()
+		}
+	}
 	if rapid.IntRange(0, 7).Draw(r.t, "restore") == 0 {
 		bodies := storage.NewMemory()
 		fresh := fsm.New(fsm.Config{Group: fsmtest.Group}, bodies)

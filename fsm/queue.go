@@ -194,6 +194,9 @@ func (m *Machine) dropAll(q *queue) {
 	m.sum -= q.recordsSum
 	q.recordsSum = 0
 	q.gen++
+	if m.copying != nil {
+		m.copying.gens[q] = q.gen
+	}
 	q.records, q.keys = map[place]*message{}, map[string]*keyChain{}
 	q.delayed, q.expiries = nil, nil
 	q.eligible, q.bytes = 0, 0

@@ -47,44 +47,39 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Snapshot is the state at an index. It does not change while Apply goes on.
 type Snapshot struct {
-	tables []byte // header and the sections of the tables
-	count  uint64 // sections in tables
-	bodies FrozenBodies
+	head    []byte // up to the first table
+	tables  *tableCopy
+	staging []byte // the restore's sections
+	count   uint64 // sections in head and staging
+	bodies  FrozenBodies
 }
 
-// Snapshot freezes the state.
+// Snapshot freezes the state. After BeginCopy it costs what has changed since
+// the last CopySome.
 func (m *Machine) Snapshot() (*Snapshot, error) {
-	s := &Snapshot{tables: make([]byte, 0, 4096)}
-	s.tables = append(s.tables, snapshotMagic...)
-	s.tables = binary.BigEndian.AppendUint16(s.tables, snapshotVersion)
-	s.tables = binary.BigEndian.AppendUint32(s.tables, m.group)
-
-	w := sectionWriter{emit: func(b []byte) error { s.tables = append(s.tables, b...); return nil }}
-	var row pack.Writer
-	m.appendScalars(&row)
-	w.row(sectionScalars, row.Bytes())
-	for _, n := range sortedKeys(m.sessions) {
-		row.Reset()
-		m.sessions[n].appendRow(&row)
-		w.row(sectionSessions, row.Bytes())
+	if m.copying == nil {
+		m.BeginCopy()
 	}
-	for _, n := range sortedKeys(m.queues) {
-		row.Reset()
-		m.queues[n].appendRow(&row)
-		w.row(sectionQueues, row.Bytes())
-	}
-	for _, n := range sortedKeys(m.queues) {
-		for _, msg := range m.queues[n].sortedRecords() {
-			row.Reset()
-			msg.appendRow(&row)
-			w.row(sectionMessages, row.Bytes())
+	c := m.copying
+	for {
+		r, ok := c.take()
+		if !ok {
+			break
 		}
+		c.copy(r)
 	}
-	for _, n := range sortedKeys(m.consumersByOrdinal) {
-		row.Reset()
-		m.consumersByOrdinal[n].appendRow(&row)
-		w.row(sectionConsumers, row.Bytes())
+	m.EndCopy()
+	s := &Snapshot{tables: c}
+	s.head = append(s.head, snapshotMagic...)
+	s.head = binary.BigEndian.AppendUint16(s.head, snapshotVersion)
+	s.head = binary.BigEndian.AppendUint32(s.head, m.group)
+	var row pack.Writer
+	w := sectionWriter{emit: func(b []byte) error { s.head = append(s.head, b...); return nil }}
+	m.appendScalars(&row)
+	if err := errors.Join(w.row(sectionScalars, row.Bytes()), w.flush()); err != nil {
+		return nil, err
 	}
+	w.emit = func(b []byte) error { s.staging = append(s.staging, b...); return nil }
 	m.staging.each(&row, func() { w.row(sectionRestore, row.Bytes()) })
 	if err := w.flush(); err != nil {
 		return nil, err
@@ -109,10 +104,23 @@ func (s *Snapshot) WriteTo(out io.Writer) (int64, error) {
 		written += int64(n)
 		return err
 	}
-	if err := emit(s.tables); err != nil {
+	// One write for small tables, however many sections they are.
+	tables := bufio.NewWriterSize(writerFunc(emit), 1<<20)
+	w := sectionWriter{emit: func(b []byte) error { _, err := tables.Write(b); return err }, sections: s.count}
+	tables.Write(s.head)
+	for _, r := range s.tables.frozen() {
+		if err := w.row(sectionOrder[rowKey(r.row).section], r.data); err != nil {
+			return written, err
+		}
+	}
+	if err := w.flush(); err != nil {
 		return written, err
 	}
-	w := sectionWriter{emit: emit, sections: s.count}
+	tables.Write(s.staging)
+	if err := tables.Flush(); err != nil {
+		return written, err
+	}
+	w.emit = emit
 	var row pack.Writer
 	err := s.bodies.Each(func(queue uint64, lane uint8, offset uint64, publishedAt int64, message []byte) error {
 		row.Reset()
@@ -134,6 +142,15 @@ func (s *Snapshot) WriteTo(out io.Writer) (int64, error) {
 		err = w.flush()
 	}
 	return written, err
+}
+
+type writerFunc func([]byte) error
+
+func (f writerFunc) Write(b []byte) (int, error) {
+	if err := f(b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // sectionWriter collects rows of one kind into sections.

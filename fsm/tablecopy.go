@@ -1,0 +1,221 @@
+package fsm
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+
+	"onceq/transport/wire/pack"
+)
+
+// tableCopy is the tables' rows in their encoded form, made a few at a time
+// between entries, so that a snapshot of a million sessions does not hold Apply
+// up: rows that change after they were copied are noted and copied again, and
+// what is left for the moment of the freeze is what has changed in the last few
+// milliseconds.
+//
+// It relies on what the digest relies on: whoever changes a row calls dirty, and
+// whoever takes one out of its table calls forget, or drops all of a queue's
+// records at once by raising its gen.
+type tableCopy struct {
+	next func() (row, bool) // the rows that were never looked at
+	stop func()
+	rows []copiedRow
+	gens map[*queue]uint32 // of queues whose records were dropped since: older ones are gone
+	// changed may name a row twice, and rows that are gone.
+	changed []row
+	chunk   []byte // open for more
+	w       pack.Writer
+}
+
+// copiedRow: row is nil when it has left its table.
+type copiedRow struct {
+	row  row
+	data []byte
+}
+
+const copyChunkBytes = 256 << 10
+
+// BeginCopy begins to copy the tables for the next Snapshot. It costs nothing,
+// and neither does it have to be called: a Snapshot without it copies all.
+func (m *Machine) BeginCopy() {
+	m.EndCopy()
+	c := &tableCopy{gens: map[*queue]uint32{}}
+	// The maps change while they are walked, never at the same moment: what is
+	// new may be met or not, and is noted as changed in any case.
+	c.next, c.stop = iter.Pull(func(yield func(row) bool) {
+		for _, s := range m.sessions {
+			if !yield(s) {
+				return
+			}
+		}
+		for _, q := range m.queues {
+			if !yield(q) {
+				return
+			}
+			for _, msg := range q.records {
+				if !yield(msg) {
+					return
+				}
+			}
+		}
+		for _, c := range m.consumersByOrdinal {
+			if !yield(c) {
+				return
+			}
+		}
+	})
+	m.copying = c
+}
+
+// CopySome copies about so many bytes of rows, beside readers and not beside
+// Apply. walked says that each row was copied once; left is how many have changed
+// since.
+func (m *Machine) CopySome(bytes int) (left int, walked bool) {
+	c := m.copying
+	if c == nil {
+		return 0, true
+	}
+	for bytes > 0 {
+		r, ok := c.take()
+		if !ok {
+			break
+		}
+		bytes -= c.copy(r)
+	}
+	return len(c.changed), c.next == nil
+}
+
+// EndCopy drops a copy that no Snapshot has taken.
+func (m *Machine) EndCopy() {
+	if c := m.copying; c != nil {
+		c.end()
+		m.copying = nil
+	}
+}
+
+func (c *tableCopy) end() {
+	if c.next != nil {
+		c.stop()
+		c.next, c.stop = nil, nil
+	}
+	for _, r := range c.changed {
+		r.rec().copyStale = false
+	}
+	c.changed = nil
+}
+
+// take returns a row to copy.
+func (c *tableCopy) take() (row, bool) {
+	if c.next != nil {
+		if r, ok := c.next(); ok {
+			return r, true
+		}
+		c.stop()
+		c.next, c.stop = nil, nil
+	}
+	for n := len(c.changed); n > 0; n-- {
+		r := c.changed[n-1]
+		c.changed[n-1] = nil
+		c.changed = c.changed[:n-1]
+		if r.rec().copyStale {
+			return r, true
+		}
+	}
+	return nil, false
+}
+
+// copy copies a row, also again, and returns what that costs, in bytes.
+func (c *tableCopy) copy(r row) int {
+	const least = 64 // looking at it costs as well
+	rec := r.rec()
+	rec.copyStale = false
+	if !r.inTable() {
+		return least
+	}
+	c.w.Reset()
+	r.appendRow(&c.w)
+	data := c.keep(c.w.Bytes())
+	if at, ok := c.at(r); ok {
+		c.rows[at].data = data
+	} else {
+		rec.copyAt = uint32(len(c.rows))
+		c.rows = append(c.rows, copiedRow{r, data})
+	}
+	return least + len(data)
+}
+
+// at says where a row's copy is. copyAt may be from an older copy.
+func (c *tableCopy) at(r row) (int, bool) {
+	i := int(r.rec().copyAt)
+	return i, i < len(c.rows) && c.rows[i].row == r
+}
+
+func (c *tableCopy) keep(b []byte) []byte {
+	if len(b) > copyChunkBytes/4 {
+		return slices.Clone(b)
+	}
+	if cap(c.chunk)-len(c.chunk) < len(b) {
+		c.chunk = make([]byte, 0, copyChunkBytes)
+	}
+	from := len(c.chunk)
+	c.chunk = append(c.chunk, b...)
+	return c.chunk[from:len(c.chunk):len(c.chunk)]
+}
+
+// touch notes that a row has changed.
+func (c *tableCopy) touch(r row) {
+	if rec := r.rec(); !rec.copyStale {
+		rec.copyStale = true
+		c.changed = append(c.changed, r)
+	}
+}
+
+// drop forgets a row that leaves its table.
+func (c *tableCopy) drop(r row) {
+	if at, ok := c.at(r); ok {
+		c.rows[at] = copiedRow{}
+	}
+}
+
+// frozen returns the rows of all tables, in the order of a snapshot. It may run
+// beside Apply: of rows it reads only what never changes.
+func (c *tableCopy) frozen() []copiedRow {
+	rows := slices.DeleteFunc(c.rows, func(r copiedRow) bool {
+		if r.row == nil {
+			return true
+		}
+		msg, ok := r.row.(*message)
+		return ok && msg.gen < c.gens[msg.q]
+	})
+	slices.SortFunc(rows, func(a, b copiedRow) int {
+		x, y := rowKey(a.row), rowKey(b.row)
+		return cmp.Or(cmp.Compare(x.section, y.section), cmp.Compare(x.number, y.number), cmp.Compare(x.lane, y.lane), cmp.Compare(x.offset, y.offset))
+	})
+	return rows
+}
+
+// key orders the rows of a snapshot.
+type key struct {
+	section byte
+	lane    uint8
+	number  uint64
+	offset  uint64
+}
+
+// sectionOrder: messages refer to queues, consumers to both.
+var sectionOrder = [...]byte{sectionSessions, sectionQueues, sectionMessages, sectionConsumers}
+
+func rowKey(r row) key {
+	switch r := r.(type) {
+	case *session:
+		return key{section: 0, number: r.number}
+	case *queue:
+		return key{section: 1, number: r.number}
+	case *message:
+		return key{section: 2, number: r.q.number, lane: r.lane, offset: r.offset}
+	case *consumer:
+		return key{section: 3, number: r.ordinal}
+	}
+	panic("a row of no table")
+}
