@@ -87,3 +87,10 @@ func restoreMachine(m *fsm.Machine, bodies bodyStore, own func(raftlog.AnnexHead
 	}
 	return s.Receive(br)
 }
+
+// hold says that publishes should wait: this node's disk does not keep up. A
+// follower's may be slower; that one is behind then, and nobody waits for it.
+func (g *group) hold() bool {
+	s, ok := g.bodies.(*storage.Pebble)
+	return ok && s.Full() || g.snaps.behind()
+}

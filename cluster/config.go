@@ -82,10 +82,13 @@ type Config struct {
 	SnapshotInterval  time.Duration
 	TrailingLogs      uint64
 
-	// SnapshotBytes is how much the log may grow, in bytes, before a snapshot is
-	// taken, or as much as the newest snapshot is large. It bounds the log's size
-	// on disk and what a start replays. Default 256 MiB.
-	SnapshotBytes uint64
+	// LogBytes bounds the log on disk, whatever the size of its entries; with
+	// bodies in memory it may be larger by as much as a snapshot is. A snapshot
+	// is taken when the log has grown by a quarter of it, a quarter stays for
+	// followers that are behind, and publishes wait while the log grows by more
+	// than a quarter before its snapshot is written; trailingLogsMin entries stay
+	// in any case. Default 1 GiB.
+	LogBytes uint64
 
 	// Bodies is where the bodies of messages are: BodiesDisk (default), or
 	// BodiesMemory, where a backlog must fit in memory. The same on every node.
@@ -148,8 +151,8 @@ func (c Config) withDefaults() Config {
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 16_384
 	}
-	if c.SnapshotBytes == 0 {
-		c.SnapshotBytes = 256 << 20
+	if c.LogBytes == 0 {
+		c.LogBytes = 1 << 30
 	}
 	if c.TrailingLogs == 0 {
 		c.TrailingLogs = 4_096

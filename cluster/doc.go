@@ -60,7 +60,8 @@
 //	succession.run        looks whether a leader whose streams ended is gone, and
 //	                      stands for election at once if a majority says so
 //	cureInstalls          a newer snapshot when a follower was sent one twice
-//	snapshotter.run       takes a snapshot when the log has grown by enough bytes
+//	snapshotter.run       takes every snapshot: when the log has grown by enough bytes
+//	                      or entries; copies the tables before, a piece at a time
 //	disk.run              looks at the free space each second, tells the others
 //	scrub                 reads the log in the background, a few MiB a second
 //	mux.Serve, server.Serve   accept; each connection has a reader, which calls the

@@ -86,7 +86,7 @@ func (g *group) Apply(l *raft.Log) any {
 	if eff.Restored {
 		g.renewed()
 	}
-	g.snaps.applied(len(l.Data))
+	g.snaps.applied(l.Index, len(l.Data))
 	return nil
 }
 
@@ -146,14 +146,18 @@ func (g *group) Snapshot() (raft.FSMSnapshot, error) {
 	if g.stopped.Load() {
 		return nil, errEnding
 	}
+	began := time.Now()
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	s, err := g.machine.Snapshot()
+	index := g.machine.Index()
+	g.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	g.snaps.frozen()
-	return &snapshot{s, g.snaps}, nil
+	stall := time.Since(began)
+	g.snaps.frozen(true, stall)
+	g.log.Debug("snapshot: tables frozen", "index", index, "stall", stall)
+	return &snapshot{s: s, g: g, index: index, began: began, stall: stall}, nil
 }
 
 // Restore implements raft.FSM. It replaces everything: the library may install
@@ -176,7 +180,7 @@ func (g *group) Restore(r io.ReadCloser) error {
 		}
 		return err
 	}
-	g.snaps.frozen()
+	g.snaps.frozen(false, 0)
 	g.progress.advance(index)
 	if begun && !g.starting.Load() {
 		g.renewed()
@@ -195,7 +199,10 @@ func (g *group) annexPath(h raftlog.AnnexHead) string {
 // snapshot is a frozen machine on its way to disk.
 type snapshot struct {
 	s     *fsm.Snapshot
-	snaps *snapshotter
+	g     *group
+	index uint64
+	began time.Time
+	stall time.Duration // of Apply
 }
 
 // Persist implements raft.FSMSnapshot; it runs beside Apply.
@@ -210,7 +217,8 @@ func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 	if err := sink.Close(); err != nil {
 		return err
 	}
-	s.snaps.persisted(size)
+	s.g.snaps.persisted(size, s.g.progress.at())
+	s.g.log.Info("snapshot written", "index", s.index, "tables", size, "in", time.Since(s.began), "stall", s.stall)
 	return nil
 }
 

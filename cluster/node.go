@@ -239,5 +239,5 @@ func (n *Node) Snapshot() error {
 	if g == nil {
 		return errEnding
 	}
-	return bound(g.raft.Snapshot(), g.ended).Error()
+	return g.snaps.take(g)
 }

@@ -97,7 +97,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.lead = newLeadership(g)
 	g.ticker = newTicker(g)
 	g.reads = newReader(g)
-	g.snaps = newSnapshotter(n.cfg.SnapshotBytes)
+	g.snaps = newSnapshotter(n.cfg.LogBytes, n.cfg.SnapshotThreshold, n.cfg.SnapshotInterval)
 	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
 	g.auditor = &auditor{g: g, every: n.cfg.DigestInterval}
 	if n.cfg.MemoryStores == nil {
@@ -106,7 +106,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.topology = newTopology(g, wire.NodeAddress{Name: n.cfg.Name, Address: n.address}, nodes)
 	g.proposer = newProposer(proposerConfig{
 		clock: n.clock, mono: g.mono, wall: func() int64 { return time.Now().UnixNano() },
-		ended: n.ended, refusal: g.refusal, classify: raftlog.Classify,
+		ended: n.ended, refusal: g.refusal, classify: raftlog.Classify, hold: g.hold,
 	})
 	g.receives = newReceives(n.hub, g.mono)
 	g.receives.propose, g.receives.refusal, g.receives.barren = g.proposer.submit, g.refusal, g.barren
@@ -132,6 +132,8 @@ func (n *Node) openStores() (raft.LogStore, raft.SnapshotStore, error) {
 		return nil, nil, err
 	}
 	o.Dir = filepath.Join(dir, logDir)
+	// The log is cut by whole segments.
+	o.SegmentBytes = int(min(raftlog.SegmentBytesDefault, max(logSegmentMin, n.cfg.LogBytes/logSegments)))
 	// A log that is gone is a loss and not a beginning: whoever forgot the log
 	// but knows the id must not vote.
 	o.Owner, o.Known = string(n.identity.ServerID), n.identity.Logged
@@ -158,8 +160,7 @@ func (n *Node) raftConfig(g *group) *raft.Config {
 	c.BatchApplyCh = false
 	// A node that was removed stays up, to say so.
 	c.ShutdownOnRemove = false
-	c.SnapshotThreshold = n.cfg.SnapshotThreshold
-	c.SnapshotInterval = n.cfg.SnapshotInterval
+	c.SnapshotThreshold = snapshotThresholdNone // see snapshotter
 	c.TrailingLogs = n.cfg.TrailingLogs
 	c.NoLegacyTelemetry = true
 	c.NotifyCh = g.lead.notify
@@ -268,7 +269,7 @@ func (g *group) cureInstalls(end <-chan struct{}) {
 			g.log.Warn("entry before a snapshot", "error", err)
 			continue
 		}
-		if err := bound(g.raft.Snapshot(), g.ended).Error(); err != nil {
+		if err := g.snaps.take(g); err != nil {
 			g.log.Warn("snapshot for a follower", "error", err)
 		}
 	}

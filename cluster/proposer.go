@@ -42,7 +42,13 @@ type proposerConfig struct {
 	ended    chan struct{} // closed when raft has ended: no future is answered any more
 	refusal  func() *wire.ErrorReply
 	classify func(err error) raftlog.Outcome
+	// hold says that this node's disk is behind with what was stored already:
+	// publishes wait in their lane, and are refused when that is full. May be nil.
+	hold func() bool
 }
+
+// holdPause is how often a publish that is held looks again.
+const holdPause = 5 * time.Millisecond
 
 // proposer turns commands into entries and entries into answers. Each lane has
 // memory and workers of its own. A worker takes the oldest entry, stamps it,
@@ -247,6 +253,13 @@ func (p *proposer) work(l *lane) {
 // take waits for an entry to propose, and returns nil when the proposer ends.
 func (p *proposer) take(l *lane) *proposal {
 	for {
+		for l == p.lanes[publishLane] && p.cfg.hold != nil && p.cfg.hold() {
+			select {
+			case <-time.After(holdPause):
+			case <-p.end:
+				return nil
+			}
+		}
 		if pr := p.maybeTake(l); pr != nil {
 			return pr
 		}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +46,8 @@ func (r *fakeRaft) count() int {
 
 type proposerTest struct {
 	*proposer
-	raft *fakeRaft
+	raft   *fakeRaft
+	behind atomic.Bool // the disk
 
 	mu   sync.Mutex // guards outs
 	outs map[string]outcome
@@ -68,12 +70,13 @@ func (pt *proposerTest) answers() int {
 func newProposerTest(t *testing.T) *proposerTest {
 	clk := newClock(monotonic())
 	clk.start(0)
+	pt := &proposerTest{raft: &fakeRaft{}, outs: make(map[string]outcome)}
 	p := newProposer(proposerConfig{
 		clock: clk, mono: clk.mono, wall: func() int64 { return time.Now().UnixNano() }, ended: make(chan struct{}),
 		refusal:  func() *wire.ErrorReply { return &wire.ErrorReply{Code: wire.CodeNotLeader, Retriable: true} },
-		classify: raftlog.Classify,
+		classify: raftlog.Classify, hold: pt.behind.Load,
 	})
-	pt := &proposerTest{proposer: p, raft: &fakeRaft{}, outs: make(map[string]outcome)}
+	pt.proposer = p
 	p.start(pt.raft)
 	t.Cleanup(func() {
 		pt.raft.mu.Lock()
@@ -291,6 +294,36 @@ func TestProposer_Drain(t *testing.T) {
 		synctest.Wait()
 		if pt.raft.count() != 3 {
 			t.Fatal("not proposed after service was resumed")
+		}
+	})
+}
+
+// While the disk is behind, publishes wait where they can be counted and
+// refused; what makes room goes on.
+func TestProposer_DiskBehind_HoldsPublishesAndNotSettles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		pt.behind.Store(true)
+		pt.setPhase(serving)
+		pt.ask(t, "publish", fsm.KindPublish, 100)
+		pt.ask(t, "settle", fsm.KindSettle, 100)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := pt.raft.count(); n != 1 {
+			t.Fatalf("%d entries were proposed, want the settle alone", n)
+		}
+		pt.commit(0, 1)
+		pt.behind.Store(false)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := pt.raft.count(); n != 2 {
+			t.Fatalf("%d entries were proposed after the disk had caught up", n)
+		}
+		pt.commit(1, 1)
+		synctest.Wait()
+		if pt.answers() != 2 {
+			t.Errorf("%d answers", pt.answers())
 		}
 	})
 }

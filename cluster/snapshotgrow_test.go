@@ -13,7 +13,7 @@ import (
 // TestSnapshot_IsTakenWhenTheLogHasGrownByBytes: few entries, many bytes; no
 // node waits for raft's count of entries.
 func TestSnapshot_IsTakenWhenTheLogHasGrownByBytes(t *testing.T) {
-	c := clustertest.New(t, 3, func(c *cluster.Config) { c.SnapshotBytes = 4 << 20 })
+	c := clustertest.New(t, 3, func(c *cluster.Config) { c.LogBytes = 16 << 20 })
 	_, _, s := ready(t, c, "orders")
 	body := strings.Repeat("x", 512<<10)
 	for seq := range uint64(12) {

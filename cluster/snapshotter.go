@@ -1,8 +1,11 @@
 package cluster
 
 import (
+	"math"
+	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -15,30 +18,60 @@ const (
 	// less a follower that is ahead could be sent one. raftlog.CheckConfig asks
 	// for as much.
 	trailingLogsMin = 4 * maxAppendEntries * (rpcsInFlight + 1)
+
+	// The parts of Config.LogBytes: what the log grows by before a snapshot is
+	// taken, what stays behind it, and what it may grow by while the snapshot is
+	// being written before publishes have to wait. The rest is for the log
+	// store's segments, which are freed whole.
+	logGrowthPart, logTrailingPart, logWritingPart = 4, 4, 4
+	// logSegments is in how many segments a log of LogBytes is, of at least
+	// logSegmentMin bytes.
+	logSegments, logSegmentMin = 32, 1 << 20
+	// logMarks is how finely sizes of entries are remembered.
+	logMarks = 1024
+
+	// copyBytes of tables are copied at once before a freeze; Apply waits for no
+	// more.
+	copyBytes = 64 << 10
+	// copyLeft rows that have changed since they were copied may be left for the
+	// freeze, and copyRounds bounds the tries to have no more.
+	copyLeft, copyRounds = 64, 100
 )
 
 // snapshotter takes a snapshot when the log has grown by enough bytes since the
-// last. raft counts entries only, and an entry is anything from a tick to
-// megabytes: a thousand of them may be a gigabyte to keep and to replay.
+// last, or, looked at now and then, by enough entries. It is the only one who
+// does: before the freeze the tables are copied, a piece at a time, so that Apply
+// is not held up.
 //
-// A snapshot holds everything, the backlog's bodies too. So that writing it
-// stays a constant share of what is written, the log may grow by as much as the
-// newest snapshot is large.
+// With bodies in memory a snapshot holds all of them. So that writing it stays a
+// constant share of what is written, the log may grow by as much as the newest
+// snapshot is large.
 type snapshotter struct {
-	bytesMax uint64
-	due      chan struct{} // cap 1
-	raft     atomic.Pointer[raft.Raft]
+	logBytes  uint64
+	threshold uint64 // entries
+	interval  time.Duration
+	due       chan struct{} // cap 1
+	raft      atomic.Pointer[raft.Raft]
+	taking    chan struct{} // a token: one snapshot at a time
 
-	mu      sync.Mutex            // guards the fields below
-	base    raft.ReloadableConfig // as configured
-	bytes   uint64                // applied since the newest snapshot was frozen
-	entries uint64
-	average uint64 // of an entry before that
-	size    uint64 // of the newest snapshot
+	mu       sync.Mutex            // guards the fields below
+	base     raft.ReloadableConfig // as configured
+	bytes    uint64                // applied since the newest snapshot was frozen
+	entries  uint64
+	average  uint64 // of an entry before that
+	size     uint64 // of the newest snapshot
+	total    uint64 // bytes applied in all
+	marks    []logMark
+	writing  bool // a snapshot was frozen and is not written yet
+	stall    time.Duration
+	stallMax time.Duration
 }
 
-func newSnapshotter(bytesMax uint64) *snapshotter {
-	return &snapshotter{bytesMax: bytesMax, due: make(chan struct{}, 1)}
+// logMark: up to index, so many bytes were applied in all.
+type logMark struct{ index, total uint64 }
+
+func newSnapshotter(logBytes, threshold uint64, interval time.Duration) *snapshotter {
+	return &snapshotter{logBytes: logBytes, threshold: threshold, interval: interval, due: make(chan struct{}, 1), taking: make(chan struct{}, 1)}
 }
 
 // start is called when raft runs.
@@ -50,37 +83,59 @@ func (s *snapshotter) start(r *raft.Raft) {
 }
 
 // applied counts an entry. Called by the goroutine that applies.
-func (s *snapshotter) applied(bytes int) {
+func (s *snapshotter) applied(index uint64, bytes int) {
 	s.mu.Lock()
 	s.bytes += uint64(bytes) + entryCost
 	s.entries++
-	due := s.bytes >= max(s.bytesMax, s.size)
+	s.mark(index, uint64(bytes))
+	due := s.bytes >= s.growth()
 	s.mu.Unlock()
 	if due {
-		select {
-		case s.due <- struct{}{}:
-		default:
-		}
+		s.poke()
+	}
+}
+
+func (s *snapshotter) poke() {
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
+
+// growth is what the log may grow by. Called with mu held.
+func (s *snapshotter) growth() uint64 { return max(s.logBytes/logGrowthPart, s.size) }
+
+// mark remembers how large the entries are that may stay. Called with mu held.
+func (s *snapshotter) mark(index, bytes uint64) {
+	s.total += bytes
+	if n := len(s.marks); n > 0 && s.total-s.marks[n-1].total < s.logBytes/logMarks {
+		return
+	}
+	s.marks = append(s.marks, logMark{index, s.total})
+	if old := len(s.marks) - logMarks; old >= logMarks {
+		s.marks = append(s.marks[:0], s.marks[old:]...)
 	}
 }
 
 // frozen begins to count anew: a snapshot of all that was applied is being
 // taken, or was installed.
-func (s *snapshotter) frozen() {
+func (s *snapshotter) frozen(writing bool, stall time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.entries > 0 {
 		s.average = s.bytes / s.entries
 	}
 	s.bytes, s.entries = 0, 0
+	s.writing = writing
+	s.stall, s.stallMax = stall, max(s.stallMax, stall)
 }
 
 // persisted learns how large a snapshot is, before raft cuts the log behind it.
-func (s *snapshotter) persisted(size int64) {
+func (s *snapshotter) persisted(size int64, applied uint64) {
 	s.mu.Lock()
 	s.size = uint64(size)
 	c := s.base
-	c.TrailingLogs, c.SnapshotThreshold = s.plan()
+	c.TrailingLogs = s.trailing(applied)
 	s.mu.Unlock()
 	r := s.raft.Load()
 	if r == nil {
@@ -90,31 +145,91 @@ func (s *snapshotter) persisted(size int64) {
 	_ = r.ReloadConfig(c)
 }
 
-// plan returns how many entries stay in the log for followers that are behind,
-// and after how many raft takes a snapshot of its own. Called with mu held.
-func (s *snapshotter) plan() (trailing, threshold uint64) {
-	average := max(s.average, entryCost)
-	trailing = min(s.base.TrailingLogs, max(trailingLogsMin, s.bytesMax/2/average))
-	threshold = max(s.base.SnapshotThreshold, s.size/average)
-	return trailing, threshold
+// trailing returns how many entries stay in the log for followers that are
+// behind: as many as were asked for, and no more bytes than their part. Called
+// with mu held.
+func (s *snapshotter) trailing(applied uint64) uint64 {
+	room := s.logBytes / logTrailingPart
+	i := sort.Search(len(s.marks), func(i int) bool { return s.marks[i].total+room >= s.total })
+	fit := uint64(0)
+	if i < len(s.marks) && s.marks[i].index < applied {
+		fit = applied - s.marks[i].index
+	}
+	return min(s.base.TrailingLogs, max(trailingLogsMin, fit))
+}
+
+// behind says that the log grows faster than its snapshot is written: publishes
+// wait until it is.
+func (s *snapshotter) behind() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writing && s.bytes >= max(s.logBytes/logWritingPart, s.size)
+}
+
+// stalls are how long Apply has waited at the newest freeze, and at most.
+func (s *snapshotter) stalls() (last, most time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stall, s.stallMax
 }
 
 // run takes the snapshots that are due.
 func (s *snapshotter) run(g *group, end <-chan struct{}) {
+	tick := time.NewTicker(s.interval)
+	defer tick.Stop()
 	for {
 		select {
 		case <-s.due:
+		case <-tick.C:
 		case <-end:
 			return
 		}
 		s.mu.Lock()
-		due := s.bytes >= max(s.bytesMax, s.size)
+		entries := max(s.threshold, s.size/max(s.average, entryCost))
+		due := s.bytes >= s.growth() || s.entries >= entries
 		s.mu.Unlock()
 		if !due {
-			continue // taken meanwhile
+			continue // taken meanwhile, or not yet
 		}
-		if err := bound(g.raft.Snapshot(), g.ended).Error(); err != nil {
+		if err := s.take(g); err != nil {
 			g.log.Warn("snapshot of a log that has grown", "error", err)
 		}
 	}
 }
+
+// take takes a snapshot now.
+func (s *snapshotter) take(g *group) error {
+	select {
+	case s.taking <- struct{}{}:
+	case <-g.ended:
+		return errEnding
+	}
+	defer func() { <-s.taking }()
+	g.mu.Lock()
+	g.machine.BeginCopy()
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.machine.EndCopy() // of a snapshot that came to nothing
+	}()
+	for rounds := 0; rounds < copyRounds && !g.stopped.Load(); {
+		g.mu.RLock()
+		left, walked := g.machine.CopySome(copyBytes)
+		g.mu.RUnlock()
+		if walked && left <= copyLeft {
+			break
+		}
+		if walked {
+			rounds++
+		}
+	}
+	err := bound(g.raft.Snapshot(), g.ended).Error()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writing = false
+	return err
+}
+
+// snapshotThresholdNone: raft takes no snapshot by itself.
+const snapshotThresholdNone = math.MaxUint64

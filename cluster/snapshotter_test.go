@@ -2,59 +2,110 @@ package cluster
 
 import (
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
 
+func newTestSnapshotter(logBytes uint64) *snapshotter {
+	s := newSnapshotter(logBytes, 16_384, time.Hour)
+	s.base = raft.ReloadableConfig{TrailingLogs: 4096}
+	return s
+}
+
+func (s *snapshotter) wasDue() bool {
+	select {
+	case <-s.due:
+		return true
+	default:
+		return false
+	}
+}
+
 func TestSnapshotter_IsDueByBytesAndInProportionToItsSize(t *testing.T) {
-	s := newSnapshotter(64 << 20)
-	s.base = raft.ReloadableConfig{TrailingLogs: 4096, SnapshotThreshold: 16_384}
-	due := func() bool {
-		select {
-		case <-s.due:
-			return true
-		default:
-			return false
+	s := newTestSnapshotter(256 << 20)
+	const entry = 1<<20 - entryCost
+	index := uint64(0)
+	apply := func(n, bytes int) {
+		for range n {
+			index++
+			s.applied(index, bytes)
 		}
 	}
-	const entry = 1<<20 - entryCost
-	for range 63 {
-		s.applied(entry)
-	}
-	if due() {
+	if apply(63, entry); s.wasDue() {
 		t.Fatal("due before the log has grown enough")
 	}
-	s.applied(entry)
-	if !due() {
+	if apply(1, entry); !s.wasDue() {
 		t.Fatal("not due after 64 MiB")
 	}
-	s.frozen()
-	if s.persisted(1 << 30); s.size != 1<<30 {
+	s.frozen(true, time.Millisecond)
+	if s.persisted(1<<30, index); s.size != 1<<30 {
 		t.Fatal("the size is not known")
 	}
-	// Megabyte entries: few may stay behind; a snapshot of a gigabyte is worth
-	// a gigabyte of log.
-	if trailing, threshold := s.plan(); trailing != trailingLogsMin || threshold != 16_384 {
-		t.Fatalf("trailing %d, threshold %d", trailing, threshold)
-	}
-	for range 1023 {
-		s.applied(entry)
-	}
-	if due() {
+	if apply(1023, entry); s.wasDue() {
 		t.Fatal("due although the newest snapshot is larger than the log after it")
 	}
-	s.applied(entry)
-	if !due() {
+	if apply(1, entry); !s.wasDue() {
 		t.Fatal("not due")
 	}
-	// Small entries: as many stay as were asked for, and raft's own count gives
-	// way to the size.
-	s.frozen()
-	for range 1000 {
-		s.applied(0)
+}
+
+// Whatever the mix of entries, what stays behind a snapshot has its part of the
+// bytes, and never less than what followers need that are ahead.
+func TestSnapshotter_TrailingEntriesFitTheirBytes(t *testing.T) {
+	for name, c := range map[string]struct {
+		entries func(i int) int
+		want    func(trailing uint64) bool
+	}{
+		"ticks":              {func(int) int { return 40 }, func(n uint64) bool { return n == 4096 }},
+		"a megabyte each":    {func(int) int { return 1 << 20 }, func(n uint64) bool { return n == trailingLogsMin }},
+		"a hundred KiB each": {func(int) int { return 100 << 10 }, func(n uint64) bool { return n > 600 && n <= 656 }},
+		"ticks, and then large ones": {func(i int) int {
+			if i < 9000 {
+				return 40
+			}
+			return 512 << 10
+		}, func(n uint64) bool { return n > 120 && n <= 128 }},
+		"large ones, and then ticks": {func(i int) int {
+			if i < 9000 {
+				return 512 << 10
+			}
+			return 40
+		}, func(n uint64) bool { return n > 1100 && n <= 1128 }},
+	} {
+		s := newTestSnapshotter(256 << 20)
+		for i := range 10_000 {
+			s.applied(uint64(i+1), c.entries(i))
+		}
+		if n := s.trailing(10_000); !c.want(n) {
+			t.Errorf("%s: %d entries stay", name, n)
+		}
+		if len(s.marks) > 2*logMarks {
+			t.Errorf("%s: %d marks", name, len(s.marks))
+		}
 	}
-	s.frozen()
-	if trailing, threshold := s.plan(); trailing != 4096 || threshold != 1<<20 {
-		t.Fatalf("trailing %d, threshold %d", trailing, threshold)
+}
+
+// Publishes wait only for a snapshot that is being written.
+func TestSnapshotter_IsBehindWhileItsSnapshotIsWritten(t *testing.T) {
+	s := newTestSnapshotter(256 << 20)
+	for i := range uint64(100) {
+		s.applied(i+1, 1<<20)
+	}
+	if s.behind() {
+		t.Error("behind without a snapshot")
+	}
+	s.frozen(true, 0)
+	for i := range uint64(63) {
+		if s.applied(101+i, 1<<20); s.behind() {
+			t.Fatalf("behind after %d MiB", i+1)
+		}
+	}
+	if s.applied(200, 1<<20); !s.behind() {
+		t.Error("the log grows without end while its snapshot is written")
+	}
+	s.frozen(false, 0)
+	if s.behind() {
+		t.Error("behind after an install")
 	}
 }

@@ -36,7 +36,7 @@ const (
 
 // serverArgs make things happen within seconds that take hours by default:
 // snapshots above all, and nodes that are behind by more than the log goes back.
-var serverArgs = []string{"--log-level", "info", "--snapshot-threshold", "512", "--snapshot-interval", "2s", "--log-bytes", "512KiB"}
+var serverArgs = []string{"--log-level", "info", "--snapshot-threshold", "512", "--snapshot-interval", "2s", "--log-bytes", "2MiB"}
 
 // Result is what came of a run.
 type Result struct {

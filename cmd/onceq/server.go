@@ -37,9 +37,9 @@ type serverCmd struct {
 
 	HeartbeatTimeout  time.Duration `env:"ONCEQ_HEARTBEAT_TIMEOUT" default:"500ms" help:"Silence of the leader after which a node wants to vote."`
 	ElectionTimeout   time.Duration `env:"ONCEQ_ELECTION_TIMEOUT" default:"500ms" help:"How long a vote may take before the next one."`
-	SnapshotThreshold uint64        `env:"ONCEQ_SNAPSHOT_THRESHOLD" default:"16384" help:"Log entries after which a snapshot is taken."`
+	SnapshotThreshold uint64        `env:"ONCEQ_SNAPSHOT_THRESHOLD" default:"16384" help:"Log entries after which a snapshot is taken, at the latest."`
 	SnapshotInterval  time.Duration `env:"ONCEQ_SNAPSHOT_INTERVAL" default:"30s" help:"How often to look whether one is due."`
-	LogBytes          size          `env:"ONCEQ_LOG_BYTES" default:"256MiB" help:"How much the log may grow before a snapshot is taken whatever the number of entries; half of it stays for nodes that are behind." placeholder:"SIZE"`
+	LogBytes          size          `env:"ONCEQ_LOG_BYTES" default:"1GiB" help:"What the log may take on disk, whatever the size of its entries: a snapshot is taken in time." placeholder:"SIZE"`
 
 	Bodies      string `env:"ONCEQ_BODIES" enum:"memory,disk" default:"disk" help:"Where messages are kept that wait: disk, or memory alone, where a backlog must fit. The same on every node."`
 	BodyMemory  size   `env:"ONCEQ_BODY_MEMORY" default:"256MiB" help:"With --bodies disk: memory for messages; those above it are on disk." placeholder:"SIZE"`
@@ -149,7 +149,7 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		Join: s.Join, BootstrapExpect: s.BootstrapExpect, Secret: secret,
 		LogStore:         s.LogStore,
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
-		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval, SnapshotBytes: uint64(s.LogBytes),
+		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval, LogBytes: uint64(s.LogBytes),
 		DiskReserve: uint64(s.DiskReserve), Bodies: s.Bodies, BodyMemory: int64(s.BodyMemory),
 		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {
