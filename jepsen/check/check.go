@@ -83,6 +83,7 @@ func Checkers() []Checker {
 		{"torn", "an ack with an output was carried out by half", torn},
 		{"resume", "a consumer that attached again was not told the truth, or was sent what it had", resume},
 		{"undead", "a message was handed out that had been purged or deleted, or from a queue that was paused", undead},
+		{"members", "a server that was removed votes again, a node votes twice, or more than one node is away", members},
 		{"counts", "the counts of a queue do not add up", counts},
 		{"digest", "two nodes differ at one index", digests},
 		{"regress", "a node's applied index went back while it ran", regress},

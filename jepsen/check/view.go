@@ -88,6 +88,7 @@ type view struct {
 	attaches  []op
 	resents   []op
 	admins    []op
+	members   []op
 }
 
 func newView(events []history.Event) *view {
@@ -168,6 +169,10 @@ func (v *view) add(o op) {
 		v.attaches = append(v.attaches, o)
 	case history.Resent:
 		v.resents = append(v.resents, o)
+	case history.Members:
+		if o.Type == history.OK {
+			v.members = append(v.members, o)
+		}
 	case history.Admin:
 		v.admins = append(v.admins, o)
 	case history.Crash:

@@ -49,13 +49,21 @@ const (
 	// Admin is a command on a queue: Key, Number, Text is what it is. Listed are the
 	// messages it was about, if not all.
 	Admin = "admin"
-	Crash = "crash" // a node ended by itself: Node, Err, Text (the end of its log)
+	// Members is what the cluster says of its members: Listed, and who leads: Node.
+	Members = "members"
+	Crash   = "crash" // a node ended by itself: Node, Err, Text (the end of its log)
 	// GaveUp is a node that ended by itself as it has to: its disk failed, or what
 	// it had kept is damaged.
 	GaveUp = "gave-up"
 	// WentOn is a node that did not end although what it asked of its disk failed:
 	// Node, Text is what failed.
 	WentOn = "went-on"
+)
+
+// What a member is (Item.State).
+const (
+	Voter   = "voter"
+	Joining = "joining"
 )
 
 // What an admin command is (Event.Text).
@@ -71,9 +79,10 @@ const (
 // output's id is that of the message, ">", the attempt, and maybe a dot and more.
 const Chained = "chained"
 
-// Item is one delivery or message among several that an event is about.
+// Item is one delivery, message or member among several that an event is about.
 type Item struct {
 	ID      string `json:"id"`
+	Node    string `json:"node,omitempty"`
 	Attempt int    `json:"attempt,omitempty"`
 	State   string `json:"state,omitempty"` // what the cluster says of it
 }
@@ -173,6 +182,7 @@ type Least struct {
 	Sealed     int `json:"sealed,omitempty"`     // seals answered "sealed": never stored
 	Listed     int `json:"listed,omitempty"`     // deliveries that were listed when a consumer resumed
 	Commands   int `json:"commands,omitempty"`   // on queues, answered ok
+	Members    int `json:"members,omitempty"`    // answers to who the members are
 	CalmOK     int `json:"calm_ok,omitempty"`    // per cent of publishes in calm stretches
 }
 

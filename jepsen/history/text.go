@@ -78,7 +78,7 @@ func parseLine(all *[]Event, words []string) error {
 
 var reserved = map[string]bool{"ok": true, "fail": true, "info": true, "dup": true, "seen": true}
 
-var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true, Attach: true, Admin: true}
+var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true, Attach: true, Admin: true, Members: true}
 
 type parser struct {
 	e   *Event
@@ -211,12 +211,14 @@ func (p *parser) word(w string) {
 		queue().Delayed = p.number(value)
 	case "deleted":
 		queue().Deleted = p.number(value)
-	case "listed": // id@attempt:state,...
+	case "listed": // id@attempt:state,... or server@node:state,...
 		for _, w := range strings.Split(value, ",") {
 			name, state, _ := strings.Cut(w, ":")
 			id, attempt, numbered := strings.Cut(name, "@")
 			item := Item{ID: id, State: strings.ReplaceAll(state, "+", " ")}
-			if numbered {
+			if numbered && e.F == Members {
+				item.Node = attempt
+			} else if numbered {
 				item.Attempt = int(p.number(attempt))
 			}
 			e.Listed = append(e.Listed, item)
