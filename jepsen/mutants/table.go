@@ -148,9 +148,9 @@ func broad() []Mutant {
 		{
 			Name: "delayed-not-in-snapshot", Breaks: "what was given back with a delay is part of the snapshot",
 			Workload: "lease", Faults: []string{"restart-all"},
-			Edits: []Edit{{"fsm/snapshot.go",
-				"		for _, msg := range m.queues[n].sortedRecords() {\n",
-				"		for _, msg := range m.queues[n].sortedRecords() {\n			if msg.state == stateDelayed {\n				continue\n			}\n"}},
+			Edits: []Edit{{"fsm/tablecopy.go",
+				"	if !r.inTable() {\n		return least\n	}\n	c.w.Reset()\n",
+				"	if !r.inTable() {\n		return least\n	}\n	if msg, ok := r.(*message); ok && msg.state == stateDelayed {\n		return least\n	}\n	c.w.Reset()\n"}},
 		},
 		{
 			Name: "after-ignored", Breaks: "a copy waits for the one that was handed in before it",
