@@ -147,6 +147,7 @@ func (s *holder) die() {
 func (s *holder) attend(ctx context.Context, c *raw.Conn) {
 	t := time.NewTicker(200 * time.Millisecond)
 	defer t.Stop()
+	term := s.peers.inTerm()
 	for {
 		select {
 		case <-t.C:
@@ -155,7 +156,8 @@ func (s *holder) attend(ctx context.Context, c *raw.Conn) {
 		case <-ctx.Done():
 			return
 		}
-		if s.isOver() || !s.peers.leads(s.at) {
+		// A new term has detached everybody, also when the same node leads in it.
+		if s.isOver() || !s.peers.leads(s.at) || s.peers.inTerm() != term {
 			return
 		}
 		s.mu.Lock()

@@ -115,7 +115,14 @@ func (p *peers) learn(t wire.Topology) {
 func (p *peers) leads(address string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.leader == "" || p.leader == address
+	return p.leader == address
+}
+
+// inTerm is the newest term that was heard of.
+func (p *peers) inTerm() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.term
 }
 
 // toLeader is a line to where the leader was heard to be, or to anybody.
@@ -150,10 +157,10 @@ func (p *peers) answer(err error) (fail bool) {
 		case wire.CodeOutcomeUnknown, wire.CodeInternal:
 			return false
 		case wire.CodeNotLeader, wire.CodeNoLeader:
+			// A node that knows no leader may be cut off from the others: with ""
+			// the next line goes to any.
 			p.mu.Lock()
-			if e.Leader != "" {
-				p.leader = e.Leader
-			}
+			p.leader = e.Leader
 			p.mu.Unlock()
 		}
 		return true
