@@ -73,6 +73,9 @@ var (
 	ErrFenced error = newError(wire.CodeFenced, "fenced")
 	// ErrQueueFull: not stored, the queue has reached its length.
 	ErrQueueFull error = newError(wire.CodeQueueFull, "queue full")
+	// ErrWindowFull: not sent, as many publishes of this producer are without an
+	// outcome as it may have.
+	ErrWindowFull error = newError(wire.CodeWindowFull, "too many publishes without an outcome")
 	// ErrDiskFull: not stored, the disk of a node that votes is almost full.
 	ErrDiskFull error = newError(wire.CodeDiskFull, "disk almost full")
 	// ErrTooLarge: not stored, a limit of sizes is passed.

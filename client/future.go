@@ -21,6 +21,7 @@ type Future struct {
 	encoded  []byte // the array of messages
 	checksum uint64
 	count    int
+	room     int // bytes of the producer's that it takes
 	order    int // see orderOf
 
 	// All below are guarded by p.mu, until done is closed.

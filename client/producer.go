@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	maxInFlightDefault = 4096
+	maxInFlightDefault      = 4096
+	maxInFlightBytesDefault = 64 << 20
 	// windowMax is how far sequences may be above the floor. The server allows
 	// 65,536 above the floor it has heard of, which may lag behind by what is in
 	// flight.
@@ -22,8 +23,10 @@ const (
 )
 
 type producerOptions struct {
-	name        string
-	maxInFlight int
+	name             string
+	maxInFlight      int
+	maxInFlightBytes int
+	failFast         bool
 }
 
 // ProducerOption changes how NewProducer makes a Producer.
@@ -38,6 +41,16 @@ func WithName(name string) ProducerOption { return func(o *producerOptions) { o.
 // Default 4,096, at most 61,440.
 func WithMaxInFlight(n int) ProducerOption { return func(o *producerOptions) { o.maxInFlight = n } }
 
+// WithMaxInFlightBytes bounds the bytes of the publishes without a final outcome;
+// more wait. A publish that is larger than that goes alone. Default 64 MiB.
+func WithMaxInFlightBytes(n int) ProducerOption {
+	return func(o *producerOptions) { o.maxInFlightBytes = n }
+}
+
+// WithFailFast makes a publish beyond the bounds fail at once with ErrWindowFull,
+// before anything is sent, instead of waiting for room.
+func WithFailFast() ProducerOption { return func(o *producerOptions) { o.failFast = true } }
+
 // Producer publishes to one queue. It is safe for concurrent use; publishes are
 // stored in the order in which they are handed in, those of each priority by
 // themselves; delayed ones in any.
@@ -48,8 +61,8 @@ type Producer struct {
 	c     *Client
 	queue string
 	o     producerOptions
-	slots chan struct{} // one taken by each publish without a final outcome
-	given *given        // nil unless somebody else keeps the sequences, see sequenced.go
+	bound room   // taken by each publish without a final outcome
+	given *given // nil unless somebody else keeps the sequences, see sequenced.go
 
 	mu      sync.Mutex // guards what follows; nothing blocks under it
 	conn    *conn
@@ -95,7 +108,7 @@ type watch struct {
 
 // NewProducer makes a producer for queue. Nothing is sent before its first use.
 func (c *Client) NewProducer(queue string, opts ...ProducerOption) (*Producer, error) {
-	o := producerOptions{maxInFlight: maxInFlightDefault}
+	o := producerOptions{maxInFlight: maxInFlightDefault, maxInFlightBytes: maxInFlightBytesDefault}
 	for _, f := range opts {
 		f(&o)
 	}
@@ -106,10 +119,12 @@ func (c *Client) NewProducer(queue string, opts ...ProducerOption) (*Producer, e
 		return nil, newError(wire.CodeBadName, "session name of %d bytes, at most %d are accepted", len(o.name), sessionNamesMax)
 	case o.maxInFlight < 1 || o.maxInFlight > windowMax:
 		return nil, fmt.Errorf("max in flight %d: 1 to %d is accepted", o.maxInFlight, windowMax)
+	case o.maxInFlightBytes < 1:
+		return nil, fmt.Errorf("max in flight bytes %d: 1 and more is accepted", o.maxInFlightBytes)
 	}
 	return &Producer{
 		c: c, queue: queue, o: o,
-		slots:    make(chan struct{}, o.maxInFlight),
+		bound:    room{messagesMax: o.maxInFlight, bytesMax: o.maxInFlightBytes},
 		hold:     backoff{base: holdBase, most: holdMost},
 		watches:  map[<-chan struct{}]*watch{},
 		wake:     make(chan struct{}, 1),
@@ -143,7 +158,8 @@ func (p *Producer) PublishBatch(ctx context.Context, ms ...Message) ([]Receipt, 
 	return f.receipts(), nil
 }
 
-// PublishAsync starts a publish. It blocks only while MaxInFlight is reached.
+// PublishAsync starts a publish. It blocks only while there is no room, see
+// WithMaxInFlight and WithMaxInFlightBytes.
 // The publish lives under ctx: when that ends it is not retransmitted any more.
 // m may be changed once PublishAsync has returned.
 func (p *Producer) PublishAsync(ctx context.Context, m Message) *Future {
@@ -182,15 +198,17 @@ func (p *Producer) start(ctx context.Context, messages []Message, async bool) (*
 	if f.size()+p.frameOverhead() > wire.PayloadBytesMax {
 		return nil, newError(wire.CodeTooLarge, "a publish of %d bytes, at most %d fit a frame: publish several", f.size(), wire.PayloadBytesMax)
 	}
-	select {
-	case p.slots <- struct{}{}:
-	default:
+	f.room = f.size()
+	switch {
+	case p.bound.try(f.room):
+	case p.o.failFast:
+		return nil, newError(wire.CodeWindowFull, "publish: %d publishes or %d bytes have no outcome yet: wait for some, or raise the bounds", p.o.maxInFlight, p.o.maxInFlightBytes)
+	case !p.bound.take(ctx, f.room, p.finished):
 		select {
-		case p.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil, &endedError{what: "publish", cause: causeOf(ctx), why: p.c.produce.reason()}
 		case <-p.finished:
 			return nil, p.closedReason()
+		default:
+			return nil, &endedError{what: "publish", cause: causeOf(ctx), why: p.c.produce.reason()}
 		}
 	}
 	p.mu.Lock()
@@ -206,7 +224,7 @@ func (p *Producer) start(ctx context.Context, messages []Message, async bool) (*
 		err = p.begin()
 	}
 	if err != nil {
-		<-p.slots
+		p.bound.give(f.room)
 		return nil, err
 	}
 	p.stats.Published++
@@ -361,7 +379,7 @@ func (p *Producer) finish(f *Future, r Receipt, err error) {
 	f.list.remove(f)
 	f.encoded = nil
 	p.tell(f, r, err)
-	<-p.slots
+	p.bound.give(f.room)
 }
 
 func (p *Producer) id(f *Future) InnerMsgID {

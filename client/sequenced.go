@@ -73,7 +73,6 @@ func (s *sequencedProducer) Next() uint64 { return s.p.given.next }
 // Publish implements sequenced.Session.
 func (s *sequencedProducer) Publish(sequence uint64, m sequenced.Publish, resent bool, told func(sequenced.Stored, error)) {
 	p := s.p
-	p.slots <- struct{}{} // as many as the window is wide: never full
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f := &Future{
@@ -81,6 +80,8 @@ func (s *sequencedProducer) Publish(sequence uint64, m sequenced.Publish, resent
 		encoded: m.Encoded, checksum: m.Checksum, count: m.Count, order: m.Order,
 		sequence: sequence, unknown: resent, written: resent,
 	}
+	f.room = f.size()
+	p.bound.force(f.room) // who keeps publishes elsewhere bounds them there
 	p.stats.Published++
 	p.fresh.pushBack(f)
 	if p.fatal != nil {
