@@ -58,9 +58,29 @@ func dial(opts ...client.Option) *client.Client {
 	return c
 }
 
+// another is a client of a cluster of its own, with a queue that has messages.
+func another(queue string, bodies ...string) (c *client.Client, end func()) {
+	dir, err := os.MkdirTemp("", "onceq-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	t := &example{dir: dir}
+	c = onceqtest.Start(t, 1).Client()
+	if queue != "" {
+		fill(c, queue, bodies...)
+	}
+	return c, t.end
+}
+
 // with is dial, and a queue that has messages.
 func with(queue string, bodies ...string) *client.Client {
-	c, ctx := dial(), context.Background()
+	c := dial()
+	fill(c, queue, bodies...)
+	return c
+}
+
+func fill(c *client.Client, queue string, bodies ...string) {
+	ctx := context.Background()
 	if _, err := c.Admin().CreateQueue(ctx, queue, client.QueueSettings{}); err != nil {
 		log.Fatal(err)
 	}
@@ -73,7 +93,6 @@ func with(queue string, bodies ...string) *client.Client {
 			log.Fatal(err)
 		}
 	}
-	return c
 }
 
 // What is in the package is shown by an example that is run: each exported type
