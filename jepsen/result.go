@@ -16,6 +16,7 @@ import (
 type Summary struct {
 	Workload string            `json:"workload"`
 	Faults   []string          `json:"faults"`
+	LeftOut  []string          `json:"left_out,omitempty"` // faults that could not be made here, and why
 	Seed     uint64            `json:"seed"`
 	Verdict  check.Verdict     `json:"verdict"`
 	Counts   map[string]int    `json:"violations"`
@@ -30,7 +31,7 @@ type Summary struct {
 // Summary sums up.
 func (r *Result) Summary() Summary {
 	s := Summary{
-		Workload: r.Setup.Workload, Faults: r.Setup.Faults, Seed: r.Setup.Seed, Verdict: r.Report.Verdict, Counts: r.Report.Counts,
+		Workload: r.Setup.Workload, Faults: r.Setup.Faults, LeftOut: r.Setup.LeftOut, Seed: r.Setup.Seed, Verdict: r.Report.Verdict, Counts: r.Report.Counts,
 		Reasons: r.Report.Reasons, Stats: r.Report.Stats, Shown: r.Report.Violations, Elapsed: r.Elapsed, Dir: r.Dir,
 	}
 	if len(s.Shown) > 0 {

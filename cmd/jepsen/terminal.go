@@ -95,6 +95,9 @@ func (t *terminal) result(res *jepsen.Result) {
 		return
 	}
 	t.report(res.Report)
+	for _, f := range res.Setup.LeftOut {
+		fmt.Printf("  LEFT OUT %s\n", f)
+	}
 	fmt.Printf("  report   %s\n", filepath.Join(res.Dir, "report.html"))
 }
 

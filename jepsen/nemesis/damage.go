@@ -22,17 +22,27 @@ func damageFaults() []Fault {
 	}
 }
 
-// kinds are the kinds of files that a node has, by how their paths end below the
-// data directory.
-var kinds = []struct{ name, pattern string }{
-	{"log", "groups/*/log/wal/*.wal"},
-	{"log", "groups/*/log/wal/*.wal"}, // the most important, so twice
-	{"log's index", "groups/*/log/wal/wal-meta.db"},
-	{"stable store", "groups/*/log/stable.db"},
-	{"snapshot", "groups/*/snapshots/*/state.bin"},
-	{"snapshot's description", "groups/*/snapshots/*/meta.json"},
-	{"high-water file", "groups/*/log/highwater"},
+// kind is a kind of files that a node has, by how their paths end below the data
+// directory.
+type kind struct {
+	name, pattern string
+	late          bool // it is read when a message of it is handed out, not at the start
 }
+
+var kinds = []kind{
+	{"log", "groups/*/log/wal/*.wal", false},
+	{"log", "groups/*/log/wal/*.wal", false}, // the most important, so twice
+	{"log's index", "groups/*/log/wal/wal-meta.db", false},
+	{"stable store", "groups/*/log/stable.db", false},
+	{"snapshot", "groups/*/snapshots/*/state.bin", false},
+	{"snapshot's description", "groups/*/snapshots/*/meta.json", false},
+	{"snapshot's bodies", "groups/*/snapshots/*/annex/*.sst", true},
+	{"high-water file", "groups/*/log/highwater", false},
+}
+
+// lateMost is how long a node may go on with damage that it has not come across.
+// Then it is wiped: another one may be damaged next.
+const lateMost = 15 * time.Second
 
 // damage spoils a file of a node that is down. The node must notice: it does not
 // start, or verify says so. What verify calls whole was not in use.
@@ -47,7 +57,7 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 		return node, false, err.Error()
 	}
 	dir := t.Cluster.DataDir(node)
-	what, err := spoil(dir, r)
+	k, what, err := spoil(dir, r)
 	if err != nil {
 		t.start(node)
 		return node, false, err.Error()
@@ -66,6 +76,9 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 		refused = s == proc.Down
 		return refused || t.Answers(healing, node)
 	})
+	if k.late && served && !refused {
+		return t.damagedLate(healing, node, before, what)
+	}
 	switch {
 	case !found && !refused && served:
 		return node, false, what + ": it was not in use"
@@ -79,7 +92,7 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 	case refused:
 		text += "it did not start"
 	case found:
-		text += "verify found it: " + lastLine(said)
+		text += "verify found it: " + problem(said)
 	default:
 		text += "it neither ended nor answered"
 		t.Report("%s: %s", node, text)
@@ -91,8 +104,33 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 	return node, true, text + "; " + back
 }
 
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
+// damagedLate lets a node with damaged bodies lead, since who leads reads them.
+func (t *Target) damagedLate(ctx context.Context, node, before, what string) (string, bool, string) {
+	leading, cancel := context.WithTimeout(ctx, askTimeout)
+	err := t.Transfer(leading, node)
+	cancel()
+	ended := t.heed(ctx, lateMost, func() bool { s, _ := t.Cluster.State(node); return s == proc.Down })
+	t.try(t.Cluster.Kill(node))
+	t.Cluster.Expect(node, false)
+	text := what + ": nothing of it was read"
+	if ended {
+		text = what + ": it ended when it read that"
+	} else if err != nil {
+		text += " (it does not lead: " + err.Error() + ")"
+	}
+	back, err := t.rejoin(ctx, node, before)
+	if err != nil {
+		return node, ended, text + "; " + err.Error()
+	}
+	return node, ended, text + "; " + back
+}
+
+// problem is what verify found, in one line.
+func problem(said string) string {
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "problem") }); i >= 0 {
+		return strings.Join(strings.Fields(lines[i])[1:], " ")
+	}
 	return lines[len(lines)-1]
 }
 
@@ -132,28 +170,28 @@ func wipe(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 }
 
 // spoil changes one file below dir and says what it did.
-func spoil(dir string, r *rand.Rand) (string, error) {
-	k := kinds[r.IntN(len(kinds))]
+func spoil(dir string, r *rand.Rand) (k kind, what string, err error) {
+	k = kinds[r.IntN(len(kinds))]
 	files, err := filepath.Glob(filepath.Join(dir, filepath.FromSlash(k.pattern)))
 	if err != nil || len(files) == 0 {
-		return "", errors.Join(err, fmt.Errorf("there is no %s", k.name))
+		return k, "", errors.Join(err, fmt.Errorf("there is no %s", k.name))
 	}
 	slices.Sort(files)
 	path := files[len(files)-1] // the newest
 	rel, err := filepath.Rel(dir, path)
 	if err != nil {
-		return "", err
+		return k, "", err
 	}
 	if r.IntN(8) == 0 {
-		return fmt.Sprintf("%s (%s): removed", k.name, rel), os.Remove(path)
+		return k, fmt.Sprintf("%s (%s): removed", k.name, rel), os.Remove(path)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return "", err
+		return k, "", err
 	}
-	what, err := spoilFile(f, r)
+	what, err = spoilFile(f, r)
 	err = errors.Join(err, f.Sync(), f.Close())
-	return fmt.Sprintf("%s (%s): %s", k.name, rel, what), err
+	return k, fmt.Sprintf("%s (%s): %s", k.name, rel, what), err
 }
 
 func spoilFile(f *os.File, r *rand.Rand) (string, error) {

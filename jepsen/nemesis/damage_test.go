@@ -32,7 +32,7 @@ func TestSpoil_ChangesOneFileWhereItIsUsed(t *testing.T) {
 	ways := map[string]int{}
 	for seed := range uint64(60) {
 		dir, files := dataDir(t)
-		what, err := spoil(dir, rand.New(rand.NewPCG(seed, 1)))
+		_, what, err := spoil(dir, rand.New(rand.NewPCG(seed, 1)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,18 @@ func TestSpoil_ChangesOneFileWhereItIsUsed(t *testing.T) {
 
 func TestSpoil_ADirectoryWithoutFilesIsAnError(t *testing.T) {
 	t.Parallel()
-	if what, err := spoil(t.TempDir(), rand.New(rand.NewPCG(1, 1))); err == nil {
+	if _, what, err := spoil(t.TempDir(), rand.New(rand.NewPCG(1, 1))); err == nil {
 		t.Errorf("nothing was spoilt: %s", what)
+	}
+}
+
+func TestProblem_IsTheFirstThatVerifyTells(t *testing.T) {
+	t.Parallel()
+	said := "WHAT      VALUE\nnode      n1\nproblem   entry 7 in wal: checksum mismatch\nproblem   entry 9\nonceq: node n1: 2 problems"
+	if got := problem(said); got != "entry 7 in wal: checksum mismatch" {
+		t.Errorf("%q", got)
+	}
+	if got := problem("onceq: it is no data directory"); got != "onceq: it is no data directory" {
+		t.Errorf("%q", got)
 	}
 }
