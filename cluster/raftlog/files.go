@@ -97,7 +97,7 @@ func openWAL(o Options, failed func(error)) (*wal.WAL, error) {
 	if err := finishRotation(o, dir); err != nil {
 		return nil, err
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(rotationLog{HCLog(o.Logger).Named("wal"), failed}))
+	w, err := wal.Open(dir, wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(walLog{HCLog(o.Logger).Named("wal"), failed}))
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ import (
 // raft-wal ends a full segment in two steps: the append that fills it writes the segment's index with it, and a goroutine then says in
 // wal-meta.db that the segment is sealed and that there is a next one (wal.go, runRotate). Two things are missing there:
 //
-//   - An error of the second step is logged and nothing else: the next append is refused with "segment is sealed". See rotationLog.
+//   - An error of the second step is logged and nothing else: the next append is refused with "segment is sealed". See walLog.
 //   - After a crash between the two nothing takes up the second step, although its comment says that recovery does (wal.go, Open;
 //     segment/writer.go, recoverTail, which finds the index and takes the tail for sealed, also when the index was not committed). Every
 //     append is refused then, after every restart. A disk that is full is the likeliest cause, and it is full on all nodes at once.
@@ -132,27 +132,20 @@ func unseal(f *os.File, index int64) error {
 	return f.Sync()
 }
 
-// rotationLog hears of a rotation that has failed: the library says so in its log alone.
-type rotationLog struct {
+// walLog hears of errors that the library meets behind an append's back and says in its log alone: of a rotation, of a segment that
+// could not be deleted or closed.
+type walLog struct {
 	hclog.Logger
 	failed func(error)
 }
 
-const rotationFailed = "rotate error"
-
-func (l rotationLog) Error(msg string, args ...any) {
+func (l walLog) Error(msg string, args ...any) {
 	l.Logger.Error(msg, args...)
-	if msg == rotationFailed {
-		l.failed(fmt.Errorf("begin a new segment of the log: %w", rotationError(args)))
-	}
-}
-
-// rotationError is the error in what the library logs.
-func rotationError(args []any) error {
+	err := errors.New(msg)
 	for _, a := range args {
-		if err, ok := a.(error); ok {
-			return err
+		if cause, ok := a.(error); ok {
+			err = fmt.Errorf("%s: %w", msg, cause)
 		}
 	}
-	return errors.New(rotationFailed)
+	l.failed(err)
 }

@@ -60,12 +60,22 @@ func Open(o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	var s *Store // set before the first append, and so before anything fails behind it
-	log, stable, owned, err := openFiles(o, func(err error) { _ = s.fail(fmt.Errorf("%s: %w", s.where(), err)) })
+	var s *Store // nil while the library opens; set before the first append, and so before anything else fails
+	var opening error
+	log, stable, owned, err := openFiles(o, func(err error) {
+		if s == nil {
+			opening = err
+			return
+		}
+		_ = s.fail(fmt.Errorf("%s: %w", s.where(), err))
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open raft log in %s: %w", o.Dir, err)
 	}
 	s = newStore(log, stable, owned, o)
+	if opening != nil {
+		return nil, errors.Join(fmt.Errorf("open raft log in %s: %w", o.Dir, opening), s.Close())
+	}
 	mark, err := openMark(o.Dir, o.Owner, o.Known)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log: %w", err), s.Close())

@@ -158,6 +158,7 @@ func OpenPebble(o Options) (*Pebble, error) {
 	s.young.reset()
 	s.ahead.reset()
 	s.moved = make(map[place]*move)
+	s.o.FS = syncFS{o.FS, s.fail}
 	if err := s.replace(func(string) error { return nil }); err != nil {
 		s.cache.Unref()
 		return nil, err

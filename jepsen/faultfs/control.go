@@ -135,6 +135,8 @@ func (s *FS) Do(line string) (string, error) {
 		return "", nil
 	case verb == "stats" && len(args) == 0:
 		return s.statsText(), nil
+	case verb == "hit" && len(args) == 0:
+		return s.Hit(), nil
 	case verb == "where" && len(args) == 0:
 		names, files := s.Pending()
 		return fmt.Sprintf("%d files, %d names: %s", files, len(names), strings.Join(names, " ")), nil
@@ -145,7 +147,7 @@ func (s *FS) Do(line string) (string, error) {
 		}
 		return "", s.Add(r)
 	}
-	return "", fmt.Errorf("%w: %q: there are cut, plan, planned, on, fail, slow, hang, heal, stats and where", ErrCommand, line)
+	return "", fmt.Errorf("%w: %q: there are cut, plan, planned, on, fail, slow, hang, heal, stats, hit and where", ErrCommand, line)
 }
 
 func (s *FS) statsText() string {

@@ -35,6 +35,7 @@
 //	hang OPS [match GLOB] [skip N] [times N]
 //	heal                     forget all rules; what hangs goes on
 //	stats                    operations so far, and how often a rule applied
+//	hit                      the newest operation that a rule applied to
 //	where                    how many files, and which names, are not durable
 //
 // OPS is a list like "write,fsync", or "all". GLOB is matched against the path

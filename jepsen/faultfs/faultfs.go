@@ -193,6 +193,10 @@ func (s *FS) Heal() { s.rules.heal() }
 // a rule was applied to.
 func (s *FS) Stats() (seen, hits map[Op]int) { return s.rules.counts() }
 
+// Hit is the newest operation that a rule was applied to, kind and path; "" when there
+// was none.
+func (s *FS) Hit() string { return s.rules.newestHit() }
+
 // Pending are the names, as last elements of paths, that are not durable, and how
 // many files have content that is not.
 func (s *FS) Pending() (names []string, files int) {

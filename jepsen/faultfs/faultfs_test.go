@@ -411,8 +411,8 @@ func TestRule_FailsTheNth_OfOneKind_OnSomeNames(t *testing.T) {
 			t.Errorf("write %d: %v, want %v", i, err, want)
 		}
 	}
-	if _, hits := d.Stats(); hits[faultfs.OpWrite] != 1 {
-		t.Errorf("hits %v, want one write", hits)
+	if _, hits := d.Stats(); hits[faultfs.OpWrite] != 1 || d.Hit() != "write wal/1.wal" {
+		t.Errorf("hits %v, %q, want one write", hits, d.Hit())
 	}
 	for _, c := range []struct {
 		rule string

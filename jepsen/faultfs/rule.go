@@ -87,6 +87,7 @@ type rules struct {
 	list   []*counted
 	hits   map[Op]int // operations that a rule was applied to
 	seen   map[Op]int // all operations
+	newest string     // the newest operation that a rule was applied to, and its path
 	healed chan struct{}
 }
 
@@ -139,6 +140,7 @@ func (s *rules) apply(op Op, name string, gone func() bool) syscall.Errno {
 			continue
 		}
 		s.hits[op]++
+		s.newest = string(op) + " " + name
 		slow = max(slow, r.Slow)
 		hang = hang || r.Hang
 		if errno == 0 {
@@ -165,6 +167,13 @@ func (s *rules) apply(op Op, name string, gone func() bool) syscall.Errno {
 		}
 	}
 	return errno
+}
+
+// newestHit returns the newest operation that a rule was applied to.
+func (s *rules) newestHit() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest
 }
 
 // counts returns how many operations there were, and how many a rule was applied

@@ -1,0 +1,315 @@
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"onceq/cluster/raftlog"
+	"onceq/fsm"
+	"onceq/fsm/fsmtest"
+	"onceq/fsm/storage"
+	"onceq/transport/wire"
+)
+
+// stepperEnv makes this test binary a stepper instead: a process that does to a
+// directory what a node does, one step after the other and without a cluster, so
+// that a test may fail its disk, cut its power or kill it between two of them. It
+// is a process of its own because a storage error ends one. The value is DIR STORE
+// BODIES.
+const stepperEnv = "ONCEQ_TEST_STEPPER"
+
+func TestMain(m *testing.M) {
+	if how := os.Getenv(stepperEnv); how != "" {
+		f := strings.Fields(how)
+		if err := (&stepper{dir: f[0], kind: f[1], bodies: f[2]}).run(); err != nil {
+			stepperFatal(err)
+		}
+		os.Exit(0)
+	}
+	code := m.Run()
+	if bin := faultBinary.path; bin != "" {
+		_ = os.RemoveAll(filepath.Dir(bin)) // in the temporary directory
+	}
+	os.Exit(code)
+}
+
+// stepperFatal ends the process at once, like a node's.
+func stepperFatal(err error) {
+	fmt.Printf("fatal %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	os.Exit(stepperFailed)
+}
+
+const (
+	stepperFailed = 3 // a storage error, or damage, that was noticed
+	stepperWrong  = 4 // something is served that is not what was stored
+	stepperQueue  = "orders"
+	stepperYoung  = 32 << 10
+	stepperTail   = 4  // entries that stay in the log behind a snapshot
+	stepperBatch  = 12 // messages an entry
+)
+
+// stepper says on its standard output how far it has come:
+//
+//	ready INDEX SNAPSHOT TERM DIGEST   after the opening: what is there, and whole
+//	voted TERM                         a vote is durable
+//	stored INDEX DIGEST                an entry is durable and applied
+//	snapshot INDEX                     a snapshot is
+//	fatal ERROR                        it ends
+//
+// and does what follows "ready" when a line comes on its standard input.
+type stepper struct {
+	dir, kind, bodies string
+
+	g         *group
+	snapshots raft.SnapshotStore
+	term      uint64
+	index     uint64 // of the last entry that was applied
+}
+
+func (s *stepper) run() error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	if err := s.check(); err != nil {
+		fmt.Println("wrong", err)
+		os.Exit(stepperWrong)
+	}
+	in := bufio.NewScanner(os.Stdin)
+	if !in.Scan() {
+		return s.close()
+	}
+	if err := s.vote(); err != nil {
+		return err
+	}
+	for range 3 {
+		if err := s.publish(); err != nil {
+			return err
+		}
+	}
+	return errors.Join(s.snapshot(), s.publish(), s.settle(), s.close())
+}
+
+// settle waits for a new segment of the log that may be under way.
+func (s *stepper) settle() error {
+	first, err := s.g.store.FirstIndex()
+	if err != nil {
+		return err
+	}
+	return s.g.store.DeleteRange(first, first)
+}
+
+func (s *stepper) close() error {
+	var err error
+	if b, ok := s.g.bodies.(*storage.Pebble); ok {
+		err = b.Close()
+	}
+	return errors.Join(err, s.g.store.Close())
+}
+
+// open does what a node does at its start, in the same order.
+func (s *stepper) open() error {
+	quiet := slog.New(slog.DiscardHandler)
+	s.g = &group{log: quiet, fatal: stepperFatal, snaps: newSnapshotter(1 << 30)}
+	s.g.starting.Store(true)
+	s.g.bodies = storage.NewMemory()
+	if s.bodies == BodiesDisk {
+		b, err := storage.OpenPebble(storage.Options{Dir: filepath.Join(s.dir, bodiesDir), YoungBytes: stepperYoung, Fatal: stepperFatal, Logger: quiet})
+		if err != nil {
+			return err
+		}
+		s.g.bodies = b
+	}
+	s.g.machine = fsm.New(fsm.Config{Group: fsmtest.Group}, s.g.bodies)
+	// What a node has of its identity file.
+	mark := filepath.Join(s.dir, "known")
+	_, err := os.Stat(mark)
+	known := err == nil
+	s.g.store, err = raftlog.Open(raftlog.Options{Dir: filepath.Join(s.dir, logDir), Kind: s.kind, Owner: "n1", Known: known,
+		Annex: annex, Logger: quiet, Fatal: stepperFatal, SegmentBytes: 64 << 10})
+	if err != nil {
+		return err
+	}
+	if s.snapshots, err = s.g.store.OpenSnapshots(s.dir, snapshotsKept); err != nil {
+		return err
+	}
+	if !known {
+		if err := errors.Join(os.WriteFile(mark, nil, 0o600), syncDir(s.dir)); err != nil {
+			return err
+		}
+	}
+	newest := uint64(0)
+	all, err := s.snapshots.List()
+	if err != nil {
+		return err
+	}
+	for _, meta := range all {
+		_, r, err := s.snapshots.Open(meta.ID)
+		if err == nil {
+			err = errors.Join(s.g.Restore(r), r.Close())
+		}
+		if err != nil {
+			return err
+		}
+		newest = meta.Index
+	}
+	last, err := s.g.store.LastIndex()
+	if err != nil {
+		return err
+	}
+	for i := newest + 1; i <= last; i++ {
+		var l raft.Log
+		if err := s.g.store.GetLog(i, &l); err != nil {
+			return err
+		}
+		if _, err := s.g.apply(&l); err != nil {
+			return err
+		}
+	}
+	s.index = max(newest, last)
+	if s.term, err = s.g.store.GetUint64([]byte("CurrentTerm")); err != nil {
+		return err
+	}
+	if s.index == 0 {
+		if err := s.begin(); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("ready %d %d %d %x\n", s.index, newest, s.term, s.g.machine.Digest())
+	return nil
+}
+
+// begin makes the queue and the session, which are the first of their kind.
+func (s *stepper) begin() error {
+	_, err := s.apply(fsmtest.New(fsmtest.Term{Node: "n1"}),
+		fsmtest.New(wire.QueueCreate{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Name: stepperQueue}),
+		fsmtest.New(wire.OpenSession{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Nonce: wire.Nonce{1}}))
+	return err
+}
+
+// apply stores an entry and applies it.
+func (s *stepper) apply(cs ...fsmtest.Command) (*fsm.Effects, error) {
+	l := &raft.Log{Index: s.index + 1, Term: max(1, s.term), Type: raft.LogCommand, Data: fsmtest.Entry(1, 0, 0, cs...)}
+	if err := s.g.store.StoreLogs([]*raft.Log{l}); err != nil {
+		return nil, err
+	}
+	eff, err := s.g.apply(l)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range eff.Results {
+		if r.Status != fsm.StatusOK {
+			return nil, fmt.Errorf("command %d of entry %d: %v", i, l.Index, r.Status)
+		}
+	}
+	s.index = l.Index
+	fmt.Printf("stored %d %x\n", l.Index, s.g.machine.Digest())
+	return eff, nil
+}
+
+// stepperBody is a function of the message's offset.
+func stepperBody(offset uint64) string {
+	return fmt.Sprintf("message %d %s", offset, strings.Repeat(fmt.Sprintf("%x.", offset*0x9e3779b97f4a7c15), 100))
+}
+
+// publish stores some messages and deletes the oldest ones but a hundred.
+func (s *stepper) publish() error {
+	q, ok := s.g.machine.QueueByName(stepperQueue)
+	if !ok {
+		return errors.New("there is no queue")
+	}
+	first := q.Counts.Stored
+	session := s.g.machine.Sessions(0, 1)[0]
+	var bodies []string
+	for i := range uint64(stepperBatch) {
+		bodies = append(bodies, stepperBody(first+i))
+	}
+	sequence := first/stepperBatch + 1
+	cs := []fsmtest.Command{fsmtest.New(fsmtest.Frame(session.Number, session.Epoch, sequence, sequence, 0, stepperQueue, bodies...))}
+	var old []wire.Place
+	ready, _ := s.g.machine.Peek(stepperQueue, fsm.MessageReady, fsm.MessageInfo{}, fsm.PeekMax)
+	for _, m := range ready[:max(0, len(ready)-100)] {
+		old = append(old, wire.Place{Lane: m.Lane, Offset: m.Offset})
+	}
+	if len(old) > 0 {
+		cs = append(cs, fsmtest.New(wire.Edit{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Number: q.Number, Verb: wire.EditDelete, Places: old}))
+	}
+	_, err := s.apply(cs...)
+	return err
+}
+
+// check reads every message that the machine has.
+func (s *stepper) check() error {
+	q, ok := s.g.machine.QueueByName(stepperQueue)
+	if !ok {
+		return errors.New("there is no queue")
+	}
+	ready, _ := s.g.machine.Peek(stepperQueue, fsm.MessageReady, fsm.MessageInfo{}, fsm.PeekMax)
+	for _, m := range ready {
+		_, b, ok := s.g.bodies.Get(q.Number, m.Lane, m.Offset)
+		if !ok || !bytes.Contains(b, []byte(stepperBody(m.Offset))) {
+			return fmt.Errorf("message %d is %.60q, %v", m.Offset, b, ok)
+		}
+	}
+	return nil
+}
+
+// vote does what raft does when a candidate of the next term asks.
+func (s *stepper) vote() error {
+	s.term++
+	store := s.g.store
+	err := store.SetUint64([]byte("CurrentTerm"), s.term)
+	if err == nil {
+		err = store.SetUint64([]byte("LastVoteTerm"), s.term)
+	}
+	if err == nil {
+		err = store.Set([]byte("LastVoteCand"), []byte("n2"))
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Printf("voted %d\n", s.term)
+	return nil
+}
+
+// snapshot does what raft does: the machine is frozen, goes on, and the log is
+// truncated when the snapshot has closed well.
+func (s *stepper) snapshot() error {
+	frozen, err := s.g.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer frozen.Release()
+	index := s.index
+	if err := s.publish(); err != nil {
+		return err
+	}
+	_, trans := raft.NewInmemTransport("n1")
+	defer trans.Close()
+	sink, err := s.snapshots.Create(1, index, max(1, s.term), raft.Configuration{Servers: []raft.Server{{ID: "n1", Address: "n1"}}}, 1, trans)
+	if err != nil {
+		return err
+	}
+	if err := frozen.Persist(sink); err != nil {
+		return err
+	}
+	first, err := s.g.store.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if keep := index - min(index, stepperTail); first <= keep {
+		if err := s.g.store.DeleteRange(first, keep); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("snapshot %d\n", index)
+	return nil
+}
