@@ -154,7 +154,7 @@ func (s *stepper) open() error {
 	for _, meta := range all {
 		_, r, err := s.snapshots.Open(meta.ID)
 		if err == nil {
-			err = errors.Join(s.g.Restore(r), r.Close())
+			err = errors.Join(restoreMachine(s.g.machine, s.g.bodies, s.g.annexPath, r), r.Close())
 		}
 		if err != nil {
 			return err

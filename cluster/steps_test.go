@@ -87,15 +87,15 @@ func newFaultDisk(t *testing.T) *faultdisk.Disk {
 	return d
 }
 
-// life is one stepper's.
-type life struct {
+// stepperLife is one stepper's.
+type stepperLife struct {
 	cmd   *exec.Cmd
 	in    io.Closer
 	lines *bufio.Scanner
 	said  []string
 }
 
-func (s *stepped) start() (*life, io.WriteCloser) {
+func (s *stepped) start() (*stepperLife, io.WriteCloser) {
 	s.t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", stepperEnv, s.disk.Dir, s.kind, s.bodies))
@@ -111,12 +111,12 @@ func (s *stepped) start() (*life, io.WriteCloser) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	return &life{cmd: cmd, in: in, lines: bufio.NewScanner(out)}, in
+	return &stepperLife{cmd: cmd, in: in, lines: bufio.NewScanner(out)}, in
 }
 
 // until reads what the stepper says, up to a line that begins with word, and notes
 // what is durable.
-func (s *stepped) until(l *life, word string) bool {
+func (s *stepped) until(l *stepperLife, word string) bool {
 	s.t.Helper()
 	for l.lines.Scan() {
 		line := l.lines.Text()
@@ -166,7 +166,7 @@ func (s *stepped) compare(index, snap, term uint64, digest string) {
 }
 
 // end waits for the stepper, or kills it, and says how it has ended.
-func (s *stepped) end(l *life, kill bool) (code int, fatal string) {
+func (s *stepped) end(l *stepperLife, kill bool) (code int, fatal string) {
 	s.t.Helper()
 	if kill {
 		_ = l.cmd.Process.Kill()

@@ -40,13 +40,20 @@ func (s *Pebble) writeSome() bool {
 		return false
 	}
 	changes := s.takeChanges()
+	before := s.young.bytes
 	var old []written
 	if len(s.todo) == 0 {
 		old = s.oldest()
 	}
+	left := s.young.bytes < before
+	if left {
+		s.room.Broadcast()
+	}
 	s.mu.Unlock()
 	if len(changes) == 0 && len(old) == 0 {
-		return false
+		// Less memory may have come free than left: a chunk counts until its last body
+		// is gone. Whoever waits for room does not wake us again, so look again.
+		return left
 	}
 	// Changes first: a body that was put again after its delete is among the old ones.
 	if err := s.commit(changes, old); err != nil {

@@ -1,0 +1,40 @@
+package storage
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Who waits for room goes on when bodies leave memory that a checkpoint has written
+// before: then there is nothing to write, and room all the same.
+func TestPebble_RoomThatTakesNoWrite_IsTold(t *testing.T) {
+	t.Parallel()
+	for _, budget := range []int64{32 << 10, 1 << 20} {
+		s := openTest(t, vfs.NewMem(), "live", budget)
+		<-s.turn // the writer waits
+		filled := make(chan struct{})
+		go func() {
+			defer close(filled)
+			fill(s, 0, uint64(3*budget/100))
+		}()
+		eventually(t, func() string {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.memory() <= 2*budget {
+				return "there is room still"
+			}
+			for r := s.young.first; r != nil; r = r.next {
+				r.written = r.live
+			}
+			return ""
+		})
+		s.turn <- struct{}{}
+		select {
+		case <-filled:
+		case <-time.After(time.Minute):
+			t.Fatal("a body waits for room that there is")
+		}
+	}
+}
