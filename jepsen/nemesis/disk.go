@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -178,38 +179,53 @@ func (t *Target) breakDisk(ctx context.Context, r *rand.Rand, node, rule string)
 	healing := context.WithoutCancel(ctx)
 	t.Cluster.Expect(node, true)
 	defer t.Cluster.Expect(node, false)
-	began := time.Now()
+	hits := func() int {
+		text, err := t.disk(node).Do("stats")
+		t.try(err)
+		return hitsOf(text)
+	}
+	before, began := hits(), time.Now()
 	if _, err := t.disk(node).Do(rule); err != nil {
 		return node, false, err.Error()
 	}
 	// Also when the time of the run is over: a node that was not waited for has not
 	// gone on.
-	ended := t.heed(healing, enough, func() bool { s, _ := t.Cluster.State(node); return s == proc.Down })
-	took := time.Since(began)
-	hits, err := t.disk(node).Do("stats")
+	ended, failed := false, 0
+	t.heed(healing, enough, func() bool {
+		s, _ := t.Cluster.State(node)
+		ended, failed = s == proc.Down, hits()-before
+		return ended || failed == 0 && time.Since(began) > idleMost
+	})
+	took := time.Since(began).Seconds()
 	wait(ctx, between(r, 0, 3*time.Second))
-	t.try(errors.Join(err, t.disk(node).Heal()))
+	t.try(t.disk(node).Heal())
 	if !ended {
-		if applied(hits) {
+		if failed > 0 {
 			now := t.H.Now()
-			t.H.Add(history.Event{Proc: "nemesis", F: history.WentOn, Type: history.OK, Of: -1, Node: node, T0: now, T1: now, Text: rule + ": " + hits})
+			t.H.Add(history.Event{Proc: "nemesis", F: history.WentOn, Type: history.OK, Of: -1, Node: node, T0: now, T1: now, Text: fmt.Sprintf("%s: %d times", rule, failed)})
 		}
-		return node, false, fmt.Sprintf("%s: it goes on after %.0f s (%s)", rule, took.Seconds(), hits)
+		return node, false, fmt.Sprintf("%s: it goes on after %.0f s, %d operations were hit", rule, took, failed)
 	}
 	t.Cluster.Expect(node, false)
 	t.start(node)
 	back := t.answers(healing, node)
-	return node, true, fmt.Sprintf("%s: it ended after %.2f s; answers again: %v", rule, took.Seconds(), back)
+	return node, true, fmt.Sprintf("%s: it ended after %.2f s; answers again: %v", rule, took, back)
 }
 
-// applied says whether a rule was ever applied, by the disk's counts.
-func applied(stats string) bool {
+// idleMost is how long to wait for an operation that a rule is about.
+const idleMost = 15 * time.Second
+
+// hitsOf sums how often rules were applied, by the disk's counts.
+func hitsOf(stats string) int {
+	sum := 0
 	for _, word := range strings.Fields(stats) {
-		if _, n, ok := strings.Cut(word, "="); ok && !strings.HasPrefix(n, "0/") {
-			return true
+		_, n, _ := strings.Cut(word, "=")
+		n, _, _ = strings.Cut(n, "/")
+		if k, err := strconv.Atoi(n); err == nil {
+			sum += k
 		}
 	}
-	return false
+	return sum
 }
 
 // answers waits until a node answers.
@@ -217,13 +233,24 @@ func (t *Target) answers(ctx context.Context, node string) bool {
 	return t.heed(ctx, enough, func() bool { return t.Answers(ctx, node) })
 }
 
-// diskFiles are the files that a node cannot do without, as they are matched.
-var diskFiles = []string{"*.wal", "stable.db", "highwater"}
-
 func diskError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	op := []string{"write", "fsync"}[r.IntN(2)]
-	rule := fmt.Sprintf("fail %s EIO match %s skip %d times 1", op, diskFiles[r.IntN(len(diskFiles))], r.IntN(20))
-	return t.breakDisk(ctx, r, t.one(r), rule)
+	op, node := []string{"write", "fsync"}[r.IntN(2)], t.one(r)
+	switch r.IntN(3) {
+	case 0:
+		return t.breakDisk(ctx, r, node, fmt.Sprintf("fail %s EIO match *.wal skip %d times 1", op, r.IntN(20)))
+	case 1:
+		return t.breakDisk(ctx, r, node, fmt.Sprintf("fail %s EIO match highwater skip %d times 1", op, r.IntN(5)))
+	}
+	// Terms and votes are written when there is an election.
+	var electing sync.WaitGroup
+	defer electing.Wait()
+	electing.Go(func() {
+		wait(ctx, 100*time.Millisecond)
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+		defer cancel()
+		_ = t.Transfer(asking, "") // without it there is one sooner or later
+	})
+	return t.breakDisk(ctx, r, node, fmt.Sprintf("fail %s EIO match stable.db times 1", op))
 }
 
 func diskFull(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
