@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -118,7 +119,7 @@ func (s *stepper) close() error {
 // open does what a node does at its start, in the same order.
 func (s *stepper) open() error {
 	quiet := slog.New(slog.DiscardHandler)
-	s.g = &group{log: quiet, fatal: stepperFatal, snaps: newSnapshotter(1 << 30)}
+	s.g = &group{log: quiet, fatal: stepperFatal, snaps: newSnapshotter(1<<30, 1<<30, time.Hour)}
 	s.g.starting.Store(true)
 	s.g.bodies = storage.NewMemory()
 	if s.bodies == BodiesDisk {
