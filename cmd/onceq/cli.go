@@ -32,6 +32,8 @@ type cli struct {
 	Status  statusCmd  `cmd:"" group:"operate" help:"Show the nodes, who leads, and what may fail."`
 	Node    nodeCmd    `cmd:"" group:"operate" help:"Check, or empty, the data directory of a stopped node."`
 	Cluster clusterCmd `cmd:"" group:"operate" help:"List, add and remove members, hand leadership over."`
+	Backup  backupCmd  `cmd:"" group:"operate" help:"Write a backup of a running cluster, or check one."`
+	Restore restoreCmd `cmd:"" group:"operate" help:"Put a backup into a new cluster."`
 	Bench   benchCmd   `cmd:"" group:"operate" help:"Measure rates and latencies."`
 
 	Context contextCmd `cmd:"" group:"other" help:"Choose which cluster the other commands talk to."`

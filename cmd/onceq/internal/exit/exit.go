@@ -93,15 +93,17 @@ func OfCode(c wire.Code) int {
 		return NotFound
 	case wire.CodeConflict, wire.CodeRevision, wire.CodeEpochMismatch, wire.CodeFenced,
 		wire.CodeBodyDiffers, wire.CodeStale, wire.CodeMembership, wire.CodeLeaseLost,
-		wire.CodeConsumerGone, wire.CodeWrongCluster, wire.CodeWrongGroup:
+		wire.CodeConsumerGone, wire.CodeWrongCluster, wire.CodeWrongGroup, wire.CodeNotEmpty, wire.CodeRestoreStale:
 		return Conflict
 	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded,
 		wire.CodeShuttingDown, wire.CodeDiskFull, wire.CodeQueueFull, wire.CodeWindowFull, wire.CodeOutOfOrder,
 		wire.CodeSessionCap, wire.CodeOutcomeCap, wire.CodeIndexCap, wire.CodeConsumerCap,
-		wire.CodeFlowControl, wire.CodeSlowReader:
+		wire.CodeFlowControl, wire.CodeSlowReader, wire.CodeBackup:
 		return Unavailable
-	case wire.CodeOutcomeUnknown, wire.CodeBelowFloor, wire.CodeSessionExpired:
+	case wire.CodeOutcomeUnknown, wire.CodeBelowFloor, wire.CodeSessionExpired, wire.CodeRestored:
 		return Unknown
+	case wire.CodeBadBackup:
+		return CheckFailed
 	case wire.CodeBadName, wire.CodeBadOptions:
 		return Usage
 	}
