@@ -28,7 +28,7 @@ func newCluster() (*client.Client, func()) {
 
 // A backup goes into a new cluster. What was stored before the backup is there,
 // and marked.
-func ExampleAdmin_Backup() {
+func ExampleAdmin_Backup_intoANewCluster() {
 	ctx := context.Background()
 	c, end := newCluster()
 	defer end()
