@@ -1,7 +1,7 @@
 package mutants
 
-// disk are those that only a disk shows: one that forgets, fails or changes what
-// it was given.
+// disk are those that only what nodes stand on shows: a disk that forgets or fails, a
+// clock that is wrong, a network that changes what it carries.
 func disk() []Mutant {
 	return []Mutant{
 		{
@@ -17,6 +17,25 @@ func disk() []Mutant {
 			Edits: []Edit{{"cluster/raftlog/store.go",
 				"		s.fatal(err)\n",
 				""}},
+		},
+		{
+			Name: "wall-clock-of-leader", Breaks: "the leader measures cluster time by its monotonic clock",
+			Workload: "lease", Faults: []string{"clock-strobe"},
+			Edits: []Edit{{"cluster/clock.go",
+				"	return func() time.Duration { return time.Since(start) }\n",
+				"	return func() time.Duration { return time.Duration(time.Now().UnixNano() - start.UnixNano()) }\n"}},
+		},
+		{
+			Name: "peer-checksum-unchecked", Breaks: "what nodes send each other, and each entry, is checked against its checksum",
+			Workload: "queue", Faults: []string{"packet-corrupt"},
+			Edits: []Edit{
+				{"cluster/member/record.go",
+					"	if recordSum(c.rnumber, length, payload) != sum {\n",
+					"	if recordSum(c.rnumber, length, payload) != sum && c.rnumber > 1<<62 {\n"},
+				{"cluster/raftlog/checksum.go",
+					"	if want != got {\n		return fmt.Errorf(\"%w: %08x recorded",
+					"	if want != got && l.Index > 1<<62 {\n		return fmt.Errorf(\"%w: %08x recorded"},
+			},
 		},
 	}
 }
