@@ -321,7 +321,7 @@ func (g *group) snapshotFor(ctx context.Context, index uint64) (*raft.SnapshotMe
 			why = err
 		}
 		// The library refuses while a change of the membership is under way.
-		if err := bound(g.raft.Snapshot(), g.ended).Error(); err != nil {
+		if err := g.snaps.take(g); err != nil {
 			why = err
 		}
 		select {

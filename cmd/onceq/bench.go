@@ -20,6 +20,7 @@ type benchCmd struct {
 	Pub benchRunCmd `cmd:"" help:"From publish to confirmation."`
 	E2e benchRunCmd `cmd:"" name:"e2e" help:"From the moment a message is due to the consumer's handler."`
 
+	Backlog  benchBacklogCmd  `cmd:"" help:"Memory, start and draining with a backlog larger than memory."`
 	Failover benchFailoverCmd `cmd:"" help:"How long publishes stand still when the leader goes."`
 }
 

@@ -69,6 +69,26 @@ func TestBench_Smoke(t *testing.T) {
 	}
 }
 
+// A backlog that is larger than the memory for it, restarts, and draining it.
+func TestBenchBacklog_Smoke(t *testing.T) {
+	needBinary(t)
+	o := onceq(t, "", "bench", "backlog", "--smoke", "-o", "json").want(t, exit.OK)
+	var rows []bench.BacklogRow
+	if err := json.Unmarshal([]byte(o.out), &rows); err != nil {
+		t.Fatal(err, o)
+	}
+	if len(rows) != 5 {
+		t.Fatalf("%d rows: %s", len(rows), o)
+	}
+	for _, r := range rows {
+		if r.Seconds <= 0 || r.Resident == 0 || r.Stored == 0 || r.Messages > 0 && r.PerSecond <= 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	onceq(t, "", "bench", "backlog", "--messages", "50000000", "--size", "1000000").want(t, exit.Unavailable, "free")
+	onceq(t, "", "bench", "backlog", "--messages", "5", "--messages", "4").want(t, exit.Usage, "ascending")
+}
+
 // The leader is killed and comes back; where the time went is read from the logs.
 func TestBenchFailover_PartsAreTold(t *testing.T) {
 	needBinary(t)

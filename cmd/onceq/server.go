@@ -88,6 +88,12 @@ func (s *serverCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
+	if s.Bodies == cluster.BodiesDisk {
+		limiting, stop := context.WithCancel(context.Background())
+		limited := make(chan struct{})
+		go func() { defer close(limited); limitMemory(limiting, int64(s.BodyMemory)) }()
+		defer func() { stop(); <-limited }()
+	}
 	// Nothing bounds the start but a signal: a new node waits for the others.
 	node, err := cluster.Start(ctx, cfg)
 	if err != nil && ctx.Err() != nil {

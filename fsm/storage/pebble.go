@@ -19,7 +19,7 @@ const (
 	// YoungBytesDefault is the budget of bodies in memory.
 	YoungBytesDefault = 256 << 20
 
-	cacheBytes    = 64 << 20 // of blocks read from disk: what a backlog is streamed through
+	cacheBytes    = 32 << 20 // of blocks read from disk: what a backlog is streamed through
 	memTableBytes = 16 << 20
 	blockBytes    = 32 << 10
 	// evictBytes leave memory with one batch.
@@ -389,12 +389,12 @@ func (s *Pebble) Stats() Stats {
 	return Stats{s.young.bodies, s.memory(), s.o.YoungBytes, s.stalled}
 }
 
-// Full says that the disk does not keep up: half as much again as the budget is
-// in memory. At twice the budget the machine waits.
+// Full says that the disk does not keep up: an eighth more than the budget is in
+// memory. At twice the budget the machine waits.
 func (s *Pebble) Full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.memory() > s.o.YoungBytes+s.o.YoungBytes/2 && s.failed == nil && !s.closed
+	return s.memory() > s.o.YoungBytes+s.o.YoungBytes/8 && s.failed == nil && !s.closed
 }
 
 // memory is what is held; mu is held too.
