@@ -50,7 +50,7 @@ func TestSimulation(t *testing.T) {
 			load = loads[s%uint64(len(loads))]
 		}
 		steps := plan(s, *simSteps, trialNodes)
-		numbers := keptNumbers(t, len(steps))
+		numbers := keptNumbers(t, *simKeep, len(steps))
 		out := trial(t, load, s, *simRate, keep(steps, numbers))
 		virtual += out.virtual
 		failovers += out.failovers
@@ -78,20 +78,20 @@ func simLoads() []string {
 	return names
 }
 
-func keptNumbers(t *testing.T, n int) []int {
+func keptNumbers(t *testing.T, text string, n int) []int {
 	t.Helper()
 	var numbers []int
-	switch *simKeep {
+	switch text {
 	case "":
 		for i := range n {
 			numbers = append(numbers, i)
 		}
 	case "none":
 	default:
-		for _, w := range strings.Split(*simKeep, ",") {
+		for _, w := range strings.Split(text, ",") {
 			k, err := strconv.Atoi(w)
 			if err != nil || k < 0 || k >= n {
-				t.Fatalf("-sim.keep: %q is not the number of a step: 0 to %d are", w, n-1)
+				t.Fatalf("%q is not the number of a step: 0 to %d are", w, n-1)
 			}
 			numbers = append(numbers, k)
 		}
