@@ -174,6 +174,8 @@ func (e *Error) transient() bool {
 	switch e.Code {
 	case wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded, wire.CodeShuttingDown:
 		return true
+	case wire.CodeUnsupported:
+		return e.Retriable // until all nodes are known to be new enough
 	}
 	return false
 }

@@ -59,6 +59,9 @@ func newWorld(t *testing.T, net *fakeNet, seed int64) *world {
 	}
 	net.mu.Unlock()
 	w.lead(0)
+	w.mu.Lock()
+	w.apply(fsm.KindRaise, fsm.RaisePayload(fsm.MachineVersion))
+	w.mu.Unlock()
 	w.wg.Go(w.serve)
 	w.wg.Go(w.tick)
 	return w

@@ -119,12 +119,9 @@ func (a *auditor) gather(ctx context.Context, index uint64) fsm.Verdict {
 		wg.Go(func() { answers[i] = a.digestOf(ctx, v, index) })
 	}
 	wg.Wait()
-	verdict := fsm.Verdict{Index: index, Version: fsm.MachineVersion, Voters: uint32(len(voters))}
+	verdict := fsm.Verdict{Index: index, Version: a.g.version.active.Load(), Voters: uint32(len(voters))}
 	for i, x := range answers {
-		switch {
-		case x.otherVersion:
-			verdict.Voters--
-		case x.known:
+		if x.known {
 			verdict.Values = append(verdict.Values, fsm.NodeDigest{Node: member.NameOf(voters[i].ID), Digest: x.digest})
 		}
 	}
@@ -133,9 +130,8 @@ func (a *auditor) gather(ctx context.Context, index uint64) fsm.Verdict {
 
 // answer is what a voter says of an index.
 type answer struct {
-	digest       uint64
-	known        bool
-	otherVersion bool
+	digest uint64
+	known  bool
 }
 
 func (a *auditor) digestOf(ctx context.Context, v raft.Server, index uint64) answer {
@@ -162,9 +158,6 @@ func (a *auditor) ask(ctx context.Context, v raft.Server, index uint64) (answer,
 	s, err := a.g.steward.ask(ctx, a.g.steward.addressOf(v))
 	if err != nil || s.ServerID != string(v.ID) {
 		return answer{}, false
-	}
-	if s.MachineVersion != fsm.MachineVersion {
-		return answer{otherVersion: true}, true
 	}
 	digest, known := s.DigestAt(index)
 	// Who is past it without a value was restored from a snapshot behind it.

@@ -267,7 +267,7 @@ func (u untilDone) Read(p []byte) (int, error) {
 func (k *backup) Head(h fsm.BackupHead) error {
 	head := wire.BackupHead{
 		Cluster: k.g.cluster, Incarnation: h.Incarnation, Node: k.g.node, Index: k.meta.Index, Term: k.meta.Term,
-		Now: time.Duration(h.Now), Wall: k.wall, MachineVersion: fsm.MachineVersion,
+		Now: time.Duration(h.Now), Wall: k.wall, MachineVersion: k.g.version.active.Load(),
 		QueueMax: h.QueueMax, Queues: h.Queues, Messages: h.Messages, Sessions: h.Sessions,
 	}
 	rand.Read(head.ID[:])

@@ -9,7 +9,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"onceq/fsm"
 	"onceq/transport/wire"
 )
 
@@ -200,7 +199,7 @@ func (n *Node) Status() wire.NodeStatus {
 	s.Leader, _ = g.topology.leader()
 	s.Term, s.CommitIndex, s.LastLogIndex = g.raft.CurrentTerm(), g.raft.CommitIndex(), g.raft.LastIndex()
 	s.AppliedIndex, s.SnapshotIndex = max(index, applied), g.snapshotIndex()
-	s.MachineVersion = fsm.MachineVersion
+	s.MachineVersion, s.MachineSupports = g.version.active.Load(), g.version.supports
 	for _, d := range digests {
 		s.DigestIndex, s.Digest = d.Index, d.Digest
 		s.Digests = append(s.Digests, wire.DigestReply(d))

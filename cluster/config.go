@@ -113,6 +113,9 @@ type Config struct {
 
 	// Version is what the node says it runs. Default "dev".
 	Version string
+	// machineVersion is the newest version of the queue machine that the node takes
+	// part in. Tests set it, to be an older build.
+	machineVersion uint32
 	// Logger takes what operators should read. Default: nothing is logged.
 	Logger *slog.Logger
 	// RaftLogger takes what raft itself has to say. Default: nothing.
@@ -156,6 +159,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.TrailingLogs == 0 {
 		c.TrailingLogs = 4_096
+	}
+	if c.machineVersion == 0 {
+		c.machineVersion = fsm.MachineVersion
 	}
 	if c.Version == "" {
 		c.Version = "dev"

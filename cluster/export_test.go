@@ -45,3 +45,6 @@ func Diverge(nodes ...*Node) (done bool, err error) {
 	}
 	return true, nil
 }
+
+// WithMachineVersion makes a node an older build, as far as the queue machine goes.
+func WithMachineVersion(c *Config, version uint32) { c.machineVersion = version }

@@ -43,6 +43,7 @@ type group struct {
 	reads     *reader
 	lead      *leadership
 	steward   *steward
+	version   *machineVersion
 	auditor   *auditor
 	topology  *topology
 	snaps     *snapshotter
@@ -98,6 +99,7 @@ func (g *group) apply(l *raft.Log) (*fsm.Effects, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	eff, err := g.machine.Apply(l.Index, l.Data)
+	g.version.active.Store(g.machine.Version())
 	if err == nil && eff.Verdict != nil {
 		err = g.judge(l.Index, eff.Verdict)
 	}
@@ -169,6 +171,7 @@ func (g *group) Restore(r io.ReadCloser) error {
 	g.mu.Lock()
 	err := restoreMachine(g.machine, g.bodies, g.annexPath, r)
 	index := g.machine.Index()
+	g.version.active.Store(g.machine.Version())
 	begun := err == nil && g.life.learn(g.machine)
 	g.mu.Unlock()
 	if err != nil {

@@ -125,6 +125,10 @@ func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 		c.Error(corr, *refused)
 		return
 	}
+	if refused := g.version.refuses(kind); refused != nil && g.lead.serving() {
+		c.Error(corr, *refused)
+		return
+	}
 	if err := fsm.Check(kind, payload, g.limits); err != nil {
 		c.Error(corr, *refusedByCheck(err))
 		return

@@ -124,7 +124,7 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.serve()
 	formed, err := member.Form(ctx, member.FormConfig{
-		Dir: n.dir, Streams: n.streams, Seeds: n.cfg.Join, Expect: n.cfg.BootstrapExpect, Logger: n.log,
+		Dir: n.dir, Streams: n.streams, Seeds: n.cfg.Join, Expect: n.cfg.BootstrapExpect, Machine: n.cfg.machineVersion, Logger: n.log,
 	})
 	if err != nil {
 		return err

@@ -87,7 +87,8 @@ func (n *Node) newGroup(id member.Identity) *group {
 		installs: make(chan struct{}, 1), scrubEvery: n.cfg.ScrubEvery,
 	}
 	g.bodies = n.bodies
-	g.machine = fsm.New(fsm.Config{Group: groupNumber, Limits: n.limits}, g.bodies)
+	g.machine = fsm.New(fsm.Config{Group: groupNumber, Limits: n.limits, Version: n.cfg.machineVersion}, g.bodies)
+	g.version = newMachineVersion(n.cfg.machineVersion, g.machine)
 	nodes := func() []member.NodeView {
 		if gossip := n.gossip.Load(); gossip != nil {
 			return gossip.Nodes()
@@ -237,6 +238,9 @@ func (g *group) onJoin(ctx context.Context, req member.JoinRequest) (member.Join
 			return member.JoinAnswer{Reason: "the group has no leader at present"}, nil
 		}
 		return member.JoinAnswer{Leader: address}, nil
+	}
+	if err := g.version.takes(req); err != nil {
+		return member.JoinAnswer{Reason: err.Error()}, nil
 	}
 	if err := g.steward.join(ctx, req.Peer); err != nil {
 		return member.JoinAnswer{Reason: err.Error()}, nil

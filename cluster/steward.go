@@ -38,6 +38,8 @@ type steward struct {
 	// came is, for each non-voter, the commit index when it was first seen by
 	// this leader. Owned by run.
 	came map[raft.ServerID]uint64
+	// raiseAt is when to look at the members' versions again. Owned by run.
+	raiseAt time.Duration
 }
 
 func newSteward(g *group, dial member.DialFunc, nodes func() []member.NodeView) *steward {
@@ -97,7 +99,7 @@ func (s *steward) look(ctx context.Context) (again bool) {
 			delete(s.came, id)
 		}
 	}
-	return again
+	return s.raise(ctx) || again
 }
 
 // promote makes a non-voter a voter when it has applied what was committed when

@@ -209,6 +209,7 @@ func (r *BackupReader) Bodies(chunk []byte) error {
 // End says whether all of it makes a whole.
 func (r *BackupReader) End(group uint32) error {
 	m := New(Config{Group: group}, nowhere{})
+	m.version = MachineVersion // a cluster of this build takes it
 	fresh, err := r.s.assemble(m)
 	if err != nil {
 		return err

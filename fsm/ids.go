@@ -25,6 +25,7 @@ const (
 	KindHoldGrace Kind = 3 // attaches are waiting: nobody's grace ends yet
 	KindDigest    Kind = 4
 	KindVerdict   Kind = 5 // what the voters had at a digest entry
+	KindRaise     Kind = 6 // all members know a newer version of the machine
 
 	KindOpenSession  Kind = 16
 	KindCloseSession Kind = 17

@@ -12,7 +12,7 @@ import (
 func TestEveryCall_ReplyLostAndLateCopy(t *testing.T) {
 	t.Parallel()
 	const (
-		base   = "term node=n1; create q limit=3; open nonce=a"
+		base   = "term node=n1; raise; create q limit=3; open nonce=a"
 		three  = base + "; publish q seq=1 a b c"
 		leased = three + "; attach c1 n=1 queue=q credit=2"
 	)

@@ -12,14 +12,20 @@ type Config struct {
 	Group uint32
 	// Limits must be the same on every node. Zero fields take the default.
 	Limits Limits
+	// Version is the newest version of the machine that the node takes part in.
+	// Default: MachineVersion.
+	Version uint32
 }
 
 // Machine is the replicated state of one group. See the package comment for
 // what callers owe it.
 type Machine struct {
-	group  uint32
-	limits Limits
-	bodies BodyStore
+	group    uint32
+	limits   Limits
+	supports uint32 // the newest version
+	bodies   BodyStore
+
+	version uint32
 
 	index       uint64
 	now         Time
@@ -73,7 +79,10 @@ type Machine struct {
 
 // New returns an empty machine.
 func New(cfg Config, bodies BodyStore) *Machine {
-	m := &Machine{group: cfg.Group, limits: cfg.Limits.withDefaults(), bodies: bodies}
+	m := &Machine{group: cfg.Group, limits: cfg.Limits.withDefaults(), supports: cfg.Version, bodies: bodies}
+	if m.supports == 0 {
+		m.supports = MachineVersion
+	}
 	m.reset()
 	return m
 }
@@ -82,7 +91,7 @@ func New(cfg Config, bodies BodyStore) *Machine {
 func (m *Machine) reset() {
 	m.EndCopy()
 	*m = Machine{
-		group: m.group, limits: m.limits, bodies: m.bodies,
+		group: m.group, limits: m.limits, supports: m.supports, bodies: m.bodies, version: machineVersionFirst,
 		sessions:           map[uint64]*session{},
 		sessionsByKey:      map[sessionKey]*session{},
 		queues:             map[uint64]*queue{},
@@ -107,7 +116,9 @@ func (m *Machine) Apply(index uint64, entry []byte) (*Effects, error) {
 			return nil, fmt.Errorf("entry %d: %w", index, err)
 		}
 		eff.Results = append(eff.Results, Result{Kind: kind})
-		m.run(kind, payload, er.wall, &eff.Results[len(eff.Results)-1], eff)
+		if err := m.run(kind, payload, er.wall, &eff.Results[len(eff.Results)-1], eff); err != nil {
+			return nil, fmt.Errorf("entry %d: %w", index, err)
+		}
 	}
 	m.fireTimers(eff)
 	m.assign(eff)
@@ -116,8 +127,13 @@ func (m *Machine) Apply(index uint64, entry []byte) (*Effects, error) {
 }
 
 // run runs one command. What does not decode is refused: Check has let nothing
-// of the kind into the log, and a panic would end every node.
-func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) {
+// of the kind into the log, and a panic would end every node. An error must stop the
+// node.
+func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) (stop error) {
+	if Since(kind) > m.version {
+		r.Status = StatusUnsupported
+		return nil
+	}
 	var err error
 	switch kind {
 	case KindTerm:
@@ -140,6 +156,11 @@ func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) 
 		var v Verdict
 		if v, err = m.dec.decodeVerdict(p); err == nil {
 			eff.Verdict, r.Status = &v, StatusOK
+		}
+	case KindRaise:
+		var v uint32
+		if v, err = m.dec.decodeRaise(p); err == nil {
+			r.Status, stop = m.raise(v)
 		}
 	case KindOpenSession:
 		var c openSession
@@ -244,6 +265,7 @@ func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) 
 	if err != nil {
 		r.Status = StatusMalformed
 	}
+	return stop
 }
 
 // own says whether a request is meant for this group of this cluster, and not

@@ -23,6 +23,9 @@ func TestMachine_BehavesLikeTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := newReplicas(t)
 		r.apply(fsmtest.New(fsmtest.Term{Node: "n1"}))
+		if rapid.IntRange(0, 3).Draw(t, "an old cluster") > 0 {
+			r.apply(fsmtest.New(fsmtest.Raise{Version: 2}))
+		}
 		for range rapid.IntRange(1, 60).Draw(t, "entries") {
 			r.step()
 		}
@@ -182,6 +185,8 @@ func (r *replicas) command() fsmtest.Command {
 		return fsmtest.New(fsmtest.Term{Node: "n"})
 	case k == 1:
 		return fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID(consumer), N: r.small("n", 3)})
+	case k == 2 && rapid.Bool().Draw(t, "raise"):
+		return fsmtest.New(fsmtest.Raise{Version: uint32(r.small("version", 2))})
 	case k == 2:
 		return fsmtest.New(fsmtest.HoldGrace{})
 	case k < 5:

@@ -336,7 +336,9 @@ func (s *staging) assemble(m *Machine) (fresh *Machine, err error) {
 			fresh, err = nil, errors.New("the tables of the backup contradict themselves")
 		}
 	}()
-	fresh = New(Config{Group: m.group, Limits: m.limits}, nowhere{})
+	// With the version that counts, not the newest known here: the answer is the
+	// same on every replica.
+	fresh = New(Config{Group: m.group, Limits: m.limits, Version: m.version}, nowhere{})
 	parts := make([]io.Reader, len(s.tables))
 	for i, t := range s.tables {
 		parts[i] = bytes.NewReader(t)
@@ -513,6 +515,7 @@ func (m *Machine) become(fresh *Machine, s *staging) {
 	fresh.lastEpoch = max(m.lastEpoch, fresh.lastEpoch)
 	fresh.nextQueue = m.nextQueue
 	fresh.assignFrom = 0
+	fresh.version, fresh.supports = m.version, m.supports
 	fresh.digests, fresh.dec, fresh.spent, fresh.pulls = m.digests, m.dec, m.spent, m.pulls
 	*m = *fresh
 }

@@ -65,7 +65,8 @@ func (c *restored) begin() {
 	c.b = fsm.New(fsm.Config{Group: fsmtest.Group}, storage.NewMemory())
 	c.index, c.life = 0, 0x11fe
 	c.now = time.Duration(rapid.IntRange(0, 1000).Draw(c.t, "time of the new cluster")) * time.Second
-	c.apply(fsmtest.New(fsmtest.Term{Node: "n1", Incarnation: c.life}))
+	// As new as the cluster of the backup, or it would be refused.
+	c.apply(fsmtest.New(fsmtest.Term{Node: "n1", Incarnation: c.life}), fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}))
 }
 
 func (c *restored) apply(cs ...fsmtest.Command) *fsm.Effects {

@@ -14,7 +14,7 @@ import (
 // (heaps, sums, indexes) is not in them and is rebuilt by Restore.
 
 const (
-	scalarFields   = 20
+	scalarFields   = 21
 	sessionFields  = 12
 	outcomeFields  = 8
 	queueFields    = 13
@@ -30,6 +30,7 @@ const rowItemsMax = 1 << 31
 
 func (m *Machine) appendScalars(w *pack.Writer) {
 	w.Array(scalarFields)
+	w.Uint(uint64(m.version))
 	w.Int(int64(m.now))
 	w.Uint(m.incarnation)
 	w.Str(m.leader)
@@ -48,6 +49,11 @@ func (m *Machine) appendScalars(w *pack.Writer) {
 
 func (m *Machine) readScalars(r *pack.Reader) {
 	r.ArrayExact(scalarFields)
+	m.version = r.Uint32()
+	if r.Err() == nil && (m.version > m.supports || m.version < machineVersionFirst) {
+		r.Failf("machine version %d, %d is known here: start the node with the build that made it", m.version, m.supports)
+		return
+	}
 	m.now = Time(r.Int())
 	m.incarnation = r.Uint()
 	m.leader = r.Str(TermNodeBytesMax)

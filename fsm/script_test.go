@@ -467,6 +467,7 @@ func (s *script) restoring(line string) []fsmtest.Command {
 // parseCommand reads lines such as
 //
 //	term node=n1
+//	raise version=2
 //	create orders lease=30s length=10 bytes=1000 ttl=1m limit=3 dead=orders.dead backoff=1s-1m single
 //	update number=1 revision=1 ...the same...
 //	pause|resume number=1 [revision=1] [nonce=a]
@@ -509,6 +510,8 @@ func parseCommand(t *testing.T, line string) fsmtest.Command {
 	switch verb := words[0]; verb {
 	case "term":
 		return fsmtest.New(fsmtest.Term{Node: args["node"], Incarnation: num("life", 0)})
+	case "raise":
+		return fsmtest.New(fsmtest.Raise{Version: uint32(num("version", 2))})
 	case "hold-grace":
 		return fsmtest.New(fsmtest.HoldGrace{})
 	case "digest":
@@ -673,7 +676,7 @@ func states(ds []fsm.DeliveryState) string {
 func status(s fsm.Status) string { return wire.Status(s).String() }
 
 var kinds = map[fsm.Kind]string{
-	fsm.KindTerm: "term", fsm.KindDetach: "detach", fsm.KindHoldGrace: "hold-grace", fsm.KindDigest: "digest",
+	fsm.KindTerm: "term", fsm.KindDetach: "detach", fsm.KindHoldGrace: "hold-grace", fsm.KindRaise: "raise", fsm.KindDigest: "digest",
 	fsm.KindOpenSession: "open", fsm.KindCloseSession: "close", fsm.KindPublish: "publish", fsm.KindSeal: "seal",
 	fsm.KindAttach: "attach", fsm.KindLeave: "leave", fsm.KindSettle: "settle",
 	fsm.KindQueueCreate: "create", fsm.KindQueueDelete: "delete", fsm.KindQueuePurge: "purge",

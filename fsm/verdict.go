@@ -18,10 +18,6 @@ import (
 // snapshot does not hold them, and a replica that was restored since has nothing
 // to say about an index before that.
 
-// MachineVersion changes with whatever makes the same log lead to another
-// digest. Replicas of different versions are not compared.
-const MachineVersion uint32 = 1
-
 const (
 	// DigestsKept is how many digests a replica keeps.
 	DigestsKept = 8
@@ -61,9 +57,8 @@ func (m *Machine) DigestAt(index uint64) (digest uint64, ok bool) {
 // Verdict is what the voters had at one index.
 type Verdict struct {
 	Index   uint64
-	Version uint32 // of the machines that are compared
-	// Voters is the number of voters of that version, those that gave no value
-	// included.
+	Version uint32 // of the machine, at the index of the digest
+	// Voters is the number of voters, those that gave no value included.
 	Voters uint32
 	Values []NodeDigest
 }
@@ -78,8 +73,7 @@ type NodeDigest struct {
 type Finding uint8
 
 const (
-	// FindingNone: nothing is said; of another version, or too few values, or
-	// a split among others.
+	// FindingNone: nothing is said; too few values, or a split among others.
 	FindingNone Finding = iota
 	// FindingRight: its value is that of more than half of the voters.
 	FindingRight
@@ -105,9 +99,6 @@ func (v *Verdict) Majority() (digest uint64, ok bool) {
 // majority's value is the truth for all, also for who comes to it later; a split
 // concerns only those whose present values were compared.
 func (v *Verdict) Judge(node string, own uint64) Finding {
-	if v.Version != MachineVersion {
-		return FindingNone
-	}
 	truth, ok := v.Majority()
 	switch {
 	case ok && own == truth:

@@ -18,6 +18,7 @@ type writer struct{ b []byte }
 
 func (w *writer) u8(v uint8)   { w.b = append(w.b, v) }
 func (w *writer) u16(v uint16) { w.b = binary.BigEndian.AppendUint16(w.b, v) }
+func (w *writer) u32(v uint32) { w.b = binary.BigEndian.AppendUint32(w.b, v) }
 func (w *writer) u64(v uint64) { w.b = binary.BigEndian.AppendUint64(w.b, v) }
 func (w *writer) raw(v []byte) { w.b = append(w.b, v...) }
 func (w *writer) str(v string) {
@@ -68,6 +69,14 @@ func (r *reader) u16() uint16 {
 		return binary.BigEndian.Uint16(v)
 	}
 	return 0
+}
+
+func (r *reader) u32() uint32 {
+	b := r.take(4)
+	if b == nil {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
 }
 
 func (r *reader) u64() uint64 {

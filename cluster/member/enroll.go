@@ -47,6 +47,8 @@ type proposalReply struct {
 // JoinRequest asks a member to add a node to the cluster.
 type JoinRequest struct {
 	Peer Peer
+	// Machine is the newest version of the queue machine that the node knows.
+	Machine uint32
 }
 
 // JoinAnswer is what the group decided about a JoinRequest.
@@ -142,12 +144,13 @@ func decodeProposalReply(b []byte) (p proposalReply, err error) {
 func (j JoinRequest) encode() []byte {
 	var w writer
 	w.peer(j.Peer)
+	w.u32(j.Machine)
 	return w.b
 }
 
 func decodeJoinRequest(b []byte) (j JoinRequest, err error) {
 	r := reader{b: b}
-	j.Peer = r.peer()
+	j.Peer, j.Machine = r.peer(), r.u32()
 	if err := r.done(); err != nil {
 		return j, err
 	}

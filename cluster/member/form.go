@@ -34,7 +34,9 @@ type FormConfig struct {
 	Expect int
 	// Interval is the pause between two rounds of asking, 100 ms by default.
 	Interval time.Duration
-	Logger   *slog.Logger
+	// Machine is the newest version of the queue machine that this build knows.
+	Machine uint32
+	Logger  *slog.Logger
 }
 
 // Formed is the outcome of Form.
@@ -240,7 +242,7 @@ func (f *former) join(ctx context.Context, r Round, members []Peer) (again bool,
 		address := m.Address
 		for range joinRedirects {
 			jctx, cancel := context.WithTimeout(ctx, joinTimeout)
-			reply, err := f.streams.join(jctx, address, JoinRequest{Peer: r.Own.Self()})
+			reply, err := f.streams.join(jctx, address, JoinRequest{Peer: r.Own.Self(), Machine: f.cfg.Machine})
 			cancel()
 			switch {
 			case err != nil:

@@ -23,11 +23,11 @@ type Command struct {
 	Kind    fsm.Kind
 	Payload []byte
 	// Request is the wire struct that Payload encodes, or a Term, Detach,
-	// HoldGrace or DigestCommand.
+	// HoldGrace, Raise or DigestCommand.
 	Request any
 }
 
-// Term, Detach, HoldGrace and DigestCommand are the commands that leaders make.
+// Term, Detach, HoldGrace, Raise and DigestCommand are the commands that leaders make.
 type (
 	Term struct {
 		Node        string
@@ -39,6 +39,7 @@ type (
 		N        uint64
 	}
 	HoldGrace     struct{}
+	Raise         struct{ Version uint32 }
 	DigestCommand struct{}
 )
 
@@ -58,6 +59,8 @@ func New(request any) Command {
 		c.Kind, c.Payload = fsm.KindTerm, fsm.TermPayload(r.Node, r.Nonce, cmp.Or(r.Incarnation, Incarnation))
 	case Detach:
 		c.Kind, c.Payload = fsm.KindDetach, fsm.DetachPayload(r.Consumer, r.N)
+	case Raise:
+		c.Kind, c.Payload = fsm.KindRaise, fsm.RaisePayload(r.Version)
 	case HoldGrace:
 		c.Kind, c.Payload = fsm.KindHoldGrace, fsm.HoldGracePayload()
 	case DigestCommand:

@@ -26,6 +26,7 @@ type Model struct {
 	holds    int
 	epochs   uint64 // of named sessions
 	leaders  int
+	version  uint32 // 0 is the first
 }
 
 type modelSession struct {
@@ -158,6 +159,9 @@ func (e *modelEntry) run(c Command) string {
 		}
 		k.attached, k.graceEnd = false, e.Now+fsm.GraceTime
 		return "ok"
+	case Raise:
+		e.version = max(e.version, r.Version)
+		return "ok"
 	case HoldGrace:
 		if e.holds == fsm.GraceHoldsMax {
 			return "stale"
@@ -190,9 +194,15 @@ func (e *modelEntry) run(c Command) string {
 	case wire.Settle:
 		return e.settle(r)
 	case wire.Receive:
+		if e.version < 2 {
+			return "unsupported"
+		}
 		e.pulls = append(e.pulls, &modelPull{Receive: r, at: len(e.results)})
 		return "" // see assign
 	case wire.Release:
+		if e.version < 2 {
+			return "unsupported"
+		}
 		return e.release(r)
 	case wire.QueueCreate:
 		return e.create(r)

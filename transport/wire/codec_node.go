@@ -18,7 +18,7 @@ func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
 
 // Append writes the payload.
 func (m NodeStatus) Append(w *pack.Writer) {
-	w.Array(24)
+	w.Array(25)
 	w.Str(m.Node)
 	w.Str(m.ServerID)
 	w.Str(m.Cluster)
@@ -42,11 +42,12 @@ func (m NodeStatus) Append(w *pack.Writer) {
 	w.Uint(m.DiskFree)
 	w.Uint(m.DiskTotal)
 	w.Uint(uint64(m.MachineVersion))
+	w.Uint(uint64(m.MachineSupports))
 	appendList(w, m.Digests)
 }
 
 func (m *NodeStatus) read(r *pack.Reader) {
-	r.ArrayExact(24)
+	r.ArrayExact(25)
 	m.Node = r.Str(NodeNameBytesMax)
 	m.ServerID = r.Str(NodeNameBytesMax)
 	m.Cluster = r.Str(ClusterBytesMax)
@@ -70,6 +71,7 @@ func (m *NodeStatus) read(r *pack.Reader) {
 	m.DiskFree = r.Uint()
 	m.DiskTotal = r.Uint()
 	m.MachineVersion = r.Uint32()
+	m.MachineSupports = r.Uint32()
 	m.Digests = readList[DigestReply](r, DigestsMax, digestLeast)
 }
 

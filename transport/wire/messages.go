@@ -540,11 +540,12 @@ type NodeStatus struct {
 	DiskFree      uint64 // bytes
 	DiskTotal     uint64
 
-	// MachineVersion is that of the queue machine; digests of different versions
-	// do not compare. Digests are the newest noted by this node since it was
+	// MachineVersion is that of the queue machine at AppliedIndex, MachineSupports the
+	// newest that this node's build knows. Digests are the newest noted by this node since it was
 	// started or restored from a snapshot, oldest first.
-	MachineVersion uint32
-	Digests        []DigestReply
+	MachineVersion  uint32
+	MachineSupports uint32
+	Digests         []DigestReply
 }
 
 // DigestAt returns the node's value at an index, false when it has none.
