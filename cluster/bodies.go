@@ -57,7 +57,7 @@ func (n *Node) closeBodies() error {
 }
 
 // annex reads the files of a snapshot's bodies.
-var annex = raftlog.Annex{Bytes: storage.StreamBytes, Send: storage.Stream}
+var annex = raftlog.Annex{Bytes: storage.StreamBytes, Send: storage.Stream, Check: storage.Check}
 
 // bodyFiles is a store whose bodies can be replaced by a checkpoint.
 type bodyFiles interface {

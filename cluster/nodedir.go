@@ -53,7 +53,7 @@ func VerifyDir(dataDir string) (DirReport, error) {
 		r.Kind = raftlog.KindBolt
 	}
 	r.Log, err = raftlog.Verify(raftlog.Options{
-		Dir: filepath.Join(dir, logDir), Kind: r.Kind, Owner: string(r.Identity.ServerID), Known: r.Identity.Logged,
+		Dir: filepath.Join(dir, logDir), Kind: r.Kind, Owner: string(r.Identity.ServerID), Known: r.Identity.Logged, Annex: annex,
 	}, dir)
 	return r, errors.Join(err, d.Close())
 }

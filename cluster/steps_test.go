@@ -30,7 +30,8 @@ const stepsBound = 60 * time.Second
 // other, and what they have said to be durable.
 type stepped struct {
 	t            *testing.T
-	disk         *faultdisk.Disk
+	dir          string
+	disk         *faultdisk.Disk // where dir is, if it is on a faulty one
 	kind, bodies string
 
 	index  uint64 // of the last entry that was stored
@@ -87,6 +88,11 @@ func newFaultDisk(t *testing.T) *faultdisk.Disk {
 	return d
 }
 
+func newStepped(t *testing.T, kind, bodies string) *stepped {
+	d := newFaultDisk(t)
+	return &stepped{t: t, dir: d.Dir, disk: d, kind: kind, bodies: bodies}
+}
+
 // stepperLife is one stepper's.
 type stepperLife struct {
 	cmd   *exec.Cmd
@@ -98,7 +104,7 @@ type stepperLife struct {
 func (s *stepped) start() (*stepperLife, io.WriteCloser) {
 	s.t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", stepperEnv, s.disk.Dir, s.kind, s.bodies))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", stepperEnv, s.dir, s.kind, s.bodies))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -139,7 +145,7 @@ func (s *stepped) until(l *stepperLife, word string) bool {
 		case "ready":
 			s.compare(number(1), number(2), number(3), f[4])
 		case "wrong":
-			s.t.Fatalf("wrong: %s", line)
+			s.t.Fatal(line)
 		}
 		if f[0] == word {
 			return true
@@ -215,7 +221,7 @@ func TestPowerCut_BetweenEachTwoSteps(t *testing.T) {
 			name := strings.TrimSuffix(c.kind+"-"+c.bodies+"-"+loss, "-")
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				s := &stepped{t: t, disk: newFaultDisk(t), kind: c.kind, bodies: c.bodies}
+				s := newStepped(t, c.kind, c.bodies)
 				opening := s.sweep(loss, true)
 				running := s.sweep(loss, false)
 				t.Logf("%d cuts while it opened, %d while it ran", opening, running)
@@ -241,7 +247,7 @@ func TestIOError_AtEachStep(t *testing.T) {
 				}
 				t.Run(strings.Join([]string{c.kind, c.bodies, op, errno}, "-"), func(t *testing.T) {
 					t.Parallel()
-					s := &stepped{t: t, disk: newFaultDisk(t), kind: c.kind, bodies: c.bodies}
+					s := newStepped(t, c.kind, c.bodies)
 					s.fail(op, errno, true)
 					s.fail(op, errno, false)
 				})

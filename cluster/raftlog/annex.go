@@ -23,6 +23,8 @@ const AnnexDir = "annex"
 type Annex struct {
 	Bytes func(dir string) (int64, error)     // how much Send writes
 	Send  func(dir string, w io.Writer) error // the directory as a stream
+	// Check reads everything and returns what is damaged, each with its file. It may use scratch, a directory beside, and removes it.
+	Check func(dir, scratch string) []error
 }
 
 // AnnexSink is a snapshot that is being written and that may have an annex.

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"go.etcd.io/bbolt"
 )
 
@@ -77,7 +78,10 @@ func refuseOtherKind(o Options) error {
 
 // openBolt opens a boltdb file. Each commit is fsynced. The free list is not written with each commit (it is rebuilt at start) and
 // is a map, since a long log makes it long and an array is searched whole.
-func openBolt(path string) (*raftboltdb.BoltStore, error) {
+func openBolt(path string) (s *raftboltdb.BoltStore, err error) {
+	if err := checkBolt(path); err != nil {
+		return nil, err
+	}
 	return raftboltdb.New(raftboltdb.Options{
 		Path: path,
 		BoltOptions: &bbolt.Options{
@@ -89,15 +93,19 @@ func openBolt(path string) (*raftboltdb.BoltStore, error) {
 	})
 }
 
-func openWAL(o Options, failed func(error)) (*wal.WAL, error) {
+func openWAL(o Options, failed func(error)) (w *wal.WAL, err error) {
 	dir := filepath.Join(o.Dir, walDir)
+	defer damaged(dir, &err)()
 	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	if err := checkBolt(filepath.Join(dir, metadb.FileName)); err != nil {
 		return nil, err
 	}
 	if err := finishRotation(o, dir); err != nil {
 		return nil, err
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(walLog{HCLog(o.Logger).Named("wal"), failed}))
+	w, err = wal.Open(dir, wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(walLog{HCLog(o.Logger).Named("wal"), failed}))
 	if err != nil {
 		return nil, err
 	}

@@ -1,8 +1,12 @@
 package raftlog
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 
@@ -12,14 +16,66 @@ import (
 // snapshotMetaFile is the description that raft's FileSnapshotStore keeps beside the state.
 const snapshotMetaFile = "meta.json"
 
-// readSnapshotMeta tells whether the description of a snapshot can be read.
+// snapshotStateFile is the stream.
+const snapshotStateFile = "state.bin"
+
+// snapshotSumFile holds the CRC32C of the description, big endian: a flipped bit there could move the snapshot to another index, or
+// change who the members are. It is written once the snapshot is there, so after a crash in between there is none.
+const snapshotSumFile = "meta.sum"
+
+// readSnapshotMeta tells whether the description of a snapshot can be read, and is what it was, and of this snapshot.
 func readSnapshotMeta(dir string) error {
-	b, err := os.ReadFile(filepath.Join(dir, snapshotMetaFile))
+	path := filepath.Join(dir, snapshotMetaFile)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	var meta raft.SnapshotMeta
-	return json.Unmarshal(b, &meta)
+	if err := json.Unmarshal(b, &meta); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if at := snapshotNamed(filepath.Base(dir)); meta.Index != at.index || meta.Term != at.term {
+		return fmt.Errorf("%s is of a snapshot at %d of term %d", path, meta.Index, meta.Term)
+	}
+	sum, err := os.ReadFile(filepath.Join(dir, snapshotSumFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !bytes.Equal(sum, snapshotMetaSum(b)):
+		return fmt.Errorf("%s: checksum mismatch", path)
+	}
+	return nil
+}
+
+func snapshotMetaSum(meta []byte) []byte {
+	return binary.BigEndian.AppendUint32(nil, crc32.Checksum(meta, castagnoli))
+}
+
+// sumSnapshotMeta writes the checksum of a description that was just written.
+func sumSnapshotMeta(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, snapshotMetaFile))
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, snapshotSumFile)
+	temp := path + ".tmp" // a torn sum would look like damage
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(snapshotMetaSum(b))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	return syncDir(dir)
 }
 
 // snapshotNamed reads term and index out of a snapshot's name, TERM-INDEX-MILLISECONDS; another name is older than any.

@@ -184,9 +184,17 @@ func (s *snapshots) readNewest() (*raft.SnapshotMeta, error) {
 	}
 	meta, r, err := s.inner.Open(all[0].ID) // FileSnapshotStore computes the checksum of the whole file in Open
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrSnapshotDamaged, all[0].ID, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrSnapshotDamaged, s.statePath(all[0].ID), err)
 	}
 	return meta, r.Close()
+}
+
+// statePath names a snapshot's stream in messages.
+func (s *snapshots) statePath(id string) string {
+	if s.dir == "" {
+		return id
+	}
+	return filepath.Join(s.dir, id, snapshotStateFile)
 }
 
 // List returns the newest snapshot.
@@ -273,6 +281,11 @@ func (k *snapshotSink) close() error {
 	}
 	if err := k.SnapshotSink.Close(); err != nil {
 		return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
+	}
+	if k.store.dir != "" {
+		if err := sumSnapshotMeta(filepath.Join(k.store.dir, k.ID())); err != nil {
+			return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
+		}
 	}
 	// Not necessarily this one: a snapshot of the leader may have been installed while this node wrote its own.
 	meta, err := k.store.readNewest()

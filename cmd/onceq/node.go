@@ -44,6 +44,7 @@ type nodeReport struct {
 	Entries       int      `json:"entries"`
 	SnapshotIndex uint64   `json:"snapshot_index"`
 	SnapshotBytes int64    `json:"snapshot_bytes"`
+	BodyBytes     int64    `json:"body_bytes"`
 	Acknowledged  uint64   `json:"acknowledged_index"`
 	CleanStop     bool     `json:"clean_stop"`
 	Problems      []string `json:"problems"`
@@ -58,7 +59,7 @@ func (v *nodeVerifyCmd) Run(a *app) error {
 	r := nodeReport{
 		Node: found.Identity.Name, ServerID: string(found.Identity.ServerID), Cluster: found.Identity.Cluster.ID, LogStore: found.Kind,
 		FirstIndex: found.Log.First, LastIndex: found.Log.Last, Entries: found.Log.Entries,
-		SnapshotIndex: found.Log.Snapshot, SnapshotBytes: found.Log.Bytes,
+		SnapshotIndex: found.Log.Snapshot, SnapshotBytes: found.Log.Bytes, BodyBytes: found.Log.AnnexBytes,
 		Acknowledged: found.Log.Acknowledged.Index, CleanStop: found.Log.Acknowledged.Clean,
 		Problems: []string{},
 	}
@@ -89,7 +90,7 @@ func (v *nodeVerifyCmd) show(a *app, r nodeReport) error {
 	grid.Row("server id", r.ServerID)
 	grid.Row("cluster", r.Cluster)
 	grid.Row("log", fmt.Sprintf("%s, %d to %d, %d entries whole", r.LogStore, r.FirstIndex, r.LastIndex, r.Entries))
-	grid.Row("newest snapshot", fmt.Sprintf("at %d, %d bytes", r.SnapshotIndex, r.SnapshotBytes))
+	grid.Row("newest snapshot", fmt.Sprintf("at %d, %d bytes, and %d of message bodies", r.SnapshotIndex, r.SnapshotBytes, r.BodyBytes))
 	grid.Row("acknowledged", fmt.Sprint(r.Acknowledged))
 	grid.Row("stopped in order", stop)
 	for _, p := range r.Problems {

@@ -1,0 +1,48 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"go.etcd.io/bbolt"
+)
+
+// ErrFileDamaged is wrapped by the error for a file that a library cannot make sense of.
+var ErrFileDamaged = errors.New("is damaged")
+
+// damaged makes an error of a panic, for as long as until the function that it returns is called: bbolt panics over pages that do not
+// hang together, and its memory map faults where the file was cut short.
+func damaged(path string, err *error) func() {
+	before := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(before)
+		if p := recover(); p != nil {
+			*err = fmt.Errorf("%s %w: %v", path, ErrFileDamaged, p)
+		}
+	}
+}
+
+// checkBolt walks through a boltdb file before the library does. It opens one by reading all pages in goroutines of its own (bbolt
+// db.go, freepages), where a page that is damaged or that was cut off ends the process by a panic or a fault that nobody can catch,
+// and that does not say which file it was.
+func checkBolt(path string) (err error) {
+	if st, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && st.Size() == 0 {
+		return nil // the library makes it; that it was there once is for the high-water file to say
+	}
+	defer damaged(path, &err)()
+	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: lockWait})
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			c := b.Cursor()
+			for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			}
+			return nil
+		})
+	})
+	return errors.Join(err, db.Close())
+}
