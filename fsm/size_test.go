@@ -1,0 +1,110 @@
+package fsm_test
+
+import (
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"onceq/fsm"
+	"onceq/fsm/fsmtest"
+	"onceq/transport/wire"
+)
+
+var full = flag.Bool("full", false, "full size: 10,000 queues, 1,000,000 sessions, a backlog of 10 million")
+
+// TestSize_ManyQueuesAndSessions_CostLittleAndWork prints what one that does nothing
+// costs, and uses the first and the last of them.
+func TestSize_ManyQueuesAndSessions_CostLittleAndWork(t *testing.T) {
+	queues, sessions := 500, 20_000
+	if *full {
+		queues, sessions = 10_000, 1_000_000
+	}
+	m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: t}
+	m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}))
+	fill := func(what string, n int, most uint64, one func(i int) fsmtest.Command) {
+		t.Helper()
+		before := heap()
+		for i := 0; i < n; {
+			var cs []fsmtest.Command
+			for ; i < n && len(cs) < 1000; i++ {
+				cs = append(cs, one(i))
+			}
+			for _, r := range m.apply(cs...).Results {
+				if r.Status != fsm.StatusOK {
+					t.Fatalf("%s: status %d", what, r.Status)
+				}
+			}
+		}
+		m.Digest() // forget what has changed
+		each := (heap() - before) / uint64(n)
+		t.Logf("%d %ss: %d B each", n, what, each)
+		if each > most {
+			t.Errorf("an idle %s costs %d B, %d were thought enough", what, each, most)
+		}
+	}
+	fill("queue", queues, 4096, func(i int) fsmtest.Command { return create(fmt.Sprint("queue-", i)) })
+	fill("session", sessions, 1024, func(i int) fsmtest.Command {
+		var n wire.Nonce
+		binary.BigEndian.PutUint64(n[:], uint64(i)+1)
+		return fsmtest.New(wire.OpenSession{Incarnation: inc, Group: grp, Nonce: n})
+	})
+	for _, s := range []int{1, sessions} {
+		for _, q := range []int{0, queues - 1} {
+			name := fmt.Sprint("queue-", q)
+			r := m.apply(fsmtest.New(fsmtest.Frame(uint64(s), 1, 1, uint64(q)+1, 0, name, "x"))).Results[0].Publish[0]
+			if r.Status != fsm.StatusOK {
+				t.Fatalf("publish to %s by session %d: status %d", name, s, r.Status)
+			}
+		}
+	}
+	began := time.Now()
+	snap, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("frozen in %v", time.Since(began))
+	snap.Release()
+}
+
+// TestWork_DoesNotGrowWithTheBacklog prints what a message costs behind a short and
+// behind a long backlog.
+func TestWork_DoesNotGrowWithTheBacklog(t *testing.T) {
+	long, n := uint64(200_000), uint64(20_000)
+	if *full {
+		long, n = 10_000_000, 200_000
+	}
+	cost := func(backlog uint64) time.Duration {
+		m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: t}
+		m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), create("q"), open(1))
+		bodies := make([]string, 1000)
+		seq := uint64(1)
+		for ; (seq-1)*1000 < backlog; seq++ {
+			m.apply(fsmtest.New(fsmtest.Frame(1, 1, seq, seq, 0, "q", bodies...)))
+		}
+		m.apply(attach(1, 1, "q", 1024))
+		entries := frames(seq, n)
+		began := time.Now()
+		for _, e := range entries {
+			if _, err := m.Apply(1, e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := m.Counts().Messages; got < backlog {
+			t.Fatalf("%d messages are left of a backlog of %d", got, backlog)
+		}
+		return time.Since(began) / time.Duration(n)
+	}
+	cost(1000) // warm
+	short, behind := cost(1000), cost(long)
+	t.Logf("publish, lease and ack: %v a message behind 1,000, %v behind %d: ratio %.2f", short, behind, long, float64(behind)/float64(short))
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return s.HeapAlloc
+}
