@@ -18,6 +18,7 @@ import (
 	"onceq/cluster/raftlog"
 	"onceq/cmd/onceq/internal/exit"
 	"onceq/cmd/onceq/internal/procs"
+	"onceq/fsm/storage"
 )
 
 // serverCmd is one node. Flags go over the environment.
@@ -243,7 +244,7 @@ func startError(err error, dir string) error {
 	switch {
 	case errors.Is(err, member.ErrDirLocked), errors.Is(err, member.ErrOtherNode), errors.Is(err, member.ErrOtherCluster):
 		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "a node's directory is its own for life: name another with --data-dir, or start the node under its name"}
-	case errors.Is(err, raftlog.ErrLogLost), errors.Is(err, raftlog.ErrSnapshotDamaged):
+	case errors.Is(err, raftlog.ErrLogLost), errors.Is(err, raftlog.ErrSnapshotDamaged), errors.Is(err, storage.ErrBadCheckpoint):
 		return &exit.Error{Code: exit.CheckFailed, Err: err, Hint: "look closer with  onceq node verify " + dir + "\nif a majority of the other nodes is well:  onceq node wipe " + dir}
 	case errors.Is(err, member.ErrName):
 		return &exit.Error{Code: exit.Usage, Err: err}

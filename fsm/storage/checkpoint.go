@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -295,7 +296,18 @@ func (s *Pebble) Reset() {
 // Load replaces everything by a checkpoint, by hard links: nothing is read or
 // written but a few small files. The checkpoint stays as it is.
 func (s *Pebble) Load(dir string) error {
-	return s.replace(func(live string) error { return linkFiles(s.o.FS, dir, live) })
+	err := s.replace(func(live string) error { return linkFiles(s.o.FS, dir, live) })
+	if err != nil && !errors.Is(err, ErrClosed) && damaged(err) {
+		err = fmt.Errorf("%w: %s: %w", ErrBadCheckpoint, dir, err)
+	}
+	return err
+}
+
+// damaged says that an error is about what the files hold, or that one is not
+// there, and not about a disk that is full or fails.
+func damaged(err error) bool {
+	errno := syscall.Errno(0)
+	return !errors.As(err, &errno) || errno == syscall.ENOENT
 }
 
 // Receive replaces everything by a checkpoint that comes as a stream.

@@ -194,6 +194,46 @@ func TestPebble_CheckpointOfWhatWasReceived_SurvivesAPowerCut(t *testing.T) {
 	wantBodies(t, r, 0, 3000)
 }
 
+// A checkpoint whose files are damaged or gone is told from a disk that is full:
+// the one is for the operator to wipe, the other is not.
+func TestPebble_LoadOfADamagedCheckpoint_IsSaid(t *testing.T) {
+	for name, spoil := range map[string]func(fs vfs.FS, sst string) error{
+		"truncated": func(fs vfs.FS, sst string) error {
+			f, err := fs.Create(sst, vfs.WriteCategoryUnspecified)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		},
+		"removed": func(fs vfs.FS, sst string) error { return fs.Remove(sst) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			s := openTest(t, fs, "from", 1)
+			fill(s, 0, 3000)
+			checkpoint(t, s, "snap")
+			files, err := checkpointFiles(fs, "snap")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				if strings.HasSuffix(f.name, ".sst") {
+					if err := spoil(fs, fs.PathJoin("snap", f.name)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			r := openTest(t, fs, "live", 1)
+			if err := r.Load("snap"); !errors.Is(err, ErrBadCheckpoint) || !strings.Contains(err.Error(), "snap") {
+				t.Errorf("load: %v", err)
+			}
+		})
+	}
+	if damaged(fmt.Errorf("write: %w", syscall.ENOSPC)) || damaged(syscall.EIO) || !damaged(syscall.ENOENT) {
+		t.Error("a disk that is full or fails is taken for damage, or a missing file is not")
+	}
+}
+
 // Why Checkpoint flushes: Pebble's own lacks what is in no file yet, and says nothing.
 func TestPebble_CheckpointOfTheLibrary_LacksWhatWasNotFlushed(t *testing.T) {
 	fs := vfs.NewMem()
