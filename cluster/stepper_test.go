@@ -171,7 +171,7 @@ func (s *stepper) open() error {
 		if err := s.g.store.GetLog(i, &l); err != nil {
 			return err
 		}
-		if _, err := s.g.apply(&l); err != nil {
+		if _, err := s.g.machine.Apply(l.Index, l.Data); err != nil {
 			return err
 		}
 	}
@@ -202,7 +202,7 @@ func (s *stepper) apply(cs ...fsmtest.Command) (*fsm.Effects, error) {
 	if err := s.g.store.StoreLogs([]*raft.Log{l}); err != nil {
 		return nil, err
 	}
-	eff, err := s.g.apply(l)
+	eff, err := s.g.machine.Apply(l.Index, l.Data)
 	if err != nil {
 		return nil, err
 	}
