@@ -84,6 +84,7 @@ func Checkers() []Checker {
 		{"resume", "a consumer that attached again was not told the truth, or was sent what it had", resume},
 		{"undead", "a message was handed out that had been purged or deleted, or from a queue that was paused", undead},
 		{"members", "a server that was removed votes again, a node votes twice, or more than one node is away", members},
+		{"restored", "a copy from before a restore was stored or wrongly confirmed, or a restore lost or doubled a message", restored},
 		{"counts", "the counts of a queue do not add up", counts},
 		{"digest", "two nodes differ at one index", digests},
 		{"regress", "a node's applied index went back while it ran", regress},

@@ -44,6 +44,7 @@ func vacuity(v *view, r *Report) {
 		{"settles answered as lost", lost, least.Refused},
 		{"deliveries listed by consumers that resumed", listed, least.Listed},
 		{"commands on queues answered ok", commands, least.Commands},
+		{"rounds of backup and restore", v.roundsDone(), least.Rounds},
 		{"answers to who the members are", len(v.members), least.Members},
 		{"publishes sealed as never stored", s.Seals["ok sealed"], least.Sealed},
 	} {

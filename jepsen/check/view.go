@@ -89,6 +89,8 @@ type view struct {
 	resents   []op
 	admins    []op
 	members   []op
+	rounds    map[int]*round
+	restores  []op
 }
 
 func newView(events []history.Event) *view {
@@ -175,6 +177,8 @@ func (v *view) add(o op) {
 		}
 	case history.Admin:
 		v.admins = append(v.admins, o)
+	case history.Backup, history.Restore, history.Copy, history.Found, history.Emptied:
+		v.round(o)
 	case history.Crash:
 		v.crashes = append(v.crashes, o)
 	case history.WentOn:

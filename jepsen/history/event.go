@@ -51,6 +51,14 @@ const (
 	Admin = "admin"
 	// Members is what the cluster says of its members: Listed, and who leads: Node.
 	Members = "members"
+	// A round of a backup that is restored in place, Life is its number: the backup,
+	// the restore, a raw copy of a publish (ok: stored, Dup), a message that was there
+	// afterwards (Seen: marked as restored), and that nothing else was.
+	Backup  = "backup"
+	Restore = "restore"
+	Copy    = "copy"
+	Found   = "found"
+	Emptied = "emptied"
 	Crash   = "crash" // a node ended by itself: Node, Err, Text (the end of its log)
 	// GaveUp is a node that ended by itself as it has to: its disk failed, or what
 	// it had kept is damaged.
@@ -121,7 +129,7 @@ type Event struct {
 	Dup    bool   `json:"dup,omitempty"`    // publish ok: answered from the record of an earlier copy
 	Copies int    `json:"copies,omitempty"` // publish: copies that this operation sent, as far as known
 	Hold   int64  `json:"hold,omitempty"`   // deliver, extend: the lease lasts at least so long from T1
-	Life   int    `json:"life,omitempty"`   // status: how often the node was started
+	Life   int    `json:"life,omitempty"`   // status: how often the node was started; the round of a backup
 	Seen   bool   `json:"seen,omitempty"`
 	Text   string `json:"text,omitempty"`
 
@@ -182,6 +190,7 @@ type Least struct {
 	Sealed     int `json:"sealed,omitempty"`     // seals answered "sealed": never stored
 	Listed     int `json:"listed,omitempty"`     // deliveries that were listed when a consumer resumed
 	Commands   int `json:"commands,omitempty"`   // on queues, answered ok
+	Rounds     int `json:"rounds,omitempty"`     // of backup and restore, to the end
 	Members    int `json:"members,omitempty"`    // answers to who the members are
 	CalmOK     int `json:"calm_ok,omitempty"`    // per cent of publishes in calm stretches
 }
