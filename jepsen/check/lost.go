@@ -13,6 +13,7 @@ func lost(v *view, r *Report) {
 	if !v.drained() {
 		return // vacuity says so
 	}
+	lostByOutbox(v, r)
 	byProducer := map[string][]*message{}
 	var producers []string
 	for _, m := range v.order {
@@ -53,6 +54,17 @@ func lost(v *view, r *Report) {
 				r.broken("lost", m.id, append([]op{p}, m.grants...), "confirmed and handed out %d times, no ack of it can have counted, and its queue is empty", len(m.grants))
 			}
 		}
+	}
+}
+
+// lostByOutbox: what an outbox has kept is a promise, although nobody may live to
+// hear that it was carried out.
+func lostByOutbox(v *view, r *Report) {
+	for _, m := range v.order {
+		if _, ok := m.confirmed(); ok || len(m.kept) == 0 || len(m.grants) > 0 || v.removed(m) {
+			continue
+		}
+		r.broken("lost", m.id, m.kept, "kept by the outbox of %s and never handed out", m.kept[0].Proc)
 	}
 }
 

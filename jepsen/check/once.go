@@ -83,6 +83,9 @@ func wrongDup(v *view, r *Report) {
 func refused(v *view, r *Report) {
 	for _, m := range v.order {
 		for _, p := range m.publishes {
+			if p.Text == history.HeldBack {
+				r.broken("refused", m.id, []op{p}, "its outbox could not learn what became of it: %s", p.Err)
+			}
 			if p.Type != history.Fail {
 				continue
 			}

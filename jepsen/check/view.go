@@ -33,6 +33,7 @@ func (o op) maybe() bool { return o.Type != history.Fail }
 type message struct {
 	id        string
 	publishes []op // in the order they were asked for
+	kept      []op // by its producer's outbox
 	seals     []op
 	grants    []op // by attempt
 	settles   []op // acks, nacks and extends, in the order they were asked for
@@ -129,6 +130,9 @@ func (v *view) add(o op) {
 	case history.Publish:
 		m := v.message(o.ID)
 		m.publishes = append(m.publishes, o)
+	case history.Kept:
+		m := v.message(o.ID)
+		m.kept = append(m.kept, o)
 	case history.Seal:
 		m := v.message(o.ID)
 		m.seals = append(m.seals, o)

@@ -20,6 +20,7 @@ const (
 const (
 	Run     = "run"     // the first line: Setup
 	Publish = "publish" // one copy, or all copies that the client library made: see Copies
+	Kept    = "kept"    // a message is in its producer's outbox: a promise that it will be stored
 	Deliver = "deliver" // a message was handed to a consumer
 	Ack     = "ack"
 	Nack    = "nack"
@@ -86,6 +87,10 @@ const (
 // Chained is the text of an ack that publishes an output in the same step. The
 // output's id is that of the message, ">", the attempt, and maybe a dot and more.
 const Chained = "chained"
+
+// HeldBack is the text of a publish that its outbox holds, since the cluster could
+// not judge it.
+const HeldBack = "held"
 
 // Item is one delivery, message or member among several that an event is about.
 type Item struct {
