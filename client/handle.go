@@ -212,7 +212,7 @@ func (s *consumer) lend(d *Delivery) {
 
 // decode comes right before the program sees the message.
 func (s *consumer) decode(d *Delivery) (err error) {
-	if d.message, err = wire.DecodeMessage(d.raw); err != nil {
+	if err = d.message.Decode(d.raw); err != nil {
 		s.c.o.logger.Error("message does not decode", "message", d.place, "error", err)
 		return err
 	}

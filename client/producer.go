@@ -137,7 +137,7 @@ func (c *Client) NewProducer(queue string, opts ...ProducerOption) (*Producer, e
 // may have arrived. Any other error means that m is not stored and never will
 // be by this call.
 func (p *Producer) Publish(ctx context.Context, m Message) (Receipt, error) {
-	f, err := p.start(ctx, []Message{m}, false)
+	f, err := p.startOne(ctx, &m, false)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -163,7 +163,7 @@ func (p *Producer) PublishBatch(ctx context.Context, ms ...Message) ([]Receipt, 
 // The publish lives under ctx: when that ends it is not retransmitted any more.
 // m may be changed once PublishAsync has returned.
 func (p *Producer) PublishAsync(ctx context.Context, m Message) *Future {
-	f, err := p.start(ctx, []Message{m}, true)
+	f, err := p.startOne(ctx, &m, true)
 	if err != nil {
 		f = &Future{done: make(chan struct{})}
 		f.report(Receipt{}, err)
@@ -188,6 +188,21 @@ func (p *Producer) start(ctx context.Context, messages []Message, async bool) (*
 	if err != nil {
 		return nil, err
 	}
+	return p.startWire(ctx, ms, async)
+}
+
+// startOne keeps the message on the stack until it is encoded.
+func (p *Producer) startOne(ctx context.Context, m *Message, async bool) (*Future, error) {
+	w, err := m.wire()
+	if err != nil {
+		return nil, err
+	}
+	one := [1]wire.Message{w}
+	return p.startWire(ctx, one[:], async)
+}
+
+// startWire keeps nothing of ms.
+func (p *Producer) startWire(ctx context.Context, ms []wire.Message, async bool) (*Future, error) {
 	if err := checkMessages(ms, p.c.topo.bodyBytesMax()); err != nil {
 		return nil, err
 	}
@@ -213,7 +228,7 @@ func (p *Producer) start(ctx context.Context, messages []Message, async bool) (*
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err = p.fatal
+	err := p.fatal
 	if p.closing {
 		err = ErrClosed
 	}
@@ -348,19 +363,23 @@ func (p *Producer) tell(f *Future, r Receipt, err error) {
 		return
 	}
 	p.unwatch(f)
-	unknown := (*OutcomeUnknownError)(nil)
 	switch {
 	case err == nil:
 		p.stats.Confirmed++
 		if r.Duplicate {
 			p.stats.Duplicates++
 		}
-	case errors.As(err, &unknown):
+	case isUnknown(err):
 		p.stats.Unknown++
 	default:
 		p.stats.Refused++
 	}
 	f.report(r, err)
+}
+
+func isUnknown(err error) bool {
+	unknown := (*OutcomeUnknownError)(nil)
+	return errors.As(err, &unknown)
 }
 
 // finish makes f's outcome final: the floor may pass it.

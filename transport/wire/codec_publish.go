@@ -1,6 +1,10 @@
 package wire
 
-import "onceq/transport/wire/pack"
+import (
+	"fmt"
+
+	"onceq/transport/wire/pack"
+)
 
 // Append writes the payload.
 func (m PublishFrame) Append(w *pack.Writer) {
@@ -77,7 +81,7 @@ func (m *Message) read(r *pack.Reader) {
 	r.ArrayExact(8)
 	m.Body = readBin(r, BodyBytesMax)
 	m.BizID = r.Str(BizIDBytesMax)
-	m.Headers = readList[Header](r, HeadersMax, headerLeast)
+	m.Headers = readHeaders(r)
 	m.OrderingKey = r.Str(OrderingKeyBytesMax)
 	m.Priority = r.Uint8()
 	m.Delay = readDuration(r)
@@ -85,8 +89,41 @@ func (m *Message) read(r *pack.Reader) {
 	m.TTL = readDuration(r)
 }
 
+// readHeaders is readList for headers: through a type parameter the reader of
+// every message would be allocated.
+func readHeaders(r *pack.Reader) []Header {
+	n := readLen(r, HeadersMax, headerLeast)
+	if n == 0 {
+		return nil
+	}
+	list := make([]Header, n)
+	for i := range list {
+		list[i].read(r)
+		if r.Err() != nil {
+			return nil
+		}
+	}
+	return list
+}
+
+// Decode reads what Message.Append writes. It allocates nothing for a message
+// without strings and headers: the body is a view of b.
+func (m *Message) Decode(b []byte) error {
+	var r pack.Reader
+	r.Reset(b)
+	m.read(&r)
+	if err := r.Done(); err != nil {
+		*m = Message{}
+		return fmt.Errorf("decode %T: %w", *m, err)
+	}
+	return nil
+}
+
 // DecodeMessage reads what Message.Append writes.
-func DecodeMessage(b []byte) (Message, error) { return decode[Message](b) }
+func DecodeMessage(b []byte) (m Message, err error) {
+	err = m.Decode(b)
+	return m, err
+}
 
 // headerLeast is the size of the shortest encoding of a Header.
 const headerLeast = 3
