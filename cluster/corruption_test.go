@@ -167,8 +167,9 @@ func corrupt(t *testing.T, whole *stepped, p part, name string, do func(p part, 
 		t.Errorf("verify finds nothing: %+v", report)
 	}
 	// Pebble names a table by its number. Of a log whose end is gone nobody can say
-	// which file it was in: then it is the directory.
-	named := []string{filepath.Base(path), filepath.Base(other), filepath.Join(s.dir, logDir), strings.TrimSuffix(filepath.Base(path), ".sst")}
+	// which file it was in: then it is the directory, like where tables and their list
+	// do not agree.
+	named := []string{filepath.Base(path), filepath.Dir(path), filepath.Base(other), filepath.Join(s.dir, logDir), strings.TrimSuffix(filepath.Base(path), ".sst")}
 	if !slices.ContainsFunc(named, func(n string) bool { return strings.Contains(fatal, n) }) {
 		t.Errorf("the message does not say which file: %d, %q", code, fatal)
 	}
