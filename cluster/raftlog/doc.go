@@ -25,6 +25,8 @@
 //   - Files beside a snapshot's stream (annex.go), so that bodies can be linked and not copied.
 //   - Snapshots that are read back before raft truncates the log (snapshots.go), and never an older one over a newer.
 //
+// ../DEFENCES.md lists what the libraries leave to us, with the test for each.
+//
 // What callers owe it: shut raft down before Close; mount Guard under raft; check proposals with CheckEntry, so that nobody meets
 // the limit in StoreLogs; end the process in Options.Fatal.
 //
