@@ -31,16 +31,24 @@ func (g *group) peek(c conn, corr uint32, payload []byte) {
 	var queue fsm.QueueInfo
 	var found []fsm.MessageInfo
 	var known bool
-	g.reads.submit(read{
+	// In steps, each of which holds up what is applied for a moment only.
+	next := &fsm.MessageInfo{Lane: m.FromLane, Offset: m.FromOffset}
+	var step read
+	step = read{
 		do: func() {
+			var some []fsm.MessageInfo
 			if queue, known = g.machine.QueueByName(m.Queue); known {
-				from := fsm.MessageInfo{Lane: m.FromLane, Offset: m.FromOffset}
-				found, _ = g.machine.Peek(m.Queue, fsm.MessageState(m.State), from, limit)
+				some, next, _ = g.machine.Peek(m.Queue, fsm.MessageState(m.State), *next, limit-len(found))
+				found = append(found, some...)
 			}
 		},
 		then: func() {
-			if !known {
+			switch {
+			case !known:
 				c.Error(corr, noQueue(m.Queue))
+				return
+			case next != nil && len(found) < limit:
+				g.reads.submit(step)
 				return
 			}
 			reply := wire.PeekReply{Status: wire.StatusOK, More: len(found) == limit && limit > 0}
@@ -48,7 +56,8 @@ func (g *group) peek(c conn, corr uint32, payload []byte) {
 			c.Reply(corr, wire.OpPeek, encoded(reply))
 		},
 		refuse: func(e *wire.ErrorReply) { c.Error(corr, *e) },
-	})
+	}
+	g.reads.submit(step)
 }
 
 // messageInfos adds the messages themselves, as far as one frame takes them. What

@@ -26,8 +26,8 @@ var record = flag.Bool("record", false, "write testdata/golden anew; see its REA
 const (
 	goldenLog      = "testdata/golden/log.bin"      // entries, each with its length (4) before it
 	goldenSnapshot = "testdata/golden/snapshot.bin" // in the middle of it
-	goldenDigests  = "testdata/golden/digests.txt"
-	goldenScript   = "testdata/golden/script.txt" // what was recorded, for people
+	goldenDigests  = "testdata/golden/digests"
+	goldenScript   = "testdata/golden/script" // what was recorded, for people
 )
 
 // TestGolden_LogAndSnapshotLeadToTheRecordedState: replayed from the start, and from

@@ -87,16 +87,79 @@ type SessionInfo struct {
 // PeekMax bounds what one Peek, Consumers or Sessions returns.
 const PeekMax = 1000
 
+// PeekScanMax bounds how many records one Peek looks at: nothing is applied meanwhile.
+const PeekScanMax = 16_384
+
 // Peek returns messages of a queue in one state, in the order in which they
-// would go, from a place on, at most limit and PeekMax. It touches nothing.
-func (m *Machine) Peek(queue string, state MessageState, from MessageInfo, limit int) ([]MessageInfo, bool) {
+// would go, from a place on, at most limit and PeekMax. It touches nothing. next is
+// where another Peek goes on when this one has looked at enough before it found as
+// many; nil when there is no more, or limit was reached.
+func (m *Machine) Peek(queue string, state MessageState, from MessageInfo, limit int) (found []MessageInfo, next *MessageInfo, ok bool) {
 	q := m.queuesByName[queue]
 	if q == nil {
-		return nil, false
+		return nil, nil, false
 	}
 	limit = min(max(limit, 0), PeekMax)
-	best := &peekHeap{limit: limit}
 	start := place{from.Lane, from.Offset}
+	var places []place
+	if state != MessageLeased && len(q.records) > PeekScanMax {
+		var stopped place
+		if places, stopped = q.walk(state, start, limit); stopped != (place{}) {
+			next = &MessageInfo{Lane: stopped.lane, Offset: stopped.offset}
+		}
+	} else {
+		places = q.scan(state, start, limit)
+	}
+	out := make([]MessageInfo, 0, len(places))
+	for _, p := range places {
+		if i, ok := m.message(q, p); ok {
+			out = append(out, i)
+		}
+	}
+	return out, next, true
+}
+
+// walk goes over a queue's places, lane by lane, until it has found limit or looked at
+// PeekScanMax. Then it says where it has stopped.
+func (q *queue) walk(state MessageState, start place, limit int) (places []place, stopped place) {
+	left := PeekScanMax
+	for i := len(q.lanes) - 1; i >= 0; i-- {
+		l := q.lanes[i]
+		if l == nil || start != (place{}) && l.number > start.lane {
+			continue
+		}
+		p := place{l.number, l.purgedBelow}
+		if msg, some := l.ready.Min(); state == MessageReady {
+			if p.offset = l.head; some {
+				p.offset = min(p.offset, msg.offset)
+			}
+		}
+		if start != (place{}) && l.number == start.lane {
+			p.offset = max(p.offset, start.offset)
+		}
+		for ; p.offset < l.tail && len(places) < limit; p.offset++ {
+			// The zero place is where a look begins.
+			if left <= 0 && p != (place{}) {
+				return places, p
+			}
+			left--
+			at := MessageState(0)
+			if msg := q.records[p]; msg != nil {
+				at = msg.visible()
+			} else if p.offset >= l.head {
+				at = MessageReady
+			}
+			if at == state {
+				places = append(places, p)
+			}
+		}
+	}
+	return places, place{}
+}
+
+// scan goes over the records of a queue that has few, or over its leases.
+func (q *queue) scan(state MessageState, start place, limit int) []place {
+	best := &peekHeap{limit: limit}
 	if state == MessageLeased {
 		for _, c := range q.consumers {
 			for i := range c.slots {
@@ -116,13 +179,7 @@ func (m *Machine) Peek(queue string, state MessageState, from MessageInfo, limit
 		}
 	}
 	slices.SortFunc(best.places, comparePlaces)
-	out := make([]MessageInfo, 0, len(best.places))
-	for _, p := range best.places {
-		if i, ok := m.message(q, p); ok {
-			out = append(out, i)
-		}
-	}
-	return out, true
+	return best.places
 }
 
 // Message returns what is known of one message; false when it is not in the
@@ -284,9 +341,16 @@ func (h *peekHeap) Pop() any {
 // with "", of all, at most PeekMax.
 func (m *Machine) Consumers(queue string) []ConsumerInfo {
 	var out []ConsumerInfo
-	for _, ord := range sortedKeys(m.consumersByOrdinal) {
-		c := m.consumersByOrdinal[ord]
-		if c.gone != goneNot || c.queue.deleted || queue != "" && c.queue.name != queue {
+	all := m.consumersByOrdinal
+	if q := m.queuesByName[queue]; q != nil {
+		all = q.consumers
+	} else if queue != "" {
+		return nil
+	}
+	// Those that are about to go may be among the first.
+	for _, ord := range lowest(all, 0, 2*PeekMax) {
+		c := all[ord]
+		if c.gone != goneNot || c.queue.deleted {
 			continue
 		}
 		out = append(out, ConsumerInfo{
@@ -300,17 +364,29 @@ func (m *Machine) Consumers(queue string) []ConsumerInfo {
 	return out
 }
 
+// lowest returns the lowest keys from one on, in order, without sorting all.
+func lowest[V any](m map[uint64]V, from uint64, limit int) []uint64 {
+	keys := make([]uint64, 0, 2*limit)
+	most := ^uint64(0) // keys above it are not among them
+	for k := range m {
+		if k < from || k > most {
+			continue
+		}
+		if keys = append(keys, k); len(keys) >= 2*limit && limit > 0 {
+			slices.Sort(keys)
+			keys = keys[:limit]
+			most = keys[limit-1]
+		}
+	}
+	slices.Sort(keys)
+	return keys[:min(limit, len(keys))]
+}
+
 // Sessions lists sessions by number, from one on, at most limit and PeekMax.
 func (m *Machine) Sessions(from uint64, limit int) []SessionInfo {
 	limit = min(max(limit, 0), PeekMax)
 	var out []SessionInfo
-	for _, n := range sortedKeys(m.sessions) {
-		if n < from {
-			continue
-		}
-		if len(out) == limit {
-			break
-		}
+	for _, n := range lowest(m.sessions, from, limit) {
 		s := m.sessions[n]
 		i := SessionInfo{
 			Number: s.number, Incarnation: m.incarnation, Named: s.named, Label: s.label, Epoch: s.epoch, Floor: s.floor,

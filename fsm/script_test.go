@@ -221,7 +221,7 @@ func (s *script) peek(d *datadriven.TestData) string {
 	d.ScanArgs(s.t, "state", &state)
 	d.MaybeScanArgs(s.t, "limit", &limit)
 	var b strings.Builder
-	is, ok := s.m.Peek(queue, messageStates[state], fsm.MessageInfo{}, limit)
+	is, _, ok := s.m.Peek(queue, messageStates[state], fsm.MessageInfo{}, limit)
 	if !ok {
 		return "no queue\n"
 	}
