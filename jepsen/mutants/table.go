@@ -3,7 +3,7 @@ package mutants
 import "slices"
 
 // All are all mutants.
-func All() []Mutant { return slices.Concat(broad(), narrow(), disk(), outboxes()) }
+func All() []Mutant { return slices.Concat(broad(), narrow(), disk(), outboxes(), restores()) }
 
 // broad are those that plain traffic shows, or retransmission, or misbehaviour with
 // leases.
