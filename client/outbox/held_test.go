@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -289,5 +290,40 @@ func TestAnotherCluster_NothingIsSentToIt(t *testing.T) {
 	same(t, "queue", stored(t, mine), ids("a", 1, 2))
 	if got := stored(t, wrong); len(got) != 0 {
 		t.Errorf("the wrong cluster has %v", got)
+	}
+}
+
+// The cluster goes back to a backup while an entry is in flight. What came after the
+// backup cannot be judged, and is held.
+func TestRestored_WhatTheBackupDoesNotKnowIsHeld(t *testing.T) {
+	t.Parallel()
+	_, c := cluster(t, 1, client.QueueSettings{LengthMax: 1})
+	b := open(t, path(t), WithClient(c), WithName("svc"), WithMaxInFlight(1))
+	ns := publish(t, b, ids("a", 1, 3)...)
+	if _, err := b.Wait(bounded(t), ns[0]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the second was sent", func() bool { return sessionFloor(t, c, "svc") == 2 })
+	var backup bytes.Buffer
+	if _, err := c.Admin().Backup(bounded(t), &backup, client.BackupOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Admin().Restore(bounded(t), &backup, client.RestoreOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	e := held(t, b, 1)[0]
+	if e.Number != ns[1] || e.Reason != OtherLife || !e.Reason.MayBeStored() || e.ID.Sequence != 2 {
+		t.Errorf("held %+v", e)
+	}
+	// What had never left goes on in the new life, and what is held when told to.
+	if err := b.Resend(MayBeStoredTwice, ns[1]); err != nil {
+		t.Fatal(err)
+	}
+	if got := consume(t, c, 3); got[0] != "a1" {
+		t.Errorf("consumed %v", got)
+	}
+	flush(t, b)
+	if s := b.Stats(); s.Stored != 3 || s.Held != 0 {
+		t.Errorf("stats %+v", s)
 	}
 }
