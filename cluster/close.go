@@ -204,6 +204,8 @@ func (n *Node) Status() wire.NodeStatus {
 		s.DigestIndex, s.Digest = d.Index, d.Digest
 		s.Digests = append(s.Digests, wire.DigestReply(d))
 	}
+	s.FreezeLast, s.FreezeMax = g.snaps.stalls()
+	s.Transfers = n.transfers.list()
 	s.Sessions, s.Consumers, s.Messages = counts.Sessions, counts.Consumers, counts.Messages
 	s.Serving = g.lead.serving()
 	s.Role = g.role()

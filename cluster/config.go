@@ -84,7 +84,7 @@ type Config struct {
 
 	// LogBytes bounds the log on disk, whatever the size of its entries; with
 	// bodies in memory it may be larger by as much as a snapshot is. A snapshot
-	// is taken when the log has grown by a quarter of it, a quarter stays for
+	// is taken when the log has grown by an eighth of it, a quarter stays for
 	// followers that are behind, and publishes wait while the log grows by more
 	// than a quarter before its snapshot is written; trailingLogsMin entries stay
 	// in any case. Default 1 GiB.

@@ -32,6 +32,7 @@ type Node struct {
 	mux        *transport.Mux
 	server     *transport.Server
 	streams    *member.Streams
+	transfers  *transfers
 	gossip     atomic.Pointer[member.Gossip]
 	store      *raftlog.Store
 	raft       *raft.Raft
@@ -72,6 +73,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		begun: time.Now(),
 		end:   make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 	}
+	n.transfers = newTransfers(n.log)
 	if n.limits == (fsm.Limits{}) {
 		n.limits = fsm.DefaultLimits()
 	}

@@ -187,7 +187,8 @@ func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Conf
 		},
 		Allow:    func(id raft.ServerID) error { return allow(running.Load(), id) },
 		Succeeds: g.succession.succeeds,
-		Logger:   n.log,
+		Sending:  n.transfers.sending, Receiving: n.transfers.receiving,
+		Logger: n.log,
 	})
 }
 

@@ -20,10 +20,10 @@ const (
 	trailingLogsMin = 4 * maxAppendEntries * (rpcsInFlight + 1)
 
 	// The parts of Config.LogBytes: what the log grows by before a snapshot is
-	// taken, what stays behind it, and what it may grow by while the snapshot is
+	// taken, and a start replays; what stays behind it, and what it may grow by while the snapshot is
 	// being written before publishes have to wait. The rest is for the log
 	// store's segments, which are freed whole.
-	logGrowthPart, logTrailingPart, logWritingPart = 4, 4, 4
+	logGrowthPart, logTrailingPart, logWritingPart = 8, 4, 4
 	// logSegments is in how many segments a log of LogBytes is, of at least
 	// logSegmentMin bytes.
 	logSegments, logSegmentMin = 32, 1 << 20

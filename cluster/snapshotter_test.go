@@ -32,11 +32,11 @@ func TestSnapshotter_IsDueByBytesAndInProportionToItsSize(t *testing.T) {
 			s.applied(index, bytes)
 		}
 	}
-	if apply(63, entry); s.wasDue() {
+	if apply(31, entry); s.wasDue() {
 		t.Fatal("due before the log has grown enough")
 	}
 	if apply(1, entry); !s.wasDue() {
-		t.Fatal("not due after 64 MiB")
+		t.Fatal("not due after 32 MiB")
 	}
 	s.frozen(true, time.Millisecond)
 	if s.persisted(1<<30, index); s.size != 1<<30 {

@@ -267,3 +267,11 @@ func (c *Cluster) Configure(o Option) {
 		o(&n.config)
 	}
 }
+
+// Hold stops each connection between nodes that leads to n once it has carried so
+// many bytes, until release: what is small gets through, a snapshot does not.
+func (c *Cluster) Hold(n *Node, after int) (release func()) {
+	release = c.links.hold(n.Address, after)
+	c.t.Cleanup(release)
+	return release
+}

@@ -33,7 +33,11 @@ type Guard struct {
 	// Succeeds says that a pre-vote may be granted although raft, which has not
 	// noticed that its leader is gone, would refuse it. nil never does.
 	Succeeds func(*raft.RequestPreVoteRequest) bool
-	Logger   *slog.Logger
+	// Sending and Receiving are given each snapshot on its way, and return what
+	// is read in its place; done is called when it was answered. nil: nobody.
+	Sending   func(to raft.ServerID, req *raft.InstallSnapshotRequest, data io.Reader) (r io.Reader, done func(error))
+	Receiving func(req *raft.InstallSnapshotRequest, data io.Reader) io.Reader
+	Logger    *slog.Logger
 }
 
 // GuardedTransport is what GuardTransport returns.
@@ -93,6 +97,9 @@ func (t *guardTransport) pass() {
 			}
 			if t.succeeds(rpc) {
 				continue
+			}
+			if req, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok && t.guard.Receiving != nil {
+				rpc.Reader = t.guard.Receiving(req, rpc.Reader)
 			}
 			select {
 			case t.out <- rpc:
@@ -211,7 +218,12 @@ func (t *guardTransport) RequestVote(id raft.ServerID, target raft.ServerAddress
 	return t.checkTerm(resp.Term)
 }
 
-func (t *guardTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (t *guardTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) (err error) {
+	if t.guard.Sending != nil {
+		var done func(error)
+		data, done = t.guard.Sending(id, args, data)
+		defer func() { done(err) }()
+	}
 	if err := t.Transport.InstallSnapshot(id, target, args, resp, data); err != nil {
 		return err
 	}

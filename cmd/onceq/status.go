@@ -7,6 +7,7 @@ import (
 	"onceq/client"
 	"onceq/cmd/onceq/internal/console"
 	"onceq/cmd/onceq/internal/exit"
+	"onceq/transport/wire"
 )
 
 type statusCmd struct{ outputFlag }
@@ -38,7 +39,30 @@ type nodeRow struct {
 	DigestAt uint64  `json:"digest_at"`
 	Uptime   float64 `json:"uptime_seconds"`
 	Version  string  `json:"version"`
-	Error    string  `json:"error,omitempty"`
+	// Freeze is how long the newest snapshot has held up what is applied, FreezeMax
+	// the longest since the node started. Transfers are snapshots on their way.
+	Freeze    float64       `json:"freeze_ms"`
+	FreezeMax float64       `json:"freeze_max_ms"`
+	Transfers []transferRow `json:"transfers,omitempty"`
+	Error     string        `json:"error,omitempty"`
+}
+
+// transferRow is a snapshot on its way to another node.
+type transferRow struct {
+	To    string `json:"to"`
+	Index uint64 `json:"index"`
+	Bytes uint64 `json:"bytes"`
+	Size  uint64 `json:"size"`
+}
+
+// transfersOf lists what a node sends: who receives tells the same.
+func transfersOf(all []wire.SnapshotTransfer) (rows []transferRow) {
+	for _, t := range all {
+		if !t.Receiving {
+			rows = append(rows, transferRow{t.Peer, t.Index, t.Bytes, t.Size})
+		}
+	}
+	return rows
 }
 
 // clusterStatus is what the nodes' words add up to.
@@ -100,7 +124,8 @@ func summarize(cluster string, reports []client.NodeReport) clusterStatus {
 		st.Commit = max(st.Commit, n.CommitIndex)
 		row = nodeRow{Node: n.Node, Address: r.Address, Role: n.Role, Term: n.Term, Applied: n.AppliedIndex, Commit: n.CommitIndex,
 			LastLog: n.LastLogIndex, Snapshot: n.SnapshotIndex, Messages: n.Messages, Sessions: n.Sessions,
-			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Uptime: n.Uptime.Seconds(), Version: n.Version}
+			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Uptime: n.Uptime.Seconds(), Version: n.Version,
+			Freeze: n.FreezeLast.Seconds() * 1000, FreezeMax: n.FreezeMax.Seconds() * 1000, Transfers: transfersOf(n.Transfers)}
 		if n.Serving && n.Term >= st.Term {
 			st.Leader, st.Term = n.Node, n.Term
 		}
@@ -177,6 +202,16 @@ func (st clusterStatus) write(a *app) error {
 		g.Row(n.Node, role, n.Address, n.Term, console.Count(n.Applied), console.Count(n.Snapshot), console.Count(n.Messages),
 			console.Count(n.Sessions), digest, uptime(n.Uptime), n.Version)
 	}
-	_, err := g.WriteTo(a.Out)
-	return err
+	if _, err := g.WriteTo(a.Out); err != nil {
+		return err
+	}
+	for _, n := range st.Nodes {
+		for _, t := range n.Transfers {
+			if _, err := fmt.Fprintf(a.Out, "%s sends %s a snapshot at %s: %s of %s\n", n.Node, t.To, console.Count(t.Index),
+				console.Bytes(t.Bytes), console.Bytes(t.Size)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

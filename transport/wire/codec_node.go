@@ -18,7 +18,7 @@ func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
 
 // Append writes the payload.
 func (m NodeStatus) Append(w *pack.Writer) {
-	w.Array(25)
+	w.Array(28)
 	w.Str(m.Node)
 	w.Str(m.ServerID)
 	w.Str(m.Cluster)
@@ -44,10 +44,13 @@ func (m NodeStatus) Append(w *pack.Writer) {
 	w.Uint(uint64(m.MachineVersion))
 	w.Uint(uint64(m.MachineSupports))
 	appendList(w, m.Digests)
+	w.Int(int64(m.FreezeLast))
+	w.Int(int64(m.FreezeMax))
+	appendList(w, m.Transfers)
 }
 
 func (m *NodeStatus) read(r *pack.Reader) {
-	r.ArrayExact(25)
+	r.ArrayExact(28)
 	m.Node = r.Str(NodeNameBytesMax)
 	m.ServerID = r.Str(NodeNameBytesMax)
 	m.Cluster = r.Str(ClusterBytesMax)
@@ -73,6 +76,8 @@ func (m *NodeStatus) read(r *pack.Reader) {
 	m.MachineVersion = r.Uint32()
 	m.MachineSupports = r.Uint32()
 	m.Digests = readList[DigestReply](r, DigestsMax, digestLeast)
+	m.FreezeLast, m.FreezeMax = readDuration(r), readDuration(r)
+	m.Transfers = readList[SnapshotTransfer](r, TransfersMax, transferLeast)
 }
 
 // DecodeNodeStatus reads what NodeStatus.Append writes.
@@ -102,6 +107,26 @@ func (m *DigestReply) read(r *pack.Reader) {
 	m.Index = r.Uint()
 	m.Digest = r.Uint()
 }
+
+// Append writes one transfer.
+func (m SnapshotTransfer) Append(w *pack.Writer) {
+	w.Array(5)
+	w.Str(m.Peer)
+	w.Bool(m.Receiving)
+	w.Uint(m.Index)
+	w.Uint(m.Bytes)
+	w.Uint(m.Size)
+}
+
+func (m *SnapshotTransfer) read(r *pack.Reader) {
+	r.ArrayExact(5)
+	m.Peer = r.Str(NodeNameBytesMax)
+	m.Receiving = r.Bool()
+	m.Index, m.Bytes, m.Size = r.Uint(), r.Uint(), r.Uint()
+}
+
+// transferLeast is the size of the shortest encoding of a SnapshotTransfer.
+const transferLeast = 6
 
 // digestLeast is the size of the shortest encoding of a DigestReply.
 const digestLeast = 3

@@ -81,6 +81,7 @@ const (
 	AckPublishQueuesMax = 64    // outputs of an ack-and-publish
 	PeekMax             = 1_000 // in what answers a peek, and lists of consumers and sessions
 	DigestsMax          = 64    // in NodeStatus
+	TransfersMax        = 16    // in NodeStatus
 	LivesMax            = 64    // in Welcome; the machine remembers fewer
 	// BackupPartBytesMax bounds a part of a backup: a chunk, or a single message.
 	BackupPartBytesMax = PayloadBytesMax - 1024

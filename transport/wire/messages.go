@@ -546,6 +546,22 @@ type NodeStatus struct {
 	MachineVersion  uint32
 	MachineSupports uint32
 	Digests         []DigestReply
+
+	// FreezeLast and FreezeMax are how long Apply has waited for a snapshot: for
+	// the newest, and at most since the start. Transfers are the snapshots on
+	// their way from this node and to it, at most TransfersMax.
+	FreezeLast time.Duration
+	FreezeMax  time.Duration
+	Transfers  []SnapshotTransfer
+}
+
+// SnapshotTransfer is a snapshot on its way to or from a peer.
+type SnapshotTransfer struct {
+	Peer      string // server id
+	Receiving bool   // else it is sent
+	Index     uint64
+	Bytes     uint64 // so far
+	Size      uint64
 }
 
 // DigestAt returns the node's value at an index, false when it has none.
