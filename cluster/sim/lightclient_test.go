@@ -300,7 +300,7 @@ func (c *lightConsumer) attach() {
 				answered = true
 				op.Text = wire.Status(r.Status).String()
 				c.l.h.Complete(op, history.OK)
-				c.begin()
+				c.gone()
 			case r.Status != fsm.StatusOK:
 				answered = true
 				c.l.h.Complete(op, history.Info)
@@ -374,7 +374,8 @@ func (c *lightConsumer) disconnect() {
 		delete(at.attached, c.id)
 	}
 	id, life := c.id, c.life
-	c.l.in(c.l.any(50*time.Millisecond), func() {
+	// The node may notice when the consumer is back already.
+	c.l.in(c.l.any(500*time.Millisecond), func() {
 		at.ask(command{fsmtest.Detach{Consumer: id, N: n}, func(*fsm.Result) {}})
 	})
 	c.l.in(c.l.any(200*time.Millisecond), func() {
@@ -395,9 +396,19 @@ func (c *lightConsumer) hear() {
 
 func (c *lightConsumer) lose(x fsm.Loss) {
 	if x.Gone {
-		c.at = nil
-		c.begin()
+		c.gone()
 	}
+}
+
+// gone: the cluster has given it up, and it begins anew.
+func (c *lightConsumer) gone() {
+	if c.at == nil && !c.heard.IsZero() {
+		c.hear() // it is cut off, and the silence ends with what it hears now
+	}
+	now := c.l.h.Now()
+	c.l.h.Add(history.Event{Proc: c.proc(), Client: c.proc(), F: history.Gone, Type: history.OK, T0: now, T1: now, Of: -1, Key: lightQueue})
+	c.at = nil
+	c.begin()
 }
 
 func (c *lightConsumer) deliver(d fsm.Delivery, id string, left time.Duration) {
@@ -459,8 +470,7 @@ func (c *lightConsumer) settle(life int, h *lightHeld, verb wire.SettleVerb) {
 			op.Err = wire.Status(r.Status).String()
 			c.l.h.Complete(op, history.Info)
 			if c.life == life && r.Status == fsm.StatusConsumerGone {
-				c.at = nil
-				c.begin()
+				c.gone()
 			}
 		default:
 			state := wire.LeaseState(r.Settle[0].State)

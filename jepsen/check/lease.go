@@ -1,6 +1,8 @@
 package check
 
 import (
+	"slices"
+
 	"onceq/jepsen/history"
 )
 
@@ -71,8 +73,32 @@ func (v *view) holdEnd(m *message, g op) int64 {
 	return end
 }
 
+// givenUp: only a consumer that the cluster could not reach for the grace time is
+// given up, or one that has ended.
+func givenUp(v *view, r *Report) {
+	var procs []string
+	for proc := range v.consumers {
+		procs = append(procs, proc)
+	}
+	slices.Sort(procs)
+	for _, proc := range procs {
+		c := v.consumers[proc]
+		for _, g := range c.gone {
+			cause := slices.ContainsFunc(c.ends, func(e ending) bool { return e.T0 <= g.T1 })
+			for _, s := range c.silent {
+				until := min(s.T1, g.T1)
+				cause = cause || until-s.T0 >= v.setup.Grace+v.stood(s.T0, until)-v.epsilon(s.T0, until)
+			}
+			if !cause {
+				r.broken("no-cause", "", []op{g}, "%s was given up, and had heard from the cluster all the time", proc)
+			}
+		}
+	}
+}
+
 // withoutCause: a leader change or a reconnect is no reason to hand out again.
 func withoutCause(v *view, r *Report) {
+	givenUp(v, r)
 	for _, m := range v.order {
 		for i := 1; i < len(m.grants); i++ {
 			a, b := m.grants[i-1], m.grants[i]

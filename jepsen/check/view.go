@@ -63,6 +63,7 @@ func (m *message) started() int64 {
 type consumer struct {
 	ends   []ending
 	silent []op
+	gone   []op
 }
 
 type ending struct {
@@ -173,6 +174,9 @@ func (v *view) add(o op) {
 		}
 	case history.Attach:
 		v.attaches = append(v.attaches, o)
+	case history.Gone:
+		c := v.consumer(o.Proc)
+		c.gone = append(c.gone, o)
 	case history.Resent:
 		v.resents = append(v.resents, o)
 	case history.Members:

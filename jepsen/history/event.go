@@ -46,6 +46,7 @@ const (
 	// Frozen is a stretch in which every node stood still: cluster time moves by a
 	// second at most.
 	Frozen = "frozen"
+	Gone   = "gone"   // a consumer hears that the cluster has given it up
 	Resent = "resent" // a delivery came once more to a consumer that had said that it has it
 	// Admin is a command on a queue: Key, Number, Text is what it is. Listed are the
 	// messages it was about, if not all.

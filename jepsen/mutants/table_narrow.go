@@ -50,11 +50,6 @@ func narrow() []Mutant {
 			Edits: []Edit{{"fsm/consumer.go", "s.state == LeaseHeld && !listed[number] {", "s.state == LeaseHeld && !listed[number] && m.now < 0 {"}},
 		},
 		{
-			Name: "detach-any", Breaks: "a detach counts only for the attachment that it was made for",
-			Workload: "resume", Faults: []string{"hold"},
-			Edits: []Edit{{"fsm/consumer.go", "	case c.n != d.n || !c.attached:\n", "	case !c.attached:\n"}},
-		},
-		{
 			Name: "extend-ignored", Breaks: "a lease that was extended lasts longer",
 			Workload: "lease", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/lease.go", "		s.deadline = m.now + Time(d)\n", "		s.deadline = max(s.deadline, m.now-Time(d))\n"}},

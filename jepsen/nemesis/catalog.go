@@ -87,6 +87,7 @@ func clientFaults() []Fault {
 		{Name: "hold", What: "a direction between clients and a node stalls, goes on or is cut", Field: fieldClients, Weight: 2, run: hold},
 		{Name: "delay", What: "a node's links to clients are slow", Field: fieldClients, Weight: 2, run: delay},
 		{Name: "unreachable", What: "no client reaches the leader; the nodes do", Field: fieldClients, Weight: 2, run: unreachable},
+		{Name: "half-open", What: "clients lose their connections, and come back before the node notices that the old ones are gone", Field: fieldClients, Weight: 2, run: halfOpen},
 	}
 }
 

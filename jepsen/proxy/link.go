@@ -155,6 +155,9 @@ func (l *link) passes(d Direction, f wire.Frame) bool {
 func (l *link) write(d Direction, queue <-chan parcel) {
 	defer l.parts.Done()
 	defer func() {
+		if d == ToServer {
+			l.lingers()
+		}
 		if d == ToServer || !l.clientGone.Load() {
 			l.end(false)
 		}

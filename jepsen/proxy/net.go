@@ -62,6 +62,7 @@ type rules struct {
 	jitter  time.Duration
 	lose    []*Loss
 	refuse  []*Refusal
+	linger  time.Duration
 }
 
 // New makes a network without faults. tap may be nil.

@@ -302,3 +302,26 @@ func TestRefuseRequests_WhatIsBehindGoesThrough(t *testing.T) {
 		t.Errorf("%d were refused, the server got %d", k, s.count())
 	}
 }
+
+func TestLinger_TheNodeNoticesLater(t *testing.T) {
+	t.Parallel()
+	n, s := New(nil), serve(t)
+	t.Cleanup(n.Close)
+	n.Node("n1", s.l.Addr().String())
+	n.Linger("n1", time.Hour)
+	old := dial(t, n, s)
+	old.ask(t, wire.OpSettle, 1, "before")
+	old.want(t, 1, "before")
+	if k := n.CutClients("n1"); k != 1 {
+		t.Errorf("%d connections were cut", k)
+	}
+	if _, err := old.frames.Next(); err == nil {
+		t.Error("the client has not noticed")
+	}
+	fresh := dial(t, n, s)
+	fresh.ask(t, wire.OpSettle, 2, "after")
+	fresh.want(t, 2, "after")
+	if k := n.Links("n1"); k != 2 {
+		t.Errorf("the node has %d connections, the old one is still open on its side", k)
+	}
+}

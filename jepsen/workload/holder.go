@@ -138,6 +138,15 @@ func (s *holder) detach(c *raw.Conn, dies bool) {
 	c.Close()
 }
 
+// gone: the cluster has given the consumer up. s.mu is held.
+func (s *holder) gone() {
+	if !s.over {
+		now := s.w.H.Now()
+		s.w.H.Add(history.Event{Proc: s.proc, Client: s.proc, F: history.Gone, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue})
+	}
+	s.over = true
+}
+
 func (s *holder) die() {
 	now := s.w.H.Now()
 	s.w.H.Add(history.Event{Proc: s.proc, Client: s.proc, F: history.Die, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue})
@@ -256,7 +265,7 @@ func (s *holder) attachOn(ctx context.Context, c *raw.Conn) bool {
 	case wire.StatusOK:
 	case wire.StatusConsumerGone, wire.StatusWrongIncarnation:
 		s.mu.Lock()
-		s.over = true
+		s.gone()
 		s.mu.Unlock()
 		return false
 	default:
@@ -314,7 +323,7 @@ func (s *holder) push(op wire.Op, payload []byte, gap time.Duration) {
 		if l, err := wire.DecodeLost(payload); err == nil && l.Consumer == s.id {
 			if l.Gone {
 				s.mu.Lock()
-				s.over = true
+				s.gone()
 				s.mu.Unlock()
 			}
 			s.states(l.Lost)
@@ -485,7 +494,7 @@ func (s *holder) settled(h *held, op history.Event, verb wire.SettleVerb, payloa
 		op.Err = "consumer gone"
 		s.w.H.Complete(op, history.Info)
 		s.mu.Lock()
-		s.over = true
+		s.gone()
 		s.mu.Unlock()
 		return true
 	case reply.Status != wire.StatusOK || len(reply.Results) != 1:
