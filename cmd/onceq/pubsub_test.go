@@ -70,6 +70,12 @@ func TestStatusAndMembers(t *testing.T) {
 	if err := json.Unmarshal([]byte(onceq(t, "", "status", "-o", "json").want(t, exit.OK).out), &st); err != nil || st.Leader == "" || len(st.Nodes) != 3 || st.Voters != 3 {
 		t.Fatal(err, st)
 	}
+	for _, n := range st.Nodes {
+		if n.Disk == "" || n.Free == 0 || n.Total < n.Free {
+			t.Errorf("%s says of its disk: %q, %d of %d bytes free", n.Node, n.Disk, n.Free, n.Total)
+		}
+	}
+	onceq(t, "", "status").want(t, exit.OK, "DISK", "% free")
 	o := onceq(t, "", "cluster", "members", "-o", "jsonl").want(t, exit.OK)
 	if strings.Count(o.out, `"voter":true`) != 3 || strings.Count(o.out, `"leader":true`) != 1 {
 		t.Fatal(o)

@@ -37,6 +37,9 @@ type nodeRow struct {
 	Sessions uint64  `json:"sessions"`
 	Digest   string  `json:"digest"`
 	DigestAt uint64  `json:"digest_at"`
+	Disk     string  `json:"disk,omitempty"` // ok, low or full
+	Free     uint64  `json:"disk_free,omitempty"`
+	Total    uint64  `json:"disk_total,omitempty"`
 	Uptime   float64 `json:"uptime_seconds"`
 	Version  string  `json:"version"`
 	// Freeze is how long the newest snapshot has held up what is applied, FreezeMax
@@ -124,7 +127,7 @@ func summarize(cluster string, reports []client.NodeReport) clusterStatus {
 		st.Commit = max(st.Commit, n.CommitIndex)
 		row = nodeRow{Node: n.Node, Address: r.Address, Role: n.Role, Term: n.Term, Applied: n.AppliedIndex, Commit: n.CommitIndex,
 			LastLog: n.LastLogIndex, Snapshot: n.SnapshotIndex, Messages: n.Messages, Sessions: n.Sessions,
-			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Uptime: n.Uptime.Seconds(), Version: n.Version,
+			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Disk: n.Disk, Free: n.DiskFree, Total: n.DiskTotal, Uptime: n.Uptime.Seconds(), Version: n.Version,
 			Freeze: n.FreezeLast.Seconds() * 1000, FreezeMax: n.FreezeMax.Seconds() * 1000, Transfers: transfersOf(n.Transfers)}
 		if n.Serving && n.Term >= st.Term {
 			st.Leader, st.Term = n.Node, n.Term
@@ -185,7 +188,7 @@ func (st clusterStatus) write(a *app) error {
 		short, st.Up, len(st.Nodes), st.CanLose, leader, console.Count(st.Commit)); err != nil {
 		return err
 	}
-	g := console.NewGrid("NODE", "ROLE", "ADDRESS", ">TERM", ">APPLIED", ">SNAPSHOT", ">MESSAGES", ">SESSIONS", "DIGEST@INDEX", ">UPTIME", "VERSION")
+	g := console.NewGrid("NODE", "ROLE", "ADDRESS", ">TERM", ">APPLIED", ">SNAPSHOT", ">MESSAGES", ">SESSIONS", "DIGEST@INDEX", "DISK", ">UPTIME", "VERSION")
 	for _, n := range st.Nodes {
 		if n.Error != "" {
 			g.Row(n.Node, a.Paint(n.Role, console.Red), n.Address)
@@ -200,7 +203,7 @@ func (st clusterStatus) write(a *app) error {
 			digest = fmt.Sprintf("%s@%d", n.Digest[:8], n.DigestAt)
 		}
 		g.Row(n.Node, role, n.Address, n.Term, console.Count(n.Applied), console.Count(n.Snapshot), console.Count(n.Messages),
-			console.Count(n.Sessions), digest, uptime(n.Uptime), n.Version)
+			console.Count(n.Sessions), digest, n.disk(a), uptime(n.Uptime), n.Version)
 	}
 	if _, err := g.WriteTo(a.Out); err != nil {
 		return err
@@ -214,4 +217,17 @@ func (st clusterStatus) write(a *app) error {
 		}
 	}
 	return nil
+}
+
+// disk is how much of a node's disk is free, and what is refused for it: low means
+// publishes, full everything but what makes room.
+func (n nodeRow) disk(a *app) string {
+	if n.Total == 0 {
+		return "" // in memory, or an older node
+	}
+	text := fmt.Sprintf("%s, %d%% free", n.Disk, n.Free*100/n.Total)
+	if n.Disk != "ok" {
+		text = a.Paint(text, console.Red)
+	}
+	return text
 }
