@@ -262,8 +262,13 @@ func (b *Outbox) Flush(ctx context.Context) error {
 	last, err := b.file.newest()
 	for err == nil {
 		var n Number
-		if n, err = b.file.oldestOpen(); err != nil || n == 0 || n > last {
+		if n, err = b.file.oldestOpen(); err != nil {
 			return err
+		}
+		if n == 0 || n > last {
+			// The file may be a moment ahead of what is told: the keeper's next turn comes
+			// after that.
+			return b.order(decision{})
 		}
 		_, err = b.Wait(ctx, n)
 		if held := (*HeldError)(nil); errors.As(err, &held) || errors.Is(err, ErrDiscarded) || errors.Is(err, ErrLeft) {
