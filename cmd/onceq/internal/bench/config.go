@@ -62,6 +62,7 @@ func (c Config) Validate() error {
 type bodies struct {
 	size int
 	pool []byte
+	body []byte // the newest
 	rng  *rand.Rand
 }
 
@@ -69,7 +70,7 @@ type bodies struct {
 const poolBytes = 1 << 20
 
 func newBodies(size int, seed uint64) *bodies {
-	b := &bodies{size: size, pool: make([]byte, poolBytes+size), rng: rand.New(rand.NewPCG(seed, uint64(size)))}
+	b := &bodies{size: size, pool: make([]byte, poolBytes+size), body: make([]byte, size), rng: rand.New(rand.NewPCG(seed, uint64(size)))}
 	for i := 0; i+8 <= len(b.pool); i += 8 {
 		binary.LittleEndian.PutUint64(b.pool[i:], b.rng.Uint64())
 	}
@@ -79,8 +80,8 @@ func newBodies(size int, seed uint64) *bodies {
 // next makes the body of message n, which is due so long after the load began. It
 // may be overwritten by the next one.
 func (b *bodies) next(n uint64, due time.Duration) []byte {
-	at := b.rng.IntN(poolBytes)
-	body := b.pool[at : at+b.size]
+	body := b.body // not the pool itself: in the long run nothing but labels would be left of it
+	copy(body, b.pool[b.rng.IntN(poolBytes):])
 	binary.LittleEndian.PutUint64(body, n)
 	binary.LittleEndian.PutUint64(body[8:], uint64(due))
 	return body
