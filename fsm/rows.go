@@ -1,9 +1,7 @@
 package fsm
 
 import (
-	"cmp"
 	"container/heap"
-	"slices"
 	"time"
 
 	"onceq/transport/wire/pack"
@@ -368,18 +366,6 @@ func (m *Machine) readMessage(r *pack.Reader) {
 	} else {
 		k.waiting = append(k.waiting, msg)
 	}
-}
-
-// sortedRecords returns a queue's records by place.
-func (q *queue) sortedRecords() []*message {
-	msgs := make([]*message, 0, len(q.records))
-	for _, msg := range q.records {
-		msgs = append(msgs, msg)
-	}
-	slices.SortFunc(msgs, func(a, b *message) int {
-		return cmp.Or(cmp.Compare(a.lane, b.lane), cmp.Compare(a.offset, b.offset))
-	})
-	return msgs
 }
 
 // fields lists the counts in the order of their encoding.
