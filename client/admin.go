@@ -12,7 +12,11 @@ import (
 
 // What the cluster tells about itself.
 type (
-	// QueueSettings are the settings of a queue; zero fields take the default.
+	// QueueSettings are the settings of a queue; zero fields take the default:
+	// LeaseTime (30 s), LengthMax and BytesMax (no limit), TTL (for ever),
+	// DeliveryLimit (attempts that may fail; no limit), DeadLetter (a queue's name;
+	// without one what is given up is parked), BackoffMin and BackoffMax (100 ms to
+	// 1 min after a failure; below 0 none), SingleActive.
 	QueueSettings = wire.QueueSettings
 	// QueueInfo is what the machine knows of a queue.
 	QueueInfo = wire.QueueInfo

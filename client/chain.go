@@ -103,7 +103,7 @@ func (j *join) claim() error {
 	case d.answered && d.answer != nil:
 		return d.answer
 	case d.verb != 0:
-		return fmt.Errorf("delivery %s: ack-and-publish after %s", d.place, verbName(d.verb))
+		return fmt.Errorf("delivery %s: ack-and-publish after %s: %w", d.place, verbName(d.verb), ErrAlreadySettled)
 	}
 	d.verb, d.chained, d.asking = wire.VerbAck, true, true
 	j.request = wire.AckPublish{

@@ -76,8 +76,10 @@ type Client struct {
 
 // Dial connects to a cluster of which url names one or more nodes:
 // "onceq://h1:7450,h2:7450" or "h1:7450,h2:7450". It finds the other nodes and
-// follows the leader from then on. Dial succeeds when one node answers; when
-// none does the error says why for each address (ErrUnreachable).
+// follows the leader from then on. Dial asks each address once, and ctx bounds that:
+// it succeeds when one node answers; when none does the error says why for each
+// address (ErrUnreachable), and a program that starts before its cluster calls it
+// again. After that nothing is given up while its context lasts.
 func Dial(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	seeds, err := parseURL(url)
 	if err != nil {

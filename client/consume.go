@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,10 +15,11 @@ import (
 // message keeps the error's text. RetryAfter, DeadLetter and Drop wrap an error
 // that asks for something else. A panic counts as an error and is logged.
 //
-// ctx is cancelled with the cause ErrLeaseLost when the client learns that the
-// lease is lost: what is done from then on does not count. A process can be
-// stopped between any two lines, so a handler must be safe to run twice for the
-// same message.
+// ctx has the values of Consume's and does not end with it: a handler under way
+// finishes, see WithDrainTimeout. It is cancelled with the cause ErrLeaseLost when the
+// client learns that the lease is lost: what is done from then on does not count. A
+// process can be stopped between any two lines, so a handler must be safe to run
+// twice for the same message.
 type Handler func(ctx context.Context, d *Delivery) error
 
 const (
@@ -37,13 +39,15 @@ type consumeOptions struct {
 	label       string
 	manual      bool
 	middleware  []Middleware
+	drain       time.Duration // 0: no bound
 }
 
 // ConsumeOption changes how Consume works.
 type ConsumeOption func(*consumeOptions)
 
 // WithPrefetch sets how many messages are held at most, those with handlers
-// included (default 256). What is held is not given to other consumers.
+// included (default 256). What is held is not given to other consumers: where a
+// handler takes long, a few times the concurrency will do.
 func WithPrefetch(n int) ConsumeOption { return func(o *consumeOptions) { o.prefetch = n } }
 
 // WithConcurrency sets how many handlers run at once (default 1).
@@ -62,9 +66,21 @@ func WithConsumerLabel(label string) ConsumeOption {
 }
 
 // WithManualSettle leaves settling to the program: a handler that returns nil has
-// not acked. Ack or Nack must be called for each message, maybe later and from
-// another goroutine. An error still gives the message back.
+// not acked. Ack, Nack, Reject or AckAndPublish must be called for each message,
+// maybe later and from another goroutine, and before WithAutoExtend ends. An error
+// still gives the message back.
 func WithManualSettle() ConsumeOption { return func(o *consumeOptions) { o.manual = true } }
+
+// ErrDraining is the cause that a handler's context ends with when the drain takes
+// longer than WithDrainTimeout.
+var ErrDraining = errors.New("the consumer is draining")
+
+// WithDrainTimeout bounds how long the end of Consume waits for handlers that run:
+// after d their contexts end with the cause ErrDraining, and what they return still
+// counts. Default: they are waited for without a bound.
+func WithDrainTimeout(d time.Duration) ConsumeOption {
+	return func(o *consumeOptions) { o.drain = d }
+}
 
 // Middleware wraps a handler in another one, for what all handlers of a program
 // have in common. Package onceq/client/middleware has some.
@@ -110,6 +126,8 @@ func (c *Client) newConsumer(ctx context.Context, queue string, opts []ConsumeOp
 		return nil, fmt.Errorf("prefetch %d: 1 to %d is accepted", o.prefetch, prefetchMax)
 	case o.concurrency < 1 || o.concurrency > concurrencyMax:
 		return nil, fmt.Errorf("concurrency %d: 1 to %d is accepted", o.concurrency, concurrencyMax)
+	case o.drain < 0:
+		return nil, fmt.Errorf("drain timeout %v: 0 and more is accepted", o.drain)
 	case len(o.label) > labelMax:
 		return nil, newError(wire.CodeBadName, "label of %d bytes, at most %d are accepted", len(o.label), labelMax)
 	}

@@ -109,6 +109,9 @@ func (s *consumer) loop(ctx context.Context) error {
 	drained := time.NewTimer(time.Hour)
 	drained.Stop()
 	defer drained.Stop()
+	hurry := time.NewTimer(time.Hour) // handlers, when the drain takes too long
+	hurry.Stop()
+	defer hurry.Stop()
 	ctxDone, armed, bounded := ctx.Done(), false, false
 	for {
 		s.mu.Lock()
@@ -158,6 +161,17 @@ func (s *consumer) loop(ctx context.Context) error {
 			ctxDone = nil
 			s.mu.Lock()
 			s.stop()
+			s.mu.Unlock()
+			if s.o.drain > 0 {
+				hurry.Reset(s.o.drain)
+			}
+		case <-hurry.C:
+			s.mu.Lock()
+			for _, d := range s.life.open {
+				if d.phase == running {
+					d.cancel(ErrDraining)
+				}
+			}
 			s.mu.Unlock()
 		case <-drained.C:
 			err := s.unsettled()

@@ -281,7 +281,7 @@ func TestAck_LostReply_IsToldTheTruthAfterResuming(t *testing.T) {
 				if err := k.d.Ack(t.Context()); !errors.Is(err, tc.want) {
 					t.Fatalf("second ack: %v", err)
 				}
-				if err := k.d.Nack(t.Context(), 0); err == nil {
+				if err := k.d.Nack(t.Context(), nil); err == nil {
 					t.Fatal("nack after ack")
 				}
 				n1.quiet()
@@ -581,7 +581,7 @@ func TestConsume_ManualSettle_WaitsForTheProgram(t *testing.T) {
 		n1.expect(wire.OpSettle).allSettled()
 		wg.Wait()
 		wg.Go(func() {
-			if err := b.d.Nack(t.Context(), time.Second); err != nil {
+			if err := b.d.NackAfter(t.Context(), time.Second, nil); err != nil {
 				t.Error(err)
 			}
 		})

@@ -125,19 +125,31 @@ func (d *Delivery) PublishedAt() time.Time { return time.Unix(0, d.at) }
 
 // Ack says that the message is done. nil means that the cluster has committed
 // it: the message is never delivered again. ErrLeaseLost means that it did not
-// count. Called again, it gives the same answer. When ctx ends first the client
-// goes on trying, and the error is ErrOutcomeUnknown.
+// count. ErrOutcomeUnknown means that it may have counted: ctx ended, and the client
+// goes on trying; or the cluster gave the consumer up before it answered, then it is
+// ErrConsumerGone too. Called again, it gives the same answer; after another verb,
+// ErrAlreadySettled.
 func (d *Delivery) Ack(ctx context.Context) error {
 	return d.settle(ctx, verdict{verb: wire.VerbAck})
 }
 
-// Nack gives the message back, to be delivered again after delay at the earliest:
-// 0 is the queue's backoff, below 0 at once. Its answers are like Ack's.
-func (d *Delivery) Nack(ctx context.Context, delay time.Duration) error {
-	if delay < 0 {
-		delay = atOnce
+// Nack gives the message back, to be delivered again after the queue's backoff. The
+// message keeps the text of err; nil for none. Its answers are like Ack's.
+func (d *Delivery) Nack(ctx context.Context, err error) error {
+	return d.settle(ctx, verdict{verb: wire.VerbNack, reason: textOf(err)})
+}
+
+// NackAfter is Nack with a delay of its own, as RetryAfter is for handlers: 0 is at
+// once.
+func (d *Delivery) NackAfter(ctx context.Context, delay time.Duration, err error) error {
+	return d.settle(ctx, verdict{verb: wire.VerbNack, delay: max(delay, atOnce), reason: textOf(err)})
+}
+
+func textOf(err error) string {
+	if err == nil {
+		return ""
 	}
-	return d.settle(ctx, verdict{verb: wire.VerbNack, delay: delay})
+	return cut(err.Error())
 }
 
 // Reject gives the message up: it goes to the queue's dead-letter queue, or is
@@ -155,7 +167,7 @@ func (d *Delivery) settle(ctx context.Context, r verdict) error {
 		if d.chained {
 			before = "ack-and-publish"
 		}
-		return fmt.Errorf("delivery %s: %s after %s", d.place, verbName(verb), before)
+		return fmt.Errorf("delivery %s: %s after %s: %w", d.place, verbName(verb), before, ErrAlreadySettled)
 	}
 	s.settleLocked(d, r)
 	if d.answered {

@@ -41,6 +41,13 @@
 // Receive asks for messages instead of being handed them. Its leases are not kept
 // alive, since nobody knows when the program is done: see Delivery.Extend.
 //
+// # Which way to consume
+//
+//	           who settles             leases are kept alive   when ctx ends
+//	Consume    what the handler returns  by the client           drains, then nil
+//	Messages   the loop's body           by the client           the loop ends
+//	Receive    the program               by Delivery.Extend      the cause is returned
+//
 // # How it works
 //
 // A Client has two links to the leader, each with one connection: one for

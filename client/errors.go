@@ -2,16 +2,20 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"onceq/transport/wire"
 )
 
+// Code is the stable number of an error; 'onceq errors' explains each.
+type Code = wire.Code
+
 // Error is what the cluster or the client refused, with its stable code. It is
 // compared with errors.Is against the sentinels below: two Errors are the same
 // when their codes are.
 type Error struct {
-	Code      wire.Code
+	Code      Code
 	Retriable bool   // the same call may succeed later
 	Text      string // what happened, and what to do
 
@@ -31,10 +35,11 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("ONCEQ-%d: %s", e.Code, e.Text)
 }
 
-// Is reports whether target is an *Error with the same code.
+// Is reports whether target is an *Error with the same code. ErrConsumerGone is
+// ErrOutcomeUnknown too, since whether the settle counted cannot be told.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
-	return ok && t.Code == e.Code
+	return ok && (t.Code == e.Code || e.Code == wire.CodeConsumerGone && t.Code == wire.CodeOutcomeUnknown)
 }
 
 // Unwrap returns what the error came from, such as a context's end.
@@ -113,6 +118,8 @@ var (
 	ErrNoNode error = newError(wire.CodeNoNode, "no such node")
 	// ErrUnsupported: the cluster's version cannot do that.
 	ErrUnsupported error = newError(wire.CodeUnsupported, "not supported")
+	// ErrAlreadySettled: another verb was asked for before; nothing was done.
+	ErrAlreadySettled = errors.New("already settled")
 	// ErrClosed: the Client or Producer was closed.
 	ErrClosed error = closedError{}
 )
@@ -122,12 +129,17 @@ type closedError struct{}
 func (closedError) Error() string { return "client closed" }
 
 // OutcomeUnknownError says that a publish was sent and its fate was not known
-// when the caller's context ended: it may be stored or not. Client.Outcome and
-// Client.Seal resolve ID. errors.Is(err, ErrOutcomeUnknown) holds for it, and
-// for what Cause is.
+// when the caller's context ended: it may be stored or not. errors.Is(err,
+// ErrOutcomeUnknown) holds for it, and for what Cause is.
+//
+// What to do: unless Final, call Client.Seal with ID, from this Client and before
+// the Producer is closed. Stored means done; Never means that it may be published
+// again. The producer has stopped sending it, so it may be sealed. Final: nobody
+// can tell any more, so the consumer's inbox has to, by biz-id.
 type OutcomeUnknownError struct {
 	ID InnerMsgID
-	// Final says that the cluster has no way left to tell.
+	// Final says that the cluster has no way left to tell; Seal and Outcome will say
+	// Unknown.
 	Final bool
 	Cause error
 }

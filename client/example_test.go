@@ -232,7 +232,8 @@ func ExampleError() {
 	fmt.Println(errors.Is(err, client.ErrUnreachable))
 	e := (*client.Error)(nil)
 	if errors.As(err, &e) {
-		fmt.Println(int(e.Code), e.Retriable)
+		var code client.Code = e.Code
+		fmt.Println(int(code), e.Retriable)
 	}
 	// Output:
 	// true

@@ -77,7 +77,7 @@ func (s *consumer) extendOne(ctx context.Context, d *Delivery, by time.Duration)
 		if d.answer != nil {
 			return d.answer
 		}
-		return fmt.Errorf("delivery %s: extend after %s", d.place, verbName(d.verb))
+		return fmt.Errorf("delivery %s: extend after %s: %w", d.place, verbName(d.verb), ErrAlreadySettled)
 	}
 	at := time.Now()
 	request := s.settleRequest([]wire.SettleItem{{From: d.number, To: d.number, Verb: wire.VerbExtend, Time: by}})

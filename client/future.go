@@ -9,7 +9,7 @@ import (
 	"onceq/transport/wire/pack"
 )
 
-// Future is one publish: one message or one atomic batch under one sequence. It
+// Future is one publish under way: of PublishAsync, one message under one sequence. It
 // is kept by its producer until its outcome is final, which may be later than
 // the moment the caller is told that it is unknown.
 type Future struct {
@@ -48,7 +48,8 @@ type Future struct {
 // Done is closed when the outcome is there.
 func (f *Future) Done() <-chan struct{} { return f.done }
 
-// Wait waits for the outcome, or for ctx to end, which does not end the publish.
+// Wait waits for the outcome. When ctx ends first the publish goes on: the error is
+// ErrOutcomeUnknown and what ended ctx, and Wait may be called again.
 func (f *Future) Wait(ctx context.Context) (Receipt, error) {
 	select {
 	case <-f.done:
@@ -59,7 +60,7 @@ func (f *Future) Wait(ctx context.Context) (Receipt, error) {
 	case <-f.done:
 		return f.receipt, f.err
 	case <-ctx.Done():
-		return Receipt{}, causeOf(ctx)
+		return Receipt{}, newError(wire.CodeOutcomeUnknown, "the publish has no outcome yet and goes on: wait again").because(causeOf(ctx))
 	}
 }
 

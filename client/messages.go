@@ -30,6 +30,7 @@ import (
 // The loop ends without an error when ctx ends. When it ends, also by break or a
 // panic, what the body has seen and not settled is given back at once as failed,
 // and what it has not seen as not handled. Delivery.Context tells of a lost lease.
+// Options that are about handlers are refused.
 func (c *Client) Messages(ctx context.Context, queue string, opts ...ConsumeOption) iter.Seq2[*Delivery, error] {
 	return func(yield func(*Delivery, error) bool) {
 		s, err := c.newConsumer(ctx, queue, opts)
@@ -38,8 +39,8 @@ func (c *Client) Messages(ctx context.Context, queue string, opts ...ConsumeOpti
 			return
 		}
 		defer c.wg.Done()
-		if s.o.concurrency != 1 || len(s.o.middleware) > 0 {
-			yield(nil, errors.New("client: Messages has no handler: WithConcurrency and WithMiddleware are for Consume"))
+		if s.o.concurrency != 1 || len(s.o.middleware) > 0 || s.o.drain > 0 {
+			yield(nil, errors.New("client: Messages has no handler: WithConcurrency, WithMiddleware and WithDrainTimeout are for Consume"))
 			return
 		}
 		s.o.manual = true

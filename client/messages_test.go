@@ -350,3 +350,70 @@ func TestConnectionHook_TellsWhatHappenedInOrder(t *testing.T) {
 		}
 	}
 }
+
+func TestConsume_DrainTakesTooLong_HandlersAreTold(t *testing.T) {
+	t.Parallel()
+	c := queueWith(t, "a")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var cause error
+	if err := c.Consume(ctx, "orders", func(ctx context.Context, _ *client.Delivery) error {
+		stop()
+		<-ctx.Done()
+		cause = context.Cause(ctx)
+		return nil // what it returns still counts
+	}, client.WithDrainTimeout(time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(cause, client.ErrDraining) {
+		t.Fatal(cause)
+	}
+	if q, err := c.Admin().Queue(t.Context(), "orders"); err != nil || q.Counts.Acked != 1 {
+		t.Fatalf("%+v, %v", q, err)
+	}
+}
+
+func TestNackAfter_KeepsTheReason_AndIsRefusedAfterAnotherVerb(t *testing.T) {
+	t.Parallel()
+	c := queueWith(t, "a")
+	for d, err := range c.Messages(t.Context(), "orders") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.NackAfter(t.Context(), time.Hour, errors.New("closed today")); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Ack(t.Context()); !errors.Is(err, client.ErrAlreadySettled) {
+			t.Errorf("an ack after a nack: %v", err)
+		}
+		m, err := c.Admin().Message(t.Context(), "orders", client.Place{})
+		if err != nil || m.LastError != "closed today" || m.State != client.Delayed {
+			t.Errorf("%+v, %v", m, err)
+		}
+		break
+	}
+}
+
+func TestFuture_WaitEndsFirst_TheOutcomeIsUnknownNotNever(t *testing.T) {
+	t.Parallel()
+	cluster := onceqtest.Start(t, 1)
+	c := cluster.Client()
+	if _, err := c.Admin().CreateQueue(t.Context(), "orders", client.QueueSettings{}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.NewProducer("orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster.KillLeader()
+	f := p.PublishAsync(t.Context(), client.Message{Body: []byte("a")})
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.Wait(over); !errors.Is(err, client.ErrOutcomeUnknown) || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	cluster.Restart()
+	if r, err := f.Wait(t.Context()); err != nil || r.Message.Offset != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -372,7 +372,7 @@ func chaosReceive(t *testing.T, seed int64) {
 				rng.Shuffle(len(ds), func(a, b int) { ds[a], ds[b] = ds[b], ds[a] })
 				for _, d := range ds {
 					if rng.Intn(20) == 0 {
-						_ = d.Nack(t.Context(), 0)
+						_ = d.Nack(t.Context(), nil)
 						continue
 					}
 					if err := d.Ack(t.Context()); err != nil {

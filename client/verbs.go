@@ -11,14 +11,15 @@ import (
 )
 
 // RetryAfter makes a handler's error give the message back after delay instead
-// of after the queue's backoff. 0 is at once.
+// of after the queue's backoff. 0 is at once. err may be nil; the message comes back
+// all the same.
 func RetryAfter(delay time.Duration, err error) error {
 	return &verbError{verb: wire.VerbNack, delay: max(delay, atOnce), what: fmt.Sprintf("retry after %v", delay), err: err}
 }
 
 // DeadLetter makes a handler's error give the message up at once, whatever the
 // delivery limit: it goes to the queue's dead-letter queue, or is parked when
-// there is none. It keeps the text of err.
+// there is none. It keeps the text of err, and is given up also when err is nil.
 func DeadLetter(err error) error {
 	return &verbError{verb: wire.VerbReject, what: "dead letter", err: err}
 }

@@ -170,7 +170,7 @@ func TestReceive_GivenUp_TheMessageGoesToTheNext(t *testing.T) {
 	if err != nil || len(ds) != 1 {
 		t.Fatalf("received %d, %v", len(ds), err)
 	}
-	if err := ds[0].Nack(bounded(t), -1); err != nil {
+	if err := ds[0].NackAfter(bounded(t), 0, nil); err != nil {
 		t.Error(err)
 	}
 	// Given back, it is there again.

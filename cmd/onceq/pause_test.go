@@ -136,7 +136,7 @@ func pauseAll(t *testing.T, bin string, nodes int) {
 	}
 	eventually(t, "the consumer holds all", func() bool { return len(all()) == n+1 })
 	// One comes back in half a minute of cluster time.
-	if err := all()[n].Nack(ctx, 30*time.Second); err != nil {
+	if err := all()[n].NackAfter(ctx, 30*time.Second, nil); err != nil {
 		t.Fatal(err)
 	}
 

@@ -111,7 +111,7 @@ func (r *receiveCmd) settle(ctx context.Context, a *app, g *globals, ds []*clien
 			if ack {
 				results <- d.Ack(ctx)
 			} else {
-				results <- d.Nack(ctx, -1)
+				results <- d.NackAfter(ctx, 0, nil)
 			}
 		}()
 	}

@@ -134,5 +134,5 @@ func (s *consumer) giveBack(ack history.Event, d *client.Delivery) {
 	defer cancel()
 	ack.F, ack.Text = history.Nack, ""
 	op := s.w.H.Invoke(ack)
-	s.settled(op, d.Nack(ctx, 0))
+	s.settled(op, d.Nack(ctx, nil))
 }

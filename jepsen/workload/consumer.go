@@ -130,7 +130,7 @@ func (s *consumer) handle(c *client.Client, proc string, d *client.Delivery, r *
 		if nack {
 			op.F, op.Delay = history.Nack, int64(delay)
 			op = s.w.H.Invoke(op)
-			err = d.Nack(ctx, delay)
+			err = d.NackAfter(ctx, delay, nil)
 		} else {
 			op = s.w.H.Invoke(op)
 			err = d.Ack(ctx)

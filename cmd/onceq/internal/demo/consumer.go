@@ -50,7 +50,7 @@ func (k *consumer) handle(ctx context.Context, d *client.Delivery) error {
 	end := ledger.Acked
 	var err error
 	if d.Attempt() == 1 && k.r.cfg.nacks(id) {
-		end, err = ledger.Nacked, d.Nack(ctx, 0)
+		end, err = ledger.Nacked, d.Nack(ctx, nil)
 	} else {
 		err = d.Ack(ctx)
 	}
