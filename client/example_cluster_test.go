@@ -3,13 +3,8 @@ package client_test
 import (
 	"context"
 	"fmt"
-	"go/ast"
-	"go/doc"
-	"go/parser"
-	"go/token"
 	"log"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 
@@ -91,60 +86,6 @@ func fill(c *client.Client, queue string, bodies ...string) {
 	for _, b := range bodies {
 		if _, err := p.Publish(ctx, client.Message{Body: []byte(b)}); err != nil {
 			log.Fatal(err)
-		}
-	}
-}
-
-// What is in the package is shown by an example that is run: each exported type
-// has one that is named after it or writes its name.
-func TestExamples_ShowEveryExportedType(t *testing.T) {
-	t.Parallel()
-	fset := token.NewFileSet()
-	parse := func(tests bool) (files []*ast.File) {
-		entries, err := os.ReadDir(".")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range entries {
-			name := e.Name()
-			if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") != tests {
-				continue
-			}
-			f, err := parser.ParseFile(fset, name, nil, parser.ParseComments)
-			if err != nil {
-				t.Fatal(err)
-			}
-			files = append(files, f)
-		}
-		return files
-	}
-	shown := map[string]bool{}
-	for _, e := range doc.Examples(parse(true)...) {
-		if e.Output == "" && !e.EmptyOutput {
-			t.Errorf("Example%s is not run: it has no output", e.Name)
-		}
-		name, _, _ := strings.Cut(e.Name, "_")
-		shown[name] = true
-		ast.Inspect(e.Code, func(n ast.Node) bool {
-			if s, ok := n.(*ast.SelectorExpr); ok {
-				if x, ok := s.X.(*ast.Ident); ok && x.Name == "client" {
-					shown[s.Sel.Name] = true
-				}
-			}
-			return true
-		})
-	}
-	for _, f := range parse(false) {
-		for _, d := range f.Decls {
-			g, ok := d.(*ast.GenDecl)
-			if !ok || g.Tok != token.TYPE {
-				continue
-			}
-			for _, s := range g.Specs {
-				if name := s.(*ast.TypeSpec).Name; name.IsExported() && !shown[name.Name] {
-					t.Errorf("%s: no example with checked output shows %s", fset.Position(name.Pos()), name.Name)
-				}
-			}
 		}
 	}
 }

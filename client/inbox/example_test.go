@@ -41,8 +41,9 @@ func ExampleHandler() {
 		}
 		return nil
 	}
-	seen := inbox.Memory(100_000, time.Hour)
-	if err := c.Consume(ctx, "orders", inbox.Handler(seen, pay, inbox.WithGroup("payments"))); err != nil {
+	var seen inbox.Store = inbox.Memory(100_000, time.Hour)
+	var options = []inbox.Option{inbox.WithGroup("payments")}
+	if err := c.Consume(ctx, "orders", inbox.Handler(seen, pay, options...)); err != nil {
 		log.Fatal(err)
 	}
 	// Output:

@@ -21,7 +21,7 @@ func Example() {
 	defer t.end()
 
 	ctx := context.Background()
-	cluster := onceqtest.Start(t, 3)
+	var cluster *onceqtest.Cluster = onceqtest.Start(t, 3)
 	c := cluster.Client()
 	if _, err := c.Admin().CreateQueue(ctx, "orders", client.QueueSettings{}); err != nil {
 		log.Fatal(err)

@@ -28,7 +28,8 @@ func Example() {
 	if _, err := ob.Publish(ctx, client.Message{BizID: "order-1"}); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("taken; waiting:", ob.Stats().Waiting)
+	var stats outbox.Stats = ob.Stats()
+	fmt.Println("taken; waiting:", stats.Waiting)
 	if err := ob.Close(); err != nil {
 		log.Fatal(err)
 	}
@@ -38,8 +39,8 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer ob.Close()
-	n, err := ob.Publish(ctx, client.Message{BizID: "order-2"})
-	if err != nil {
+	var n outbox.Number
+	if n, err = ob.Publish(ctx, client.Message{BizID: "order-2"}); err != nil {
 		log.Fatal(err)
 	}
 	receipt, err := ob.Wait(ctx, n) // if one wants to know
@@ -76,7 +77,8 @@ func ExampleOutbox_Resend() {
 	if _, err := c.Admin().UpdateQueue(ctx, "orders", func(s *client.QueueSettings) { s.LengthMax = 1 }); err != nil {
 		log.Fatal(err)
 	}
-	ob, err := outbox.Open(file, "orders", outbox.WithURL(url), outbox.WithName("shop"))
+	var options = []outbox.Option{outbox.WithURL(url), outbox.WithName("shop")}
+	ob, err := outbox.Open(file, "orders", options...)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -105,12 +107,14 @@ func ExampleOutbox_Resend() {
 	defer ob.Close()
 	held := (*outbox.HeldError)(nil)
 	if _, err := ob.Wait(ctx, second); errors.As(err, &held) {
-		fmt.Printf("held: %s; may be stored: %v\n", held.Reason, held.Reason.MayBeStored())
+		var reason outbox.Reason = held.Reason
+		fmt.Printf("held: %s; may be stored: %v\n", reason, reason.MayBeStored())
 	}
 	fmt.Println(ob.Resend(outbox.NoRisk, second))
 
 	// Somebody has looked: order-2 is in no consumer's books.
-	if err := ob.Resend(outbox.MayBeStoredTwice, second); err != nil {
+	var risk outbox.Risk = outbox.MayBeStoredTwice
+	if err := ob.Resend(risk, second); err != nil {
 		log.Fatal(err)
 	}
 	if _, err := c.Admin().PurgeQueue(ctx, "orders"); err != nil { // makes room
@@ -163,17 +167,18 @@ func ExampleOpenFile() {
 	}
 	ob.Close()
 
-	f, err := outbox.OpenFile(file, true)
-	if err != nil {
+	var f *outbox.File
+	if f, err = outbox.OpenFile(file, true); err != nil {
 		log.Fatal(err)
 	}
 	defer f.Close()
-	entries, err := f.List(0, 100)
-	if err != nil {
+	var entries []outbox.Entry
+	if entries, err = f.List(0, 100); err != nil {
 		log.Fatal(err)
 	}
 	for _, e := range entries {
-		fmt.Println(e.Number, e.State, e.Messages[0].BizID)
+		var state outbox.State = e.State
+		fmt.Println(e.Number, state, e.Messages[0].BizID)
 	}
 	// Output: 1 waiting order-1
 }
