@@ -151,14 +151,17 @@ func (l *link) unsubscribe(s subscriber) {
 	delete(l.subscribers, s)
 }
 
-// reason is why there is no connection, nil when there is one.
+// reason is why there is no connection to a leader, nil when there is one.
 func (l *link) reason() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conn != nil {
-		return nil
+	switch {
+	case l.conn == nil:
+		return l.why
+	case l.conn.refused.Load() > 0:
+		return newError(wire.CodeNoLeader, "no leader: %s (%s) does not lead any more and knows of no other: a majority of the nodes must be up", l.conn.address, l.conn.welcome.Node)
 	}
-	return l.why
+	return nil
 }
 
 // misdirected is told each "not leader" answer. It never blocks.

@@ -91,7 +91,7 @@ func (s *steward) remove(node string, seen uint64) *wire.ErrorReply {
 	if !s.g.lead.serving() {
 		return s.g.refusal()
 	}
-	release, ok := s.maybeAcquire()
+	release, ok := s.acquireSoon()
 	if !ok {
 		return errMembership("another change of the membership is under way")
 	}
@@ -135,7 +135,7 @@ func (s *steward) transfer(node string) *wire.ErrorReply {
 	if !s.g.lead.serving() {
 		return s.g.refusal()
 	}
-	release, ok := s.maybeAcquire()
+	release, ok := s.acquireSoon()
 	if !ok {
 		return errMembership("a change of the membership is under way")
 	}

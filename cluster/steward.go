@@ -22,6 +22,8 @@ const (
 	configTimeout = 10 * time.Second
 	// peerStatusTimeout bounds asking another node how far it has applied.
 	peerStatusTimeout = 2 * time.Second
+	// acquireBound is how long an operator's request waits for another change to end.
+	acquireBound = 5 * time.Second
 )
 
 // steward looks after the membership while this node leads: it promotes nodes
@@ -230,6 +232,15 @@ func (s *steward) acquire(ctx context.Context) (release func(), err error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// acquireSoon is acquire for an operator's request, which housekeeping (a join that
+// is taken in, the versions that are asked for) holds up for a moment only.
+func (s *steward) acquireSoon() (release func(), ok bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), acquireBound)
+	defer cancel()
+	release, err := s.acquire(ctx)
+	return release, err == nil
 }
 
 // maybeAcquire is acquire without waiting.
