@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -13,14 +14,16 @@ func TestRoom_IsGivenInOrderAndTakenBackWhenNobodyWantsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &room{messagesMax: 2, bytesMax: 100}
 		never := make(chan struct{})
+		var mu sync.Mutex
 		var got []string
 		wait := func(ctx context.Context, name string, bytes int) {
 			go func() {
-				if r.take(ctx, bytes, never) {
-					got = append(got, name)
-				} else {
-					got = append(got, name+" gave up")
+				if !r.take(ctx, bytes, never) {
+					name += " gave up"
 				}
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, name)
 			}()
 			synctest.Wait()
 		}
