@@ -12,6 +12,7 @@ import (
 	"onceq/client"
 	"onceq/cluster"
 	"onceq/cluster/clustertest"
+	"onceq/fsm"
 	"onceq/transport/wire"
 )
 
@@ -82,6 +83,7 @@ func TestBackup_GoesIntoANewCluster(t *testing.T) {
 
 			c := clustertest.New(t, 3, bodies[1])
 			down := c.Others(c.WaitLeader())[0]
+			waitVersion(t, c, fsm.MachineVersion) // until then nobody knows what the node can apply
 			c.Kill(down)
 			to := connect(t, c)
 			done := restoreBackup(t, to, file, client.RestoreOptions{})

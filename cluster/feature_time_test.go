@@ -156,12 +156,10 @@ func TestDeadLetters_EndToEnd(t *testing.T) {
 	if err != nil || len(seen.Messages) != n/2 {
 		t.Fatal(len(seen.Messages), err)
 	}
-	var places []client.Place
 	for _, m := range seen.Messages {
 		if m.Content == nil || m.Content.BizID != "order "+string(m.Content.Body) || m.OriginQueue != "orders" || fmt.Sprint(m.OriginOffset) != string(m.Content.Body) {
 			t.Errorf("%+v", m)
 		}
-		places = append(places, m.Place())
 	}
 	// Consume one and look at what it brings.
 	got := newReceived()
@@ -179,7 +177,19 @@ func TestDeadLetters_EndToEnd(t *testing.T) {
 			t.Errorf("%s: %+v", d.Body(), dead)
 		}
 	}
-	// Redrive: they wait for an hour there, which keeps nobody from moving them.
+	// Redrive: they wait for an hour there, which keeps nobody from moving them. What
+	// was seen before they were handed out names nothing any more.
+	waiting, err := cl.Admin().Peek(bounded(t), "orders.dead", client.PeekOptions{State: client.Delayed})
+	if err != nil || len(waiting.Messages) != n/2 {
+		t.Fatal(len(waiting.Messages), err)
+	}
+	if states, err := cl.Admin().MoveMessages(bounded(t), "orders.dead", "", seen.Messages[0].Place()); err != nil || states[0] != client.EditChanged {
+		t.Fatal(states, err)
+	}
+	var places []client.Place
+	for _, m := range waiting.Messages {
+		places = append(places, m.Place())
+	}
 	states, err := cl.Admin().MoveMessages(bounded(t), "orders.dead", "", places...)
 	if err != nil {
 		t.Fatal(err)

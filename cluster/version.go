@@ -19,8 +19,9 @@ const raiseRetry = 2 * time.Second
 type machineVersion struct {
 	supports uint32        // the newest that this build knows
 	active   atomic.Uint32 // the machine's, as of what is applied here
-	// older names a member that keeps the leader from raising the version.
-	older atomic.Pointer[string]
+	// older names a member that keeps the leader from raising the version, and
+	// silent one that has not said what it can apply.
+	older, silent atomic.Pointer[string]
 }
 
 func newMachineVersion(supports uint32, m *fsm.Machine) *machineVersion {
@@ -44,6 +45,9 @@ func (v *machineVersion) refuses(k fsm.Kind) *wire.ErrorReply {
 		e.Text += fmt.Sprintf(": node %s runs an older build; upgrade it, and the version rises by itself", *older)
 	} else {
 		e.Retriable = needs <= v.supports
+		if silent := v.silent.Load(); silent != nil {
+			e.Text += fmt.Sprintf(": node %s has not said what it can apply; start it, or remove it, and the version rises by itself", *silent)
+		}
 	}
 	return e
 }
@@ -62,6 +66,7 @@ func (s *steward) raise(ctx context.Context) (again bool) {
 	v := s.g.version
 	if v.active.Load() >= v.supports {
 		v.older.Store(nil)
+		v.silent.Store(nil)
 		return false
 	}
 	if s.g.mono() < s.raiseAt {
@@ -82,6 +87,8 @@ func (s *steward) raise(ctx context.Context) (again bool) {
 		if err != nil || status.ServerID != string(m.ID) {
 			// Nobody knows what it can apply.
 			s.g.log.Debug("ask for the machine version", "server", m.ID, "error", err)
+			name := member.NameOf(m.ID)
+			v.silent.Store(&name)
 			s.raiseAt = s.g.mono() + stewardRetry
 			return true
 		}
@@ -91,6 +98,7 @@ func (s *steward) raise(ctx context.Context) (again bool) {
 		}
 	}
 	v.older.Store(older)
+	v.silent.Store(nil)
 	if lowest > v.active.Load() {
 		s.proposeRaise(ctx, lowest)
 	}
