@@ -142,10 +142,12 @@ func messageInfo(queue string, w wire.MessageInfo) (MessageInfo, error) {
 	return m, nil
 }
 
-// Consumers lists the consumers of a queue, those of all queues for "". At most
-// 1,000 are listed.
-func (a *Admin) Consumers(ctx context.Context, queue string) ([]ConsumerInfo, error) {
-	payload, err := a.c.ask(ctx, wire.OpConsumers, wire.ConsumersRequest{Queue: queue}.Append)
+// Consumers lists the consumers of a queue, those of all queues for "", in the order of
+// their first attachment, from an ordinal on, at most limit and 1,000. Fewer than were
+// asked for are the last; else go on behind the Ordinal of the last.
+func (a *Admin) Consumers(ctx context.Context, queue string, from uint64, limit int) ([]ConsumerInfo, error) {
+	limit = min(max(limit, 1), wire.PeekMax)
+	payload, err := a.c.ask(ctx, wire.OpConsumers, wire.ConsumersRequest{Queue: queue, From: from, Limit: uint32(limit)}.Append)
 	if err != nil {
 		return nil, err
 	}

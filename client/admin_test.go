@@ -288,3 +288,79 @@ func TestDeleteQueue_RefusedAfterALostCopy_IsUnknown(t *testing.T) {
 		}
 	})
 }
+
+// TestRedrive_LostReply_TheSameStepAgain: a step keeps its nonce until it is answered,
+// the next has another and names the edit that the last one was told of.
+func TestRedrive_LostReply_TheSameStepAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		where := []Condition{{Field: FieldBody, Match: MatchRegexp, Value: "x"}}
+		result, failed := got(t, func() (Redriven, error) {
+			return c.Admin().Redrive(t.Context(), "dead", RedriveOptions{To: "orders", Where: where})
+		})
+		first := n1.expect(wire.OpRedrive)
+		if m := decoded(first, wire.DecodeRedrive); m.Number != 0 || m.Queue != "dead" || m.Target != "orders" || len(m.Ends) != 0 || m.Dry || m.Where[0] != where[0] {
+			t.Fatalf("sent %+v", m)
+		}
+		ends := []wire.Place{{Lane: 2, Offset: 9}}
+		first.reply(wire.RedriveReply{Status: wire.StatusOK, Number: 7, Edited: wire.Nonce{1}, Ends: ends, More: true})
+
+		lost := n1.expect(wire.OpRedrive)
+		step := decoded(lost, wire.DecodeRedrive)
+		if step.Number != 7 || step.Edited != (wire.Nonce{1}) || step.Nonce == (wire.Nonce{}) || len(step.Ends) != 1 || step.Ends[0] != ends[0] || step.From != (wire.RedriveFrom{}) {
+			t.Fatalf("sent %+v", step)
+		}
+		lost.conn.cut()
+		again := n1.expect(wire.OpRedrive)
+		if m := decoded(again, wire.DecodeRedrive); m.Nonce != step.Nonce || m.Edited != step.Edited {
+			t.Fatalf("sent %+v, then %+v", step, m)
+		}
+		again.reply(wire.RedriveReply{Status: wire.StatusOK, Number: 7, Edited: step.Nonce, Moved: 3, Seen: 3, Repeated: true, More: true})
+
+		next := n1.expect(wire.OpRedrive)
+		m := decoded(next, wire.DecodeRedrive)
+		if m.Nonce == step.Nonce || m.Edited != step.Nonce || m.From != (wire.RedriveFrom{}) {
+			t.Fatalf("sent %+v after %+v", m, step)
+		}
+		// Somebody else edits the queue: from the same place, with a new nonce.
+		next.reply(wire.RedriveReply{Status: wire.StatusRevision, Number: 7, Edited: wire.Nonce{5}, More: true})
+		next = n1.expect(wire.OpRedrive)
+		if a := decoded(next, wire.DecodeRedrive); a.Nonce == m.Nonce || a.Edited != (wire.Nonce{5}) || a.From != m.From {
+			t.Fatalf("sent %+v after %+v", a, m)
+		}
+		from := wire.RedriveFrom{State: wire.MessageParked, Lane: 2, Offset: 4}
+		next.reply(wire.RedriveReply{Status: wire.StatusOK, Number: 7, Edited: wire.Nonce{5}, Next: from, Seen: 2, Refused: 1, Skipped: 1, More: true})
+		last := n1.expect(wire.OpRedrive)
+		if m := decoded(last, wire.DecodeRedrive); m.From != from {
+			t.Fatalf("sent %+v", m)
+		}
+		last.reply(wire.RedriveReply{Status: wire.StatusOK, Number: 7, Edited: wire.Nonce{5}})
+		if r, err := <-result, <-failed; err != nil || r.Moved != 3 || r.Seen != 5 || r.Refused != 1 || r.Skipped != 1 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	})
+}
+
+func TestRedrive_Fails_TellsWhatWasMoved(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		result, failed := got(t, func() (Redriven, error) {
+			return c.Admin().Redrive(t.Context(), "dead", RedriveOptions{Only: []Place{{Offset: 3}, {Offset: 4}}})
+		})
+		n1.expect(wire.OpRedrive).reply(wire.RedriveReply{Status: wire.StatusOK, Number: 7, Ends: []wire.Place{{Offset: 9}}, More: true})
+		for i := range uint64(2) {
+			r := n1.expect(wire.OpRedrive)
+			if m := decoded(r, wire.DecodeRedrive); !m.One || m.At != (wire.Place{Offset: 3 + i}) {
+				t.Fatalf("sent %+v", m)
+			}
+			if i == 0 {
+				r.reply(wire.RedriveReply{Status: wire.StatusOK, Number: 7, Moved: 1, Seen: 1})
+				continue
+			}
+			r.reply(wire.RedriveReply{Status: wire.StatusNoQueue})
+		}
+		if r, err := <-result, <-failed; !errors.Is(err, ErrNoQueue) || r.Moved != 1 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	})
+}

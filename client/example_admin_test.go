@@ -103,7 +103,7 @@ func ExampleAdmin_Consumers() {
 			log.Fatal(err)
 		}
 		var consumers []client.ConsumerInfo
-		if consumers, err = c.Admin().Consumers(ctx, "watched"); err != nil {
+		if consumers, err = c.Admin().Consumers(ctx, "watched", 0, 1000); err != nil {
 			log.Fatal(err)
 		}
 		for _, s := range consumers {
@@ -115,6 +115,34 @@ func ExampleAdmin_Consumers() {
 		break
 	}
 	// Output: worker-1 true 1 10
+}
+
+func ExampleAdmin_Redrive() {
+	c, ctx := with("orders.parked", "one", "two"), context.Background()
+	defer c.Close()
+	for d, err := range c.Messages(ctx, "orders.parked", client.WithPrefetch(1)) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := d.Reject(ctx, "no customer "+string(d.Body())); err != nil {
+			log.Fatal(err)
+		}
+		if string(d.Body()) == "two" {
+			break
+		}
+	}
+	// Both are parked: there is no dead-letter queue. Those that match are ready again.
+	o := client.RedriveOptions{Where: []client.Condition{{Field: client.FieldError, Match: client.MatchRegexp, Value: "two$"}}}
+	o.DryRun = true
+	would, err := c.Admin().Redrive(ctx, "orders.parked", o)
+	fmt.Println(would.Moved, would.Seen, would.Targets, err)
+	o.DryRun = false
+	var done client.Redriven
+	done, err = c.Admin().Redrive(ctx, "orders.parked", o)
+	fmt.Println(done.Moved, err)
+	// Output:
+	// 1 2 map[orders.parked:1] <nil>
+	// 1 <nil>
 }
 
 func ExampleAdmin_Sessions() {

@@ -52,7 +52,10 @@
 //	ticker.run            samples the clock each 100 ms while the node serves, asks
 //	                      for ticks, proposes detaches again, answers receives that
 //	                      have waited long enough
-//	reader.run            look-ups that wait for a confirmed leadership
+//	reader.run            look-ups that wait for a confirmed leadership; each has
+//	                      the machine for a bounded number of rows
+//	a redrive's step      (short-lived, a few at once) reads messages and their bodies,
+//	                      and proposes what matches by place
 //	steward.run           promotes joined nodes, removes the old selves of wiped ones
 //	auditor.run           has the replicas compare their states, at an interval
 //	topology.run          tells clients who leads and where the nodes are; reads

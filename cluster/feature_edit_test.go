@@ -189,7 +189,7 @@ func TestLook_AtEveryState_TouchesNothing(t *testing.T) {
 				}
 			}
 		}
-		consumers, err := admin.Consumers(bounded(t), "orders")
+		consumers, err := admin.Consumers(bounded(t), "orders", 0, 100)
 		if err != nil || len(consumers) != 1 || consumers[0].Label != "worker-3" || consumers[0].Held != 1 {
 			t.Fatalf("%+v, %v", consumers, err)
 		}

@@ -41,6 +41,7 @@ type group struct {
 	receives  *receives
 	ticker    *ticker
 	reads     *reader
+	redrives  chan struct{} // one for each step of a redrive that is under way
 	lead      *leadership
 	steward   *steward
 	version   *machineVersion

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"onceq/fsm"
 	"onceq/transport"
@@ -93,6 +95,8 @@ func (h *handler) request(c conn, corr uint32, op wire.Op, payload []byte) {
 		g.consumersList(c, corr, payload)
 	case wire.OpSessions:
 		g.sessionsList(c, corr, payload)
+	case wire.OpRedrive:
+		h.redriveRequest(g, c, corr, payload)
 	case wire.OpNodeStatus:
 		if _, err := wire.DecodeNodeStatusRequest(payload); err != nil {
 			c.Error(corr, *malformed(err))
@@ -307,17 +311,32 @@ func (g *group) queueList(c conn, corr uint32, payload []byte) {
 		c.Error(corr, *malformed(err))
 		return
 	}
-	g.reads.submit(read{
+	var found []fsm.QueueInfo
+	next := uint64(1)
+	var step read
+	step = read{
 		do: func() {
-			qs := g.machine.Queues()
-			m := wire.QueuesReply{Queues: make([]wire.QueueInfo, len(qs))}
-			for i, q := range qs {
+			some := g.machine.QueuesFrom(next, queuesAtOnce)
+			found = append(found, some...)
+			if next = 0; len(some) == queuesAtOnce {
+				next = some[len(some)-1].Number + 1
+			}
+		},
+		then: func() {
+			if next != 0 {
+				g.reads.submit(step)
+				return
+			}
+			slices.SortFunc(found, func(a, b fsm.QueueInfo) int { return strings.Compare(a.Name, b.Name) })
+			m := wire.QueuesReply{Queues: make([]wire.QueueInfo, len(found))}
+			for i, q := range found {
 				m.Queues[i] = queueInfo(q)
 			}
 			c.Reply(corr, wire.OpQueueList, encoded(m))
 		},
 		refuse: func(e *wire.ErrorReply) { c.Error(corr, *e) },
-	})
+	}
+	g.reads.submit(step)
 }
 
 // digestRequest puts a digest entry into the log, so that every replica notes

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 
 	"onceq/fsm"
@@ -28,42 +29,69 @@ func (g *group) peek(c conn, corr uint32, payload []byte) {
 		return
 	}
 	limit := int(min(m.Limit, wire.PeekMax))
-	var queue fsm.QueueInfo
-	var found []fsm.MessageInfo
-	var known bool
-	// In steps, each of which holds up what is applied for a moment only.
-	next := &fsm.MessageInfo{Lane: m.FromLane, Offset: m.FromOffset}
+	g.lookThrough(c, corr, m.Queue, func() (*fsm.Look, bool) {
+		return g.machine.Look(m.Queue, fsm.MessageState(m.State), fsm.MessageInfo{Lane: m.FromLane, Offset: m.FromOffset}, limit)
+	}, func(l *fsm.Look) {
+		reply := wire.PeekReply{Status: wire.StatusOK}
+		var cut bool
+		reply.Messages, cut = g.messageInfos(l.Queue(), l.Found(), m.Bodies)
+		reply.More = cut || len(l.Found()) == limit && limit > 0
+		c.Reply(corr, wire.OpPeek, encoded(reply))
+	})
+}
+
+// lookThrough makes a look in steps, each of which holds up what is applied for a moment
+// only, and then has it answered.
+func (g *group) lookThrough(c conn, corr uint32, queue string, begin func() (*fsm.Look, bool), answer func(l *fsm.Look)) {
+	var l *fsm.Look
+	known, done := true, false
 	var step read
 	step = read{
 		do: func() {
-			var some []fsm.MessageInfo
-			if queue, known = g.machine.QueueByName(m.Queue); known {
-				some, next, _ = g.machine.Peek(m.Queue, fsm.MessageState(m.State), *next, limit-len(found))
-				found = append(found, some...)
+			if l == nil {
+				if l, known = begin(); !known {
+					return
+				}
 			}
+			done = g.machine.LookOn(l)
 		},
 		then: func() {
 			switch {
 			case !known:
-				c.Error(corr, noQueue(m.Queue))
-				return
-			case next != nil && len(found) < limit:
+				c.Error(corr, noQueue(queue))
+			case !done:
 				g.reads.submit(step)
-				return
+			default:
+				answer(l)
 			}
-			reply := wire.PeekReply{Status: wire.StatusOK, More: len(found) == limit && limit > 0}
-			reply.Messages, reply.More = g.messageInfos(queue.Number, found, m.Bodies, reply.More)
-			c.Reply(corr, wire.OpPeek, encoded(reply))
 		},
-		refuse: func(e *wire.ErrorReply) { c.Error(corr, *e) },
+		refuse: func(e *wire.ErrorReply) {
+			if l != nil {
+				l.Close()
+			}
+			c.Error(corr, *e)
+		},
 	}
 	g.reads.submit(step)
 }
 
-// messageInfos adds the messages themselves, as far as one frame takes them. What
-// was acked or moved since the tables were read is told without.
-func (g *group) messageInfos(queue uint64, found []fsm.MessageInfo, bodies, more bool) ([]wire.MessageInfo, bool) {
-	out := make([]wire.MessageInfo, 0, len(found))
+// look reads the machine and waits until it has.
+func (g *group) look(ctx context.Context, do func()) *wire.ErrorReply {
+	done := make(chan *wire.ErrorReply, 1)
+	g.reads.submit(read{do: do, then: func() { done <- nil }, refuse: func(e *wire.ErrorReply) { done <- e }})
+	select {
+	case refused := <-done:
+		return refused
+	case <-ctx.Done():
+		return errShuttingDown()
+	}
+}
+
+// messageInfos adds the messages themselves, as far as one frame takes them, and says
+// whether it was cut short. What was acked or moved since the tables were read is told
+// without.
+func (g *group) messageInfos(queue uint64, found []fsm.MessageInfo, bodies bool) (out []wire.MessageInfo, cut bool) {
+	out = make([]wire.MessageInfo, 0, len(found))
 	bytes := 0
 	for _, f := range found {
 		if bytes >= peekFrameBytes {
@@ -78,7 +106,7 @@ func (g *group) messageInfos(queue uint64, found []fsm.MessageInfo, bodies, more
 		}
 		out = append(out, i)
 	}
-	return out, more
+	return out, false
 }
 
 // messageShow answers with one message, body included.
@@ -88,28 +116,13 @@ func (g *group) messageShow(c conn, corr uint32, payload []byte) {
 		c.Error(corr, *malformed(err))
 		return
 	}
-	var queue fsm.QueueInfo
-	var info fsm.MessageInfo
-	var known, here bool
-	g.reads.submit(read{
-		do: func() {
-			if queue, known = g.machine.QueueByName(m.Queue); known {
-				info, here = g.machine.Message(m.Queue, m.Lane, m.Offset)
-			}
-		},
-		then: func() {
-			reply := wire.PeekReply{Status: wire.StatusNotStored}
-			switch {
-			case !known:
-				c.Error(corr, noQueue(m.Queue))
-				return
-			case here:
-				reply.Status = wire.StatusOK
-				reply.Messages, _ = g.messageInfos(queue.Number, []fsm.MessageInfo{info}, true, false)
-			}
-			c.Reply(corr, wire.OpMessageShow, encoded(reply))
-		},
-		refuse: func(e *wire.ErrorReply) { c.Error(corr, *e) },
+	g.lookThrough(c, corr, m.Queue, func() (*fsm.Look, bool) { return g.machine.LookAt(m.Queue, m.Lane, m.Offset) }, func(l *fsm.Look) {
+		reply := wire.PeekReply{Status: wire.StatusNotStored}
+		if len(l.Found()) == 1 {
+			reply.Status = wire.StatusOK
+			reply.Messages, _ = g.messageInfos(l.Queue(), l.Found(), true)
+		}
+		c.Reply(corr, wire.OpMessageShow, encoded(reply))
 	})
 }
 
@@ -119,29 +132,38 @@ func (g *group) consumersList(c conn, corr uint32, payload []byte) {
 		c.Error(corr, *malformed(err))
 		return
 	}
+	limit := int(min(m.Limit, wire.PeekMax))
 	var found []fsm.ConsumerInfo
-	known := true
-	g.reads.submit(read{
+	known, next := true, m.From
+	var step read
+	step = read{
 		do: func() {
 			if m.Queue != "" {
 				_, known = g.machine.QueueByName(m.Queue)
 			}
-			found = g.machine.Consumers(m.Queue)
+			var some []fsm.ConsumerInfo
+			some, next = g.machine.Consumers(m.Queue, next, limit-len(found))
+			found = append(found, some...)
 		},
 		then: func() {
-			if !known {
+			switch {
+			case !known:
 				c.Error(corr, noQueue(m.Queue))
+				return
+			case next != 0:
+				g.reads.submit(step)
 				return
 			}
 			reply := wire.ConsumersReply{Status: wire.StatusOK, Consumers: make([]wire.ConsumerInfo, len(found))}
 			for i, f := range found {
-				reply.Consumers[i] = wire.ConsumerInfo{ID: wire.ConsumerID(f.ID), Queue: f.Queue, Label: f.Label, N: f.N,
+				reply.Consumers[i] = wire.ConsumerInfo{Ordinal: f.Ordinal, ID: wire.ConsumerID(f.ID), Queue: f.Queue, Label: f.Label, N: f.N,
 					Attached: f.Attached, Pulls: f.Pulls, Credit: f.Credit, Held: f.Held, Next: f.Next}
 			}
 			c.Reply(corr, wire.OpConsumers, encoded(reply))
 		},
 		refuse: func(e *wire.ErrorReply) { c.Error(corr, *e) },
-	})
+	}
+	g.reads.submit(step)
 }
 
 func (g *group) sessionsList(c conn, corr uint32, payload []byte) {

@@ -6,7 +6,8 @@ import (
 
 // read is a look-up that must see everything that was confirmed before it came.
 // do runs under the machine's read lock, and then, which may be nil, when it is
-// free again: nothing is applied while it is held. refuse is called instead of
+// free again: nothing is applied while it is held, so do visits a bounded number of
+// rows, and no two look-ups share one hold. refuse is called instead of
 // both when the look-up cannot be answered.
 type read struct {
 	do     func()
@@ -85,20 +86,18 @@ func (r *reader) confirm(end <-chan struct{}) *wire.ErrorReply {
 }
 
 func (r *reader) answer(batch []read) {
-	r.look(batch)
 	for _, q := range batch {
+		r.look(q)
 		if q.then != nil {
 			q.then()
 		}
 	}
 }
 
-func (r *reader) look(batch []read) {
+func (r *reader) look(q read) {
 	r.g.mu.RLock()
 	defer r.g.mu.RUnlock()
-	for _, q := range batch {
-		q.do()
-	}
+	q.do()
 }
 
 // drain refuses what came too late.

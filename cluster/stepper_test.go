@@ -236,7 +236,7 @@ func (s *stepper) publish() error {
 	sequence := first/stepperBatch + 1
 	cs := []fsmtest.Command{fsmtest.New(fsmtest.Frame(session.Number, session.Epoch, sequence, sequence, 0, stepperQueue, bodies...))}
 	var old []wire.Place
-	ready, _, _ := s.g.machine.Peek(stepperQueue, fsm.MessageReady, fsm.MessageInfo{}, fsm.PeekMax)
+	ready, _ := s.g.machine.Peek(stepperQueue, fsm.MessageReady, fsm.MessageInfo{}, fsm.PeekMax)
 	for _, m := range ready[:max(0, len(ready)-100)] {
 		old = append(old, wire.Place{Lane: m.Lane, Offset: m.Offset})
 	}
@@ -253,7 +253,7 @@ func (s *stepper) check() error {
 	if !ok {
 		return errors.New("there is no queue")
 	}
-	ready, _, _ := s.g.machine.Peek(stepperQueue, fsm.MessageReady, fsm.MessageInfo{}, fsm.PeekMax)
+	ready, _ := s.g.machine.Peek(stepperQueue, fsm.MessageReady, fsm.MessageInfo{}, fsm.PeekMax)
 	for _, m := range ready {
 		_, b, ok := s.g.bodies.Get(q.Number, m.Lane, m.Offset)
 		if !ok || !bytes.Contains(b, []byte(stepperBody(m.Offset))) {

@@ -1,6 +1,10 @@
 package fsm
 
-import "container/heap"
+import (
+	"container/heap"
+
+	"github.com/google/btree"
+)
 
 // consumer is one Consume call of one process. The machine numbers what it
 // hands to it 1, 2, 3; the client tells with done what it has definite answers
@@ -154,8 +158,8 @@ func (m *Machine) newConsumer(id ConsumerID, q *queue) *consumer {
 
 func (m *Machine) addConsumer(c *consumer) {
 	m.consumers[c.id] = c
-	m.consumersByOrdinal[c.ordinal] = c
-	c.queue.consumers[c.ordinal] = c
+	m.consumersByOrdinal.add(c)
+	c.queue.consumers.add(c)
 }
 
 // detach is proposed by the leader when the consumer's connection ended. A late
@@ -231,13 +235,13 @@ func (m *Machine) removeConsumer(c *consumer) {
 	m.forget(c)
 	m.timers.set(&c.timer, never)
 	c.queue.hungry.remove(c)
-	delete(c.queue.consumers, c.ordinal)
+	c.queue.consumers.remove(c)
 	if c.queue.settings.SingleActive && c.ordinal < c.queue.active() {
 		m.feedAll(c.queue) // the next one takes over
 		m.freshen(c.queue)
 	}
 	delete(m.consumers, c.id)
-	delete(m.consumersByOrdinal, c.ordinal)
+	m.consumersByOrdinal.remove(c)
 }
 
 // feed keeps the consumer's place among those that may be given a message.
@@ -262,19 +266,70 @@ func (m *Machine) feed(c *consumer) {
 // only one may: the one that attached first. While it is cut off and in grace
 // nobody else takes over, or two could work at once.
 func (q *queue) active() uint64 {
-	first := uint64(0)
-	for ord := range q.consumers {
-		if first == 0 || ord < first {
-			first = ord
-		}
+	if c := q.consumers.first(); c != nil {
+		return c.ordinal
 	}
-	return first
+	return 0
 }
 
 // feedAll looks at all consumers of a queue anew.
 func (m *Machine) feedAll(q *queue) {
-	for _, ord := range sortedKeys(q.consumers) {
-		m.feed(q.consumers[ord])
+	for c := range q.consumers.each {
+		m.feed(c)
+	}
+}
+
+// consumerOrder holds consumers by ordinal. The zero value is empty.
+type consumerOrder struct{ tree *btree.BTreeG[*consumer] }
+
+func (o *consumerOrder) add(c *consumer) {
+	if o.tree == nil {
+		o.tree = btree.NewG(16, func(a, b *consumer) bool { return a.ordinal < b.ordinal })
+	}
+	o.tree.ReplaceOrInsert(c)
+}
+
+func (o *consumerOrder) remove(c *consumer) {
+	if o.tree == nil {
+		return
+	}
+	o.tree.Delete(c)
+	if o.tree.Len() == 0 {
+		o.tree = nil
+	}
+}
+
+func (o *consumerOrder) len() int {
+	if o.tree == nil {
+		return 0
+	}
+	return o.tree.Len()
+}
+
+// first returns the consumer with the lowest ordinal, nil for none.
+func (o *consumerOrder) first() *consumer {
+	if o.tree == nil {
+		return nil
+	}
+	c, _ := o.tree.Min()
+	return c
+}
+
+func (o *consumerOrder) get(ordinal uint64) *consumer {
+	if o.tree == nil {
+		return nil
+	}
+	c, _ := o.tree.Get(&consumer{ordinal: ordinal})
+	return c
+}
+
+// each calls f in order until it says no. f must not add or remove any.
+func (o *consumerOrder) each(f func(c *consumer) bool) { o.from(0, f) }
+
+// from is each, from an ordinal on.
+func (o *consumerOrder) from(ordinal uint64, f func(c *consumer) bool) {
+	if o.tree != nil {
+		o.tree.AscendGreaterOrEqual(&consumer{ordinal: ordinal}, f)
 	}
 }
 

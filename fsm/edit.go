@@ -1,6 +1,9 @@
 package fsm
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // EditVerb is what a command does with messages named by place. Values are in
 // the log.
@@ -47,8 +50,12 @@ func (m *Machine) edit(c *edit, r *Result, eff *Effects) Status {
 		}
 	}
 	r.Edits = make([]EditState, 0, len(c.places))
+	var held map[place]seen
 	for _, p := range c.places {
-		r.Edits = append(r.Edits, m.editOne(q, target, p, c.verb, eff))
+		if held == nil && q.maybeLeased(p.place) {
+			held = q.holders(c.places)
+		}
+		r.Edits = append(r.Edits, m.editOne(q, target, p, held[p.place], c.verb, eff))
 	}
 	m.retimeQueue(q)
 	if slices.Contains(r.Edits, EditDone) {
@@ -68,18 +75,30 @@ func turn(attempts uint32, leased bool) uint64 {
 	return 2 * uint64(attempts)
 }
 
-func (m *Machine) editOne(q, target *queue, seen seenPlace, verb EditVerb, eff *Effects) EditState {
-	p := seen.place
+// maybeLeased says that a place may be leased: only a slot knows.
+func (q *queue) maybeLeased(p place) bool {
+	l := q.lanes[p.lane]
+	if l == nil || p.offset >= l.tail || p.offset < l.purgedBelow {
+		return false
+	}
+	msg := q.records[p]
+	return msg == nil && p.offset < l.head || msg != nil && msg.state == stateLeased
+}
+
+func (m *Machine) editOne(q, target *queue, at seenPlace, holder seen, verb EditVerb, eff *Effects) EditState {
+	p := at.place
 	l := q.lanes[p.lane]
 	if l == nil || p.offset >= l.tail || p.offset < l.purgedBelow {
 		return EditNotHere
 	}
-	msg := q.records[p]
-	if msg == nil && p.offset < l.head || msg != nil && (msg.state == stateLeased || msg.state == stateGone) {
-		// Told by no record, or leased: if somebody holds it, a slot knows.
-		return m.editLeased(q, seen, verb, eff)
+	if q.maybeLeased(p) {
+		return m.editLeased(q, at, holder, verb, eff)
 	}
-	if msg == nil && seen.turn != 0 || msg != nil && seen.turn != turn(msg.attempts, false) {
+	msg := q.records[p]
+	if msg != nil && msg.state == stateGone {
+		return EditNotHere
+	}
+	if msg == nil && at.turn != 0 || msg != nil && at.turn != turn(msg.attempts, false) {
 		return EditChanged
 	}
 	if msg == nil {
@@ -97,35 +116,49 @@ func (m *Machine) editOne(q, target *queue, seen seenPlace, verb EditVerb, eff *
 	return EditUnchanged
 }
 
-func (m *Machine) editLeased(q *queue, seen seenPlace, verb EditVerb, eff *Effects) EditState {
-	for _, ord := range sortedKeys(q.consumers) {
-		c := q.consumers[ord]
+func (m *Machine) editLeased(q *queue, at seenPlace, holder seen, verb EditVerb, eff *Effects) EditState {
+	c := m.consumersByOrdinal.get(holder.ordinal)
+	if c == nil {
+		return EditNotHere
+	}
+	s := c.slot(holder.number)
+	switch {
+	case s.state != LeaseHeld:
+		return EditNotHere
+	case verb != EditRelease:
+		return EditLeased
+	case at.turn != turn(s.attempt, true):
+		return EditChanged
+	}
+	msg := m.recordOf(c, s)
+	m.drop(c, s, LeaseReturned)
+	s.msg = nil
+	msg.note(event{at: m.now, kind: EventReleased, attempt: s.attempt, consumer: c.ordinal})
+	m.comeBack(msg, 0)
+	m.dirty(c)
+	m.feed(c)
+	if c.attached {
+		eff.Lost = append(eff.Lost, Loss{Consumer: c.id, N: c.n, Lost: []DeliveryState{{From: holder.number, To: holder.number, State: LeaseReturned}}})
+	}
+	return EditDone
+}
+
+// holders says who holds the places of an edit, in one pass over the leases whatever
+// their number and the edit's.
+func (q *queue) holders(places []seenPlace) map[place]seen {
+	wanted := make(map[place]bool, len(places))
+	for _, p := range places {
+		wanted[p.place] = true
+	}
+	held := map[place]seen{}
+	for c := range q.consumers.each {
 		for i := range c.slots {
-			s := &c.slots[i]
-			if s.state != LeaseHeld || s.place != seen.place {
-				continue
+			if s := &c.slots[i]; s.state == LeaseHeld && wanted[s.place] {
+				held[s.place] = seen{s.place, c.ordinal, c.done + uint64(i)}
 			}
-			switch {
-			case verb != EditRelease:
-				return EditLeased
-			case seen.turn != turn(s.attempt, true):
-				return EditChanged
-			}
-			number := c.done + uint64(i)
-			msg := m.recordOf(c, s)
-			m.drop(c, s, LeaseReturned)
-			s.msg = nil
-			msg.note(event{at: m.now, kind: EventReleased, attempt: s.attempt, consumer: c.ordinal})
-			m.comeBack(msg, 0)
-			m.dirty(c)
-			m.feed(c)
-			if c.attached {
-				eff.Lost = append(eff.Lost, Loss{Consumer: c.id, N: c.n, Lost: []DeliveryState{{From: number, To: number, State: LeaseReturned}}})
-			}
-			return EditDone
 		}
 	}
-	return EditNotHere
+	return held
 }
 
 // editPlain edits a message that only the range tells of.
@@ -159,14 +192,11 @@ func (m *Machine) editPlain(q, target *queue, p place, verb EditVerb) EditState 
 
 // storedAt returns when a plain message of the range was stored.
 func (l *lane) storedAt(offset uint64) Time {
-	at := Time(0)
-	for _, ms := range l.milestones {
-		if ms.first > offset {
-			break
-		}
-		at = ms.stored
+	after, _ := slices.BinarySearchFunc(l.milestones, offset+1, func(ms milestone, o uint64) int { return cmp.Compare(ms.first, o) })
+	if after == 0 {
+		return 0
 	}
-	return at
+	return l.milestones[after-1].stored
 }
 
 // requeue makes a parked or delayed message ready now, with a time to live that

@@ -29,8 +29,8 @@ func Rows(m *Machine) map[string]string {
 			add(fmt.Sprintf("message %d/%d.%d", n, p.lane, p.offset), msg.appendRow)
 		}
 	}
-	for n, c := range m.consumersByOrdinal {
-		add(fmt.Sprintf("consumer %d", n), c.appendRow)
+	for c := range m.consumersByOrdinal.each {
+		add(fmt.Sprintf("consumer %d", c.ordinal), c.appendRow)
 	}
 	return rows
 }
@@ -78,8 +78,8 @@ func StaleRows(m *Machine) (names []string) {
 			check(fmt.Sprintf("message %d/%d.%d", n, p.lane, p.offset), msg)
 		}
 	}
-	for n, c := range m.consumersByOrdinal {
-		check(fmt.Sprintf("consumer %d", n), c)
+	for c := range m.consumersByOrdinal.each {
+		check(fmt.Sprintf("consumer %d", c.ordinal), c)
 	}
 	if len(m.changed) == 0 && sum != m.sum {
 		names = append(names, "sum")
@@ -112,4 +112,17 @@ func Resum(tables []byte) []byte {
 		at += sectionHeaderBytes + n
 	}
 	return tables
+}
+
+// Visited is how many rows the newest step of a look has visited.
+func Visited(l *Look) int { return l.visited }
+
+// ConsumersVisited and SessionsVisited are Consumers and Sessions with the number of
+// rows that they have visited.
+func ConsumersVisited(m *Machine, queue string, from uint64, limit int) ([]ConsumerInfo, uint64, int) {
+	return m.listConsumers(queue, from, limit)
+}
+
+func SessionsVisited(m *Machine, from uint64, limit int) ([]SessionInfo, int) {
+	return m.listSessions(from, limit)
 }

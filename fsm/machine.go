@@ -3,6 +3,8 @@ package fsm
 import (
 	"fmt"
 
+	"github.com/google/btree"
+
 	"onceq/transport/wire/pack"
 )
 
@@ -48,10 +50,12 @@ type Machine struct {
 
 	sessions           map[uint64]*session
 	sessionsByKey      map[sessionKey]*session
+	sessionsByNumber   *btree.BTreeG[*session]
 	queues             map[uint64]*queue
 	queuesByName       map[string]*queue
+	queuesByNumber     *btree.BTreeG[*queue]
 	consumers          map[ConsumerID]*consumer
-	consumersByOrdinal map[uint64]*consumer
+	consumersByOrdinal consumerOrder
 	timers             timers
 
 	// Sums over the tables.
@@ -92,12 +96,13 @@ func (m *Machine) reset() {
 	m.EndCopy()
 	*m = Machine{
 		group: m.group, limits: m.limits, supports: m.supports, bodies: m.bodies, version: machineVersionFirst,
-		sessions:           map[uint64]*session{},
-		sessionsByKey:      map[sessionKey]*session{},
-		queues:             map[uint64]*queue{},
-		queuesByName:       map[string]*queue{},
-		consumers:          map[ConsumerID]*consumer{},
-		consumersByOrdinal: map[uint64]*consumer{},
+		sessions:         map[uint64]*session{},
+		sessionsByKey:    map[sessionKey]*session{},
+		sessionsByNumber: btree.NewG(32, func(a, b *session) bool { return a.number < b.number }),
+		queues:           map[uint64]*queue{},
+		queuesByName:     map[string]*queue{},
+		queuesByNumber:   btree.NewG(32, func(a, b *queue) bool { return a.number < b.number }),
+		consumers:        map[ConsumerID]*consumer{},
 	}
 }
 
@@ -290,8 +295,8 @@ func (m *Machine) beginTerm(c term, eff *Effects) Status {
 	}
 	m.leader, m.leaderNonce = c.node, c.nonce
 	m.graceHolds = 0
-	for _, ord := range sortedKeys(m.consumersByOrdinal) {
-		if c := m.consumersByOrdinal[ord]; c.attached {
+	for c := range m.consumersByOrdinal.each {
+		if c.attached {
 			m.detachConsumer(c)
 		}
 	}
@@ -324,7 +329,7 @@ func (m *Machine) fireTimers(eff *Effects) {
 		}
 		switch t.kind {
 		case timerConsumer:
-			m.fireConsumer(m.consumersByOrdinal[t.id], eff)
+			m.fireConsumer(m.consumersByOrdinal.get(t.id), eff)
 		case timerQueue:
 			m.fireQueue(m.queues[t.id])
 		case timerSession:

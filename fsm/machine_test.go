@@ -333,3 +333,29 @@ func FuzzRestore(f *testing.F) {
 		_ = fsm.New(fsm.Config{Group: grp}, storage.NewMemory()).Restore(bytes.NewReader(b))
 	})
 }
+
+// TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate: the moment becomes a delay once,
+// by the wall clock of the leader that stores it. A copy that another leader judges, whose
+// clock says something else, is the same publish all the same.
+func TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), open(1))
+	ms := []wire.Message{{Body: []byte("x"), DeliverAt: int64(time.Hour)}}
+	f := wire.PublishFrame{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Floor: 1, Queue: "q",
+		Publishes: []wire.Publish{{Sequence: 1, Checksum: wire.PublishChecksum("q", ms), Messages: ms}}}
+	for i, wall := range []time.Duration{0, 50 * time.Minute, 2 * time.Hour, -time.Hour} {
+		m.index++
+		eff, err := m.Apply(m.index, fsmtest.Entry(m.index, fsm.Time(m.now), int64(wall), fsmtest.New(f)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := eff.Results[0].Publish[0]; r.Status != fsm.StatusOK || r.Duplicate != (i > 0) {
+			t.Fatalf("at %v: %+v", wall, r)
+		}
+		found, _ := m.Peek("q", fsm.MessageDelayed, fsm.MessageInfo{}, 10)
+		if len(found) != 1 || found[0].Due != time.Hour {
+			t.Fatalf("at %v: %+v", wall, found)
+		}
+	}
+}

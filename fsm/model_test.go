@@ -41,6 +41,7 @@ type replicas struct {
 	model  *fsmtest.Model
 	index  uint64
 	now    time.Duration
+	wall   int64 // of the leader; the next one's may be behind
 	sent   []fsmtest.Command
 	nonces byte
 	stored map[string]string // (session, sequence) to where it was stored
@@ -64,6 +65,7 @@ func (r *replicas) step() {
 			r.now += time.Duration(rapid.IntRange(1, 80).Draw(r.t, "h")) * time.Hour
 		}
 	}
+	r.wall = int64(r.small("wall clock", 60)) * int64(time.Second)
 	var cs []fsmtest.Command
 	for range rapid.IntRange(0, 4).Draw(r.t, "commands") {
 		cs = append(cs, r.command())
@@ -92,7 +94,8 @@ func (r *replicas) step() {
 func (r *replicas) apply(cs ...fsmtest.Command) {
 	r.sent = append(r.sent, cs...)
 	r.index++
-	entry := fsmtest.Entry(r.index, fsm.Time(r.now), 0, cs...)
+	r.model.Wall = r.wall
+	entry := fsmtest.Entry(r.index, fsm.Time(r.now), r.wall, cs...)
 	effA, err := r.a.Apply(r.index, entry)
 	if err != nil {
 		r.t.Fatal(err)
@@ -125,6 +128,7 @@ func (r *replicas) invariants(eff *fsm.Effects) {
 			r.t.Fatalf("queue %s: stored %d, states add up to %d", q.Name, q.Counts.Stored, q.Counts.Sum())
 		}
 		messages += q.Counts.Here()
+		r.looks(q)
 	}
 	if c := r.a.Counts(); c.Messages != messages || c.Messages != uint64(r.bodies.Len()) {
 		r.t.Fatalf("queues hold %d messages, counted %d, bodies %d", messages, c.Messages, r.bodies.Len())
@@ -148,6 +152,26 @@ func (r *replicas) invariants(eff *fsm.Effects) {
 			}
 			r.stored[id] = place
 		}
+	}
+}
+
+// looks finds as many messages in each state as are counted in it, and the same again
+// from the second on.
+func (r *replicas) looks(q fsm.QueueInfo) {
+	found := map[fsm.MessageState]uint64{}
+	for state := fsm.MessageReady; state <= fsm.MessageParked; state++ {
+		all, _ := r.a.Peek(q.Name, state, fsm.MessageInfo{}, fsm.PeekMax)
+		found[state] = uint64(len(all))
+		if len(all) < 2 || all[1].Lane == 0 && all[1].Offset == 0 { // the zero place is the beginning
+			continue
+		}
+		if rest, _ := r.a.Peek(q.Name, state, all[1], fsm.PeekMax); len(rest) != len(all)-1 || rest[0].Lane != all[1].Lane || rest[0].Offset != all[1].Offset {
+			r.t.Fatalf("queue %s, state %d: %d messages, and from the second on %d", q.Name, state, len(all), len(rest))
+		}
+	}
+	n := q.Counts
+	if found[fsm.MessageReady]+found[fsm.MessageBlocked] != n.Ready || found[fsm.MessageDelayed] != n.Delayed || found[fsm.MessageLeased] != n.Leased || found[fsm.MessageParked] != n.Parked {
+		r.t.Fatalf("queue %s: found %v by looking, counted %+v", q.Name, found, n)
 	}
 }
 
@@ -298,12 +322,18 @@ func (r *replicas) settings(queue string) wire.QueueSettings {
 func (r *replicas) options(m *wire.Message, priority uint8) {
 	t := r.t
 	m.Priority = priority
-	switch k := rapid.IntRange(0, 7).Draw(t, "option"); {
+	k := rapid.IntRange(0, 7).Draw(t, "option")
+	switch {
 	case k == 0 && priority == 0:
 		m.OrderingKey = rapid.SampledFrom([]string{"k", "l"}).Draw(t, "key")
 	case k == 1:
 		m.Delay = time.Duration(r.small("delay", 20)) * time.Second
 	case k == 2:
+		m.TTL = time.Duration(r.small("own ttl", 30)) * time.Second
+	case k == 3:
+		m.DeliverAt = int64(r.small("deliver at", 80)) * int64(time.Second)
+	}
+	if (k == 1 || k == 3 || k == 0 && priority == 0) && rapid.IntRange(0, 3).Draw(t, "with a ttl") == 0 {
 		m.TTL = time.Duration(r.small("own ttl", 30)) * time.Second
 	}
 }

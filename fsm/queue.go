@@ -86,8 +86,8 @@ type queue struct {
 	expiries   expiryHeap
 
 	deleted   bool
-	consumers map[uint64]*consumer // by ordinal
-	hungry    hungryHeap           // consumers that may be given a message
+	consumers consumerOrder
+	hungry    hungryHeap // consumers that may be given a message
 	timer     timer
 	listed    bool // in Machine.busy
 	fresh     bool // see Machine.freshen
@@ -96,7 +96,7 @@ type queue struct {
 func newQueue(number uint64, name string, settings QueueSettings) *queue {
 	return &queue{
 		number: number, name: name, revision: 1, settings: settings,
-		records: map[place]*message{}, keys: map[string]*keyChain{}, consumers: map[uint64]*consumer{},
+		records: map[place]*message{}, keys: map[string]*keyChain{},
 		timer: timer{kind: timerQueue, id: number, pos: -1, at: never},
 	}
 }
@@ -124,12 +124,17 @@ func (m *Machine) createQueue(c queueCreate, r *Result) Status {
 	case q == nil:
 		m.nextQueue++
 		q = newQueue(m.nextQueue, c.name, want)
-		m.queues[q.number] = q
-		m.queuesByName[q.name] = q
+		m.addQueue(q)
 		m.dirty(q)
 	}
 	r.Queue = m.info(q)
 	return StatusOK
+}
+
+func (m *Machine) addQueue(q *queue) {
+	m.queues[q.number] = q
+	m.queuesByName[q.name] = q
+	m.queuesByNumber.ReplaceOrInsert(q)
 }
 
 // deleteQueue is by number: a late copy cannot meet a queue that was created
@@ -159,6 +164,7 @@ func (m *Machine) deleteQueue(c queueDelete, r *Result) Status {
 	m.timers.set(&q.timer, never)
 	delete(m.queues, q.number)
 	delete(m.queuesByName, q.name)
+	m.queuesByNumber.Delete(q)
 	q.wakeConsumers(m)
 	return StatusOK
 }
@@ -294,9 +300,9 @@ func (m *Machine) pauseQueue(c queuePause, r *Result) Status {
 // wakeConsumers makes all consumers look, within the budget of timers, at what
 // became of their leases.
 func (q *queue) wakeConsumers(m *Machine) {
-	for _, ord := range sortedKeys(q.consumers) {
-		m.timers.set(&q.consumers[ord].timer, m.now)
-		m.dirty(q.consumers[ord])
+	for c := range q.consumers.each {
+		m.timers.set(&c.timer, m.now)
+		m.dirty(c)
 	}
 }
 
@@ -450,7 +456,7 @@ func (m *Machine) fireQueue(q *queue) {
 func (m *Machine) info(q *queue) QueueInfo {
 	i := QueueInfo{
 		Number: q.number, Name: q.name, Revision: q.revision, Paused: q.paused, Settings: q.settings,
-		Counts: q.counts, Bytes: q.bytes, Consumers: uint64(len(q.consumers)),
+		Counts: q.counts, Bytes: q.bytes, Consumers: uint64(q.consumers.len()),
 	}
 	oldest := never
 	for _, l := range q.lanes {
@@ -479,7 +485,19 @@ func (m *Machine) QueueByName(name string) (QueueInfo, bool) {
 	return m.info(q), true
 }
 
-// Queues returns all queues by name.
+// QueuesFrom returns queues by number, from one on, at most limit. It visits no others.
+func (m *Machine) QueuesFrom(number uint64, limit int) (found []QueueInfo) {
+	m.queuesByNumber.AscendGreaterOrEqual(&queue{number: number}, func(q *queue) bool {
+		if len(found) == limit {
+			return false
+		}
+		found = append(found, m.info(q))
+		return true
+	})
+	return found
+}
+
+// Queues returns all queues by name, for those who need not care for how long.
 func (m *Machine) Queues() []QueueInfo {
 	qs := make([]QueueInfo, 0, len(m.queues))
 	for _, q := range m.queues {

@@ -167,8 +167,8 @@ func (m *Machine) release(l release, r *Result) Status {
 
 // retimePullers follows a change of the queue's lease time.
 func (m *Machine) retimePullers(q *queue) {
-	for _, ord := range sortedKeys(q.consumers) {
-		if c := q.consumers[ord]; c.pulls() && c.held == 0 {
+	for c := range q.consumers.each {
+		if c.pulls() && c.held == 0 {
 			m.retime(c)
 			m.dirty(c)
 		}

@@ -382,8 +382,7 @@ func (nowhere) Each(func(uint64, uint8, uint64, int64, []byte) error) error { re
 // here. Nobody knows how far their handlers came, so the attempt counts and a
 // failure it is not. What is too old by now goes when timers fire.
 func (m *Machine) giveBack() {
-	for _, ord := range sortedKeys(m.consumersByOrdinal) {
-		c := m.consumersByOrdinal[ord]
+	for c := m.consumersByOrdinal.first(); c != nil; c = m.consumersByOrdinal.first() {
 		for i := range c.slots {
 			s := &c.slots[i]
 			if m.resolve(c, c.done+uint64(i)) || s.state != LeaseHeld {

@@ -187,7 +187,7 @@ func queuesOf(m *fsm.Machine) string {
 			b.WriteString("ttl\n")
 		}
 		for _, state := range []fsm.MessageState{fsm.MessageDelayed, fsm.MessageReady, fsm.MessageBlocked, fsm.MessageParked, fsm.MessageLeased} {
-			is, _, _ := m.Peek(q.Name, state, fsm.MessageInfo{}, fsm.PeekMax)
+			is, _ := m.Peek(q.Name, state, fsm.MessageInfo{}, fsm.PeekMax)
 			for _, i := range is {
 				if i.Expires != 0 {
 					b.WriteString("ttl\n")

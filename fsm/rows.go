@@ -191,8 +191,7 @@ func (m *Machine) readQueue(r *pack.Reader) {
 	}
 	m.messages += int64(q.counts.Here())
 	m.timers.set(&q.timer, at)
-	m.queues[q.number] = q
-	m.queuesByName[q.name] = q
+	m.addQueue(q)
 	m.dirty(q)
 }
 

@@ -111,7 +111,7 @@ func (s *script) run(d *datadriven.TestData) string {
 		d.ScanArgs(s.t, "queue", &queue)
 		d.ScanArgs(s.t, "offset", &offset)
 		d.MaybeScanArgs(s.t, "lane", &lane)
-		i, ok := s.m.Message(queue, uint8(lane), offset)
+		i, ok := s.messageAt(queue, uint8(lane), offset)
 		if !ok {
 			return "not here\n"
 		}
@@ -221,7 +221,7 @@ func (s *script) peek(d *datadriven.TestData) string {
 	d.ScanArgs(s.t, "state", &state)
 	d.MaybeScanArgs(s.t, "limit", &limit)
 	var b strings.Builder
-	is, _, ok := s.m.Peek(queue, messageStates[state], fsm.MessageInfo{}, limit)
+	is, ok := s.m.Peek(queue, messageStates[state], fsm.MessageInfo{}, limit)
 	if !ok {
 		return "no queue\n"
 	}
@@ -229,6 +229,19 @@ func (s *script) peek(d *datadriven.TestData) string {
 		b.WriteString(s.message(queue, i))
 	}
 	return b.String()
+}
+
+func (s *script) messageAt(queue string, lane uint8, offset uint64) (i fsm.MessageInfo, ok bool) {
+	l, ok := s.m.LookAt(queue, lane, offset)
+	if !ok {
+		return i, false
+	}
+	for !s.m.LookOn(l) {
+	}
+	if len(l.Found()) == 0 {
+		return i, false
+	}
+	return l.Found()[0], true
 }
 
 var messageStates = map[string]fsm.MessageState{

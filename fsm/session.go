@@ -123,6 +123,7 @@ func (m *Machine) takeEpoch(named bool) uint64 {
 
 func (m *Machine) addSession(s *session) {
 	m.sessions[s.number] = s
+	m.sessionsByNumber.ReplaceOrInsert(s)
 	if !s.restored() {
 		m.sessionsByKey[s.key()] = s // a closed one has no claim to its name
 	}
@@ -146,6 +147,7 @@ func (m *Machine) removeSession(s *session) {
 	m.timers.set(&s.timer, never)
 	m.outcomes -= len(s.outcomes)
 	delete(m.sessions, s.number)
+	m.sessionsByNumber.Delete(s)
 	if m.sessionsByKey[s.key()] == s {
 		delete(m.sessionsByKey, s.key())
 	}

@@ -70,36 +70,55 @@ func TestSize_ManyQueuesAndSessions_CostLittleAndWork(t *testing.T) {
 }
 
 // TestWork_DoesNotGrowWithTheBacklog prints what a message costs behind a short and
-// behind a long backlog.
+// behind a long backlog: of plain messages, and of messages with an ordering key each.
 func TestWork_DoesNotGrowWithTheBacklog(t *testing.T) {
-	long, n := uint64(200_000), uint64(20_000)
-	if *full {
-		long, n = 10_000_000, 200_000
-	}
-	cost := func(backlog uint64) time.Duration {
-		m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: t}
-		m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), create("q"), open(1))
-		bodies := make([]string, 1000)
-		seq := uint64(1)
-		for ; (seq-1)*1000 < backlog; seq++ {
-			m.apply(fsmtest.New(fsmtest.Frame(1, 1, seq, seq, 0, "q", bodies...)))
+	for _, c := range []struct {
+		what       string
+		long, full uint64
+		message    func(seq uint64, i int) wire.Message
+	}{
+		{"plain messages", 200_000, 10_000_000, func(uint64, int) wire.Message { return wire.Message{} }},
+		{"ordering keys", 50_000, 1_000_000, func(seq uint64, i int) wire.Message {
+			return wire.Message{OrderingKey: fmt.Sprintf("key-%d", seq*1000+uint64(i))}
+		}},
+	} {
+		long, n := c.long, uint64(20_000)
+		if *full {
+			long, n = c.full, 200_000
 		}
-		m.apply(attach(1, 1, "q", 1024))
-		entries := frames(seq, n)
-		began := time.Now()
-		for _, e := range entries {
-			if _, err := m.Apply(1, e); err != nil {
-				t.Fatal(err)
+		cost := func(backlog uint64) (each time.Duration, bytes uint64) {
+			m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: t}
+			m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), create("q"), open(1))
+			seq, before := uint64(1), heap()
+			for ; (seq-1)*1000 < backlog; seq++ {
+				ms := make([]wire.Message, 1000)
+				for i := range ms {
+					ms[i] = c.message(seq, i)
+				}
+				f := wire.PublishFrame{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Floor: seq, Queue: "q"}
+				f.Publishes = []wire.Publish{{Sequence: seq, Messages: ms}}
+				m.apply(fsmtest.New(f))
 			}
+			m.Digest() // forget what has changed
+			bytes = (heap() - before) / backlog
+			m.apply(attach(1, 1, "q", 1024))
+			entries := frames(seq, n)
+			began := time.Now()
+			for _, e := range entries {
+				if _, err := m.Apply(1, e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := m.Counts().Messages; got < backlog {
+				t.Fatalf("%d messages are left of a backlog of %d", got, backlog)
+			}
+			return time.Since(began) / time.Duration(n), bytes
 		}
-		if got := m.Counts().Messages; got < backlog {
-			t.Fatalf("%d messages are left of a backlog of %d", got, backlog)
-		}
-		return time.Since(began) / time.Duration(n)
+		cost(1000) // warm
+		short, _ := cost(1000)
+		behind, bytes := cost(long)
+		t.Logf("%s: publish, lease and ack: %v a message behind 1,000, %v behind %d: ratio %.2f, %d B each", c.what, short, behind, long, float64(behind)/float64(short), bytes)
 	}
-	cost(1000) // warm
-	short, behind := cost(1000), cost(long)
-	t.Logf("publish, lease and ack: %v a message behind 1,000, %v behind %d: ratio %.2f", short, behind, long, float64(behind)/float64(short))
 }
 
 func heap() uint64 {

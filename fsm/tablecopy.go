@@ -59,7 +59,7 @@ func (m *Machine) BeginCopy() {
 				}
 			}
 		}
-		for _, c := range m.consumersByOrdinal {
+		for _, c := range m.consumers {
 			if !yield(c) {
 				return
 			}

@@ -119,10 +119,10 @@ func TestDemo_BrokenCluster_TurnsRed(t *testing.T) {
 		{
 			name: "a failover redelivers",
 			file: "fsm/machine.go",
-			old: `		if c := m.consumersByOrdinal[ord]; c.attached {
+			old: `		if c.attached {
 			m.detachConsumer(c)
 `,
-			new: `		if c := m.consumersByOrdinal[ord]; c.attached {
+			new: `		if c.attached {
 			m.detachConsumer(c)
 			c.gone = goneDead
 			m.retime(c)

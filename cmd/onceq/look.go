@@ -229,9 +229,12 @@ func toMessageRow(m *client.MessageInfo) messageRow {
 type queueConsumersCmd struct {
 	outputFlag
 	Queue string `arg:"" optional:"" help:"Name of the queue. Without it, the consumers of all."`
+	Limit int    `help:"How many at most." default:"1000" placeholder:"N"`
+	From  uint64 `help:"First consumer to list, by its number." placeholder:"NUMBER"`
 }
 
 type consumerRow struct {
+	Number   uint64 `json:"number"`
 	ID       string `json:"consumer"`
 	Queue    string `json:"queue"`
 	Label    string `json:"label"`
@@ -242,21 +245,49 @@ type consumerRow struct {
 	Given    uint64 `json:"given"`
 }
 
+// consumersPage is how many consumers are asked for at once.
+const consumersPage = 1000
+
+// consumers asks for consumers page by page, and for one more than the limit, to know
+// whether there are more.
+func consumers(ctx context.Context, c *client.Client, queue string, from uint64, limit int) (found []client.ConsumerInfo, more bool, err error) {
+	for {
+		page, err := c.Admin().Consumers(ctx, queue, from, consumersPage)
+		if err != nil {
+			return nil, false, err
+		}
+		found = append(found, page...)
+		switch {
+		case len(found) > limit:
+			return found[:limit], limit > 0, nil
+		case len(page) < consumersPage:
+			return found, false, nil
+		}
+		from = page[len(page)-1].Ordinal + 1
+	}
+}
+
 // Run lists consumers.
 func (q *queueConsumersCmd) Run(ctx context.Context, a *app, g *globals) error {
+	if q.Limit < 1 {
+		return exit.Errorf(exit.Usage, "--limit %d: at least 1", q.Limit)
+	}
 	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
-		found, err := c.Admin().Consumers(ctx, q.Queue)
+		found, more, err := consumers(ctx, c, q.Queue, q.From, q.Limit)
 		if err != nil {
 			return noQueue(ctx, c, err, q.Queue)
 		}
+		if more {
+			defer a.Note("there are more: go on with  --from %d", found[len(found)-1].Ordinal+1)
+		}
 		rows := make([]consumerRow, len(found))
 		for i, f := range found {
-			rows[i] = consumerRow{f.ID.String(), f.Queue, f.Label, f.Attached, f.Pulls, f.Credit, f.Held, f.Next - 1}
+			rows[i] = consumerRow{f.Ordinal, f.ID.String(), f.Queue, f.Label, f.Attached, f.Pulls, f.Credit, f.Held, f.Next - 1}
 		}
 		if !q.table() {
 			return console.WriteList(a.Out, q.format(), rows)
 		}
-		grid := console.NewGrid("CONSUMER", "QUEUE", "LABEL", "STATE", ">HELD", ">PREFETCH", ">GIVEN SO FAR")
+		grid := console.NewGrid(">NO", "CONSUMER", "QUEUE", "LABEL", "STATE", ">HELD", ">PREFETCH", ">GIVEN SO FAR")
 		for _, r := range rows {
 			state := "attached"
 			prefetch := console.Count(r.Credit)
@@ -266,7 +297,7 @@ func (q *queueConsumersCmd) Run(ctx context.Context, a *app, g *globals) error {
 			case !r.Attached:
 				state = "cut off, in grace"
 			}
-			grid.Row(r.ID[:8], r.Queue, clip(r.Label, 40), state, console.Count(r.Held), prefetch, console.Count(r.Given))
+			grid.Row(r.Number, r.ID[:8], r.Queue, clip(r.Label, 40), state, console.Count(r.Held), prefetch, console.Count(r.Given))
 		}
 		_, err = grid.WriteTo(a.Out)
 		return err

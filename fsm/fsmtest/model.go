@@ -17,7 +17,8 @@ import (
 // walks through everything. It has no budgets and no caps; run it against a
 // machine whose limits the test does not reach.
 type Model struct {
-	Now time.Duration
+	Wall int64 // the leader's wall clock, of the entry that is applied
+	Now  time.Duration
 	// Backoff is the machine's own: its jitter is a hash.
 	Backoff  func(s wire.QueueSettings, queue uint64, lane uint8, offset uint64, failures uint32) time.Duration
 	sessions []*modelSession
@@ -454,8 +455,12 @@ func (e *modelEntry) store(q *modelQueue, ms []wire.Message) string {
 		}
 		x.own = true
 		x.expires = q.expiry(e.Now, m.TTL)
-		if m.Delay > 0 {
-			x.state, x.due = "delayed", e.Now+m.Delay
+		wait := m.Delay
+		if m.DeliverAt != 0 {
+			wait = time.Duration(m.DeliverAt - e.Wall)
+		}
+		if wait > 0 {
+			x.state, x.due = "delayed", e.Now+wait
 		}
 		q.join(x, m.OrderingKey)
 	}

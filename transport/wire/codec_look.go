@@ -144,13 +144,17 @@ func (m *MessageEvent) read(r *pack.Reader) {
 
 // Append writes the payload.
 func (m ConsumersRequest) Append(w *pack.Writer) {
-	w.Array(1)
+	w.Array(3)
 	w.Str(m.Queue)
+	w.Uint(m.From)
+	w.Uint(uint64(m.Limit))
 }
 
 func (m *ConsumersRequest) read(r *pack.Reader) {
-	r.ArrayExact(1)
+	r.ArrayExact(3)
 	m.Queue = r.Str(QueueNameBytesMax)
+	m.From = r.Uint()
+	m.Limit = r.Uint32()
 }
 
 // DecodeConsumersRequest reads what ConsumersRequest.Append writes.
@@ -173,11 +177,12 @@ func (m *ConsumersReply) read(r *pack.Reader) {
 func DecodeConsumersReply(b []byte) (ConsumersReply, error) { return decode[ConsumersReply](b) }
 
 // consumerInfoLeast is the size of the shortest encoding of a ConsumerInfo.
-const consumerInfoLeast = 27
+const consumerInfoLeast = 28
 
 // Append writes the payload.
 func (m ConsumerInfo) Append(w *pack.Writer) {
-	w.Array(9)
+	w.Array(10)
+	w.Uint(m.Ordinal)
 	w.Bin(m.ID[:])
 	w.Str(m.Queue)
 	w.Str(m.Label)
@@ -190,7 +195,8 @@ func (m ConsumerInfo) Append(w *pack.Writer) {
 }
 
 func (m *ConsumerInfo) read(r *pack.Reader) {
-	r.ArrayExact(9)
+	r.ArrayExact(10)
+	m.Ordinal = r.Uint()
 	r.BinExact(m.ID[:])
 	m.Queue = r.Str(QueueNameBytesMax)
 	m.Label = r.Str(LabelBytesMax)

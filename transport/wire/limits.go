@@ -80,6 +80,9 @@ const (
 	PullNumbersMax      = 65_536
 	AckPublishQueuesMax = 64    // outputs of an ack-and-publish
 	PeekMax             = 1_000 // in what answers a peek, and lists of consumers and sessions
+	RedriveMax          = 500   // messages that one step of a redrive looks at, or moves
+	ConditionsMax       = 16    // of a redrive
+	ConditionBytesMax   = 1_024 // of a condition's value
 	DigestsMax          = 64    // in NodeStatus
 	TransfersMax        = 16    // in NodeStatus
 	LivesMax            = 64    // in Welcome; the machine remembers fewer

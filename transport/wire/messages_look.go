@@ -70,13 +70,15 @@ type MessageEvent struct {
 }
 
 // ConsumersRequest asks for the consumers of a queue, "" for those of all
-// queues; the answer is ConsumersReply.
+// queues, from an ordinal on; the answer is ConsumersReply.
 type ConsumersRequest struct {
 	Queue string
+	From  uint64
+	Limit uint32 // at most PeekMax
 }
 
-// ConsumersReply lists consumers in the order of their first attachment, at
-// most PeekMax.
+// ConsumersReply lists consumers in the order of their first attachment. Fewer than
+// were asked for are the last.
 type ConsumersReply struct {
 	Status    Status
 	Consumers []ConsumerInfo
@@ -84,6 +86,7 @@ type ConsumersReply struct {
 
 // ConsumerInfo is what the machine knows of a consumer.
 type ConsumerInfo struct {
+	Ordinal  uint64 // in the order of first attachment
 	ID       ConsumerID
 	Queue    string
 	Label    string

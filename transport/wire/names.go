@@ -10,7 +10,7 @@ var opNames = map[Op]string{
 	OpQueueUpdate: "queue update", OpQueuePause: "queue pause", OpEdit: "edit", OpAckPublish: "ack and publish",
 	OpReceive: "receive", OpRelease: "release",
 	OpOutcome: "outcome", OpQueueShow: "queue show", OpQueueList: "queue list",
-	OpPeek: "peek", OpMessageShow: "message show", OpConsumers: "consumers", OpSessions: "sessions",
+	OpPeek: "peek", OpMessageShow: "message show", OpConsumers: "consumers", OpSessions: "sessions", OpRedrive: "redrive",
 	OpRestoreBegin: "restore begin", OpRestoreChunk: "restore chunk", OpRestoreEnd: "restore end",
 	OpCommitted: "committed", OpBackupOpen: "backup open", OpBackupRead: "backup read",
 	OpDeliver: "deliver", OpLost: "lost",
@@ -66,6 +66,18 @@ var editStateNames = map[EditState]string{
 
 // String is the state in words.
 func (s EditState) String() string { return nameOf(editStateNames, s, "edit state") }
+
+var conditionFieldNames = map[ConditionField]string{
+	FieldReason: "reason", FieldError: "error", FieldOrigin: "origin", FieldKey: "key", FieldBizID: "biz-id", FieldBody: "body",
+}
+
+// String is the field's name.
+func (f ConditionField) String() string { return nameOf(conditionFieldNames, f, "condition field") }
+
+var conditionMatchNames = map[ConditionMatch]string{MatchEqual: "=", MatchRegexp: "~"}
+
+// String is how the match is written.
+func (m ConditionMatch) String() string { return nameOf(conditionMatchNames, m, "condition match") }
 
 var messageStateNames = map[MessageState]string{
 	MessageReady: "ready", MessageBlocked: "blocked", MessageDelayed: "delayed", MessageLeased: "leased", MessageParked: "parked",

@@ -37,6 +37,7 @@ const (
 	OpMessageShow Op = 52 // MessageShow -> PeekReply
 	OpConsumers   Op = 53 // ConsumersRequest -> ConsumersReply
 	OpSessions    Op = 54 // SessionsRequest -> SessionsReply
+	OpRedrive     Op = 55 // Redrive -> RedriveReply
 
 	OpDeliver Op = 64 // pushed
 	OpLost    Op = 65 // pushed

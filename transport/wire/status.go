@@ -111,3 +111,25 @@ const (
 	EventRequeued EventKind = 9
 	EventReleased EventKind = 10 // its lease was taken by command
 )
+
+// ConditionField is what of a message a condition looks at. Values are on the wire and
+// only ever appended to.
+type ConditionField uint8
+
+const (
+	FieldReason ConditionField = 1 // why it is a dead letter or parked
+	FieldError  ConditionField = 2 // its first or its last error
+	FieldOrigin ConditionField = 3 // the queue that a dead letter came from
+	FieldKey    ConditionField = 4 // its ordering key
+	FieldBizID  ConditionField = 5
+	FieldBody   ConditionField = 6
+)
+
+// ConditionMatch is how a condition's value is compared. Values are on the wire and only
+// ever appended to.
+type ConditionMatch uint8
+
+const (
+	MatchEqual  ConditionMatch = 1
+	MatchRegexp ConditionMatch = 2 // RE2, anywhere in the field
+)

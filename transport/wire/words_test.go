@@ -89,6 +89,8 @@ func TestNames_AllConstantsHaveOne(t *testing.T) {
 		{"status.go", "LeaseState", func(v uint64) string { return LeaseState(v).String() }, "lease state "},
 		{"status.go", "EditVerb", func(v uint64) string { return EditVerb(v).String() }, "edit verb "},
 		{"status.go", "EditState", func(v uint64) string { return EditState(v).String() }, "edit state "},
+		{"status.go", "ConditionField", func(v uint64) string { return ConditionField(v).String() }, "condition field "},
+		{"status.go", "ConditionMatch", func(v uint64) string { return ConditionMatch(v).String() }, "condition match "},
 		{"status.go", "MessageState", func(v uint64) string { return MessageState(v).String() }, "message state "},
 		{"status.go", "EventKind", func(v uint64) string { return EventKind(v).String() }, "event "},
 		{"status.go", "SettleVerb", func(v uint64) string { return SettleVerb(v).String() }, "verb "},
