@@ -108,6 +108,9 @@ func (r *redrive) run(ctx context.Context) error {
 // steps goes on until there is no more.
 func (r *redrive) steps(ctx context.Context) error {
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // between two steps: nothing is under way
+		}
 		began := time.Now()
 		_, _ = rand.Read(r.next.Nonce[:]) // never fails
 		reply, err := r.ask(ctx)
@@ -125,9 +128,7 @@ func (r *redrive) steps(ctx context.Context) error {
 		}
 		if r.o.Rate > 0 && reply.Moved > 0 && !r.o.DryRun {
 			rest := time.Duration(float64(reply.Moved)/r.o.Rate*float64(time.Second)) - time.Since(began)
-			if !pause(ctx, rest) {
-				return context.Cause(ctx)
-			}
+			pause(ctx, rest)
 		}
 	}
 }

@@ -92,7 +92,18 @@ func TestRedrive_RepliesLostAndLeaderKilled_MovesEachOnce(t *testing.T) {
 	wantCounts(t, c, "orders.dead", func(k wire.QueueCounts) bool { return k.Moved == n/2 && k.Ready == n/2 })
 	wantCounts(t, c, "orders", func(k wire.QueueCounts) bool { return k.Ready == n/2 && k.Stored == n+n/2 })
 
-	// Every request was on its way all the time and arrives now: nothing moves.
+	// Another run is ended after two steps. Every request was on its way all the time and
+	// arrives now, while there is more that it would move: nothing moves.
+	ctx, cancel := context.WithCancel(bounded(t))
+	some, err := cl.Admin().Redrive(ctx, "orders.dead", client.RedriveOptions{Rate: 25, Progress: func(r client.Redriven) {
+		if r.Moved > 5 {
+			cancel()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) || some.Moved == 0 || some.Moved >= n/2 {
+		t.Fatalf("%+v, %v", some, err)
+	}
+	moved := n/2 + some.Moved
 	mu.Lock()
 	late := slices.Clone(requests)
 	mu.Unlock()
@@ -108,20 +119,22 @@ func TestRedrive_RepliesLostAndLeaderKilled_MovesEachOnce(t *testing.T) {
 			t.Errorf("a late copy has moved: %+v", r)
 		}
 	}
-	wantCounts(t, c, "orders.dead", func(k wire.QueueCounts) bool { return k.Moved == n/2 && k.Ready == n/2 })
+	wantCounts(t, c, "orders.dead", func(k wire.QueueCounts) bool { return k.Moved == moved && k.Ready == n-moved })
 
 	got := newReceived()
 	consume(t, cl, "orders", func(ctx context.Context, d *client.Delivery) error {
 		got.note(d)
 		return nil
 	})
-	got.waitFor(t, n/2)
+	got.waitFor(t, int(moved))
+	got.onceEachBody(t, int(moved))
+	odds := 0
 	for body := range maps.Keys(got.bodies) {
-		if (body[len(body)-1]-'0')%2 != 1 {
-			t.Errorf("message %s was redriven", body)
-		}
+		odds += int(body[len(body)-1]-'0') % 2
 	}
-	got.onceEachBody(t, n/2)
+	if odds != n/2 {
+		t.Errorf("%d of the %d that match were redriven", odds, n/2)
+	}
 	c.Restart(leader)
 	c.WaitCaughtUp()
 	c.DigestsAgree()
@@ -225,7 +238,12 @@ func TestRedrive_WhatArrivesMeanwhileAndOthersEdit(t *testing.T) {
 			return
 		}
 		// The last of the queue goes between two steps.
-		if s, err := admin.DeleteMessages(bounded(t), "orders.dead", client.Place{Offset: n - 1}); err != nil || s[0] != client.EditDone {
+		last, err := admin.Message(bounded(t), "orders.dead", client.Place{Offset: n - 1})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if s, err := admin.DeleteMessages(bounded(t), "orders.dead", last.Place()); err != nil || s[0] != client.EditDone {
 			t.Error(s, err)
 		}
 	}})

@@ -227,6 +227,9 @@ func (r *redrive) lookOn(ctx context.Context, begin func() (*fsm.Look, bool)) (f
 			done = r.g.machine.LookOn(l)
 		})
 		if refused != nil {
+			if l != nil && ctx.Err() == nil { // nobody reads for it any more
+				l.Close()
+			}
 			return nil, refused
 		}
 	}

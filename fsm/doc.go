@@ -56,7 +56,8 @@
 // # What callers owe it
 //
 // One goroutine at a time calls Apply, Snapshot, Restore and Digest; reads may
-// run beside each other but not beside those. The leader runs Check on each
+// run beside each other but not beside those, and each visits a bounded number of
+// rows, or says that it does not (look.go). The leader runs Check on each
 // payload before it joins an entry, so nothing undecodable enters the log; in
 // Apply a bad command is a deterministic refusal all the same, because a panic
 // there would end every node, again at each start. Apply returns an error only
