@@ -130,6 +130,8 @@ func TestCheck_AtTheLimitsAndOnePast(t *testing.T) {
 		{"settles", settles(fsm.SettleNumbersMax + 1), fsm.StatusMalformed},
 		{"settles", settles(1<<64 - 1), fsm.StatusMalformed},
 		{"settles", ack(1, 0, 0, 1), fsm.StatusMalformed},
+		{"settles", ack(1, 1<<64-2, 1<<64-2, 1), 0},
+		{"settles", ack(1, 1<<64-1, 1<<64-1, 1), fsm.StatusMalformed},
 		{"lease time", fsmtest.New(wire.QueueCreate{Name: "q", Settings: wire.QueueSettings{LeaseTime: fsm.LeaseTimeMax}}), 0},
 		{"lease time", fsmtest.New(wire.QueueCreate{Name: "q", Settings: wire.QueueSettings{LeaseTime: fsm.LeaseTimeMax + 1}}), fsm.StatusMalformed},
 		{"leader's command", fsmtest.New(fsmtest.Term{Node: "forged"}), fsm.StatusUnsupported},
@@ -144,6 +146,24 @@ func TestCheck_AtTheLimitsAndOnePast(t *testing.T) {
 			t.Errorf("%s: got %v, want a refusal", c.name, err)
 		case c.want != 0 && ce.Status != c.want:
 			t.Errorf("%s: refused with status %d (%v), want %d", c.name, ce.Status, err, c.want)
+		}
+	}
+}
+
+// No delivery has the highest number that there is, and a loop that ends with it
+// would go on for ever: in Apply, on every node, again at each start.
+func TestApply_RangeThatEndsAtTheHighestNumber_IsRefused(t *testing.T) {
+	t.Parallel()
+	const last = 1<<64 - 1
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), attach(1, 1, "q", 1))
+	for name, c := range map[string]fsmtest.Command{
+		"settle": ack(1, last, last, 1),
+		"attach": fsmtest.New(wire.Attach{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, N: 2, Queue: "q", Credit: 1, Done: 1, Unsettled: []wire.Range{{From: last, To: last}}}),
+		"leave":  fsmtest.New(wire.Leave{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, N: 1, Done: 1, NotHandled: []wire.Range{{From: last - 5, To: last}}}),
+	} {
+		if st := m.apply(c).Results[0].Status; st != fsm.StatusMalformed {
+			t.Errorf("%s: status %d, want %d", name, st, fsm.StatusMalformed)
 		}
 	}
 }
