@@ -243,6 +243,25 @@ func TestRestore_DamagedAnywhere_IsRefused(t *testing.T) {
 			t.Fatalf("bit flipped in byte %d of %d: got %v, want ErrBadSnapshot", i, len(good), err)
 		}
 		if err := try(good[:i]); !errors.Is(err, fsm.ErrBadSnapshot) {
+// A message may fail as often as it likes: doubled sixty times, a delay does not
+// fit into the number that holds it.
+func TestBackoff_NeverShrinksBelowAFifthOfJitter(t *testing.T) {
+	t.Parallel()
+	for _, s := range []fsm.QueueSettings{
+		{BackoffMin: fsm.BackoffMinDefault, BackoffMax: fsm.BackoffMaxDefault}, {BackoffMin: 1, BackoffMax: fsm.NackDelayMax}, {BackoffMin: time.Minute, BackoffMax: time.Hour},
+		{BackoffMin: fsm.NackDelayMax, BackoffMax: fsm.NackDelayMax}, {BackoffMin: time.Hour, BackoffMax: fsm.NackDelayMax},
+	} {
+		reached := time.Duration(0)
+		for failures := uint32(1); failures < 200; failures++ {
+			d := fsm.Backoff(s, 1, 0, 0, failures)
+			if d < reached-reached/5 {
+				t.Errorf("backoff from %v to %v: %v after %d failures, it was %v before", s.BackoffMin, s.BackoffMax, d, failures, reached)
+			}
+			reached = max(reached, d)
+		}
+	}
+}
+
 			t.Fatalf("cut at %d of %d: got %v, want ErrBadSnapshot", i, len(good), err)
 		}
 	}

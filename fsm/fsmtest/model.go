@@ -844,7 +844,7 @@ func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditV
 			return fsm.EditRefused
 		}
 		moved := e.add(target, 0, &modelMessage{state: "ready", own: true, size: size, stored: e.Now, expires: target.expiry(e.Now, 0), attempts: x.attempts})
-		key := x.oldKey
+		key := cmp.Or(x.key, x.oldKey)
 		x.gone("moved")
 		target.join(moved, key)
 		return fsm.EditDone
