@@ -40,7 +40,7 @@ func (s *consumer) down(c *conn) {
 // attach makes the consumer known on its connection, or resumes it there: the
 // answer says what became of each delivery that is open here.
 func (s *consumer) attach() {
-	if s.conn == nil || s.attached || s.attaching || s.leaving || s.err != nil {
+	if s.conn == nil || s.attached || s.attaching || s.leaving || s.hung || s.err != nil {
 		return
 	}
 	if s.pulls {

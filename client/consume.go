@@ -55,7 +55,8 @@ func WithConcurrency(n int) ConsumeOption { return func(o *consumeOptions) { o.c
 
 // WithAutoExtend sets for how long the lease of a message is kept alive from the
 // moment its handler was called (default 1 h). A handler that hangs for longer
-// loses the message to another consumer.
+// loses the message to another consumer. When all handlers do, the messages that
+// wait for them go back to the queue, and none are taken until one returns.
 func WithAutoExtend(max time.Duration) ConsumeOption {
 	return func(o *consumeOptions) { o.autoExtend = max }
 }

@@ -43,6 +43,8 @@ type consumer struct {
 	ready     []*Delivery // buffered, in the order of their numbers
 	head      int         // of ready
 	workers   int
+	resting   int       // workers that wait for a message
+	taken     time.Time // when a worker took the newest
 	stopping  bool
 	err       error // why Consume cannot go on
 
@@ -52,6 +54,7 @@ type consumer struct {
 	extend    bool        // extend now: something is aside
 	retrying  bool        // the loop is to try again
 	leaving   bool        // Leave is being said
+	hung      bool        // it has left until a worker asks for a message
 	abandoned bool        // nobody is going to settle what is not settled yet: Leave gives it back
 
 	retry backoff
@@ -146,6 +149,7 @@ func (s *consumer) loop(ctx context.Context) error {
 		select {
 		case <-s.wake:
 		case <-extend.C:
+			s.maybeStepBack()
 			s.mu.Lock()
 			s.extendHeld()
 			s.mu.Unlock()
@@ -227,22 +231,48 @@ func (s *consumer) unsettled() error {
 // leave ends the consumer in order: what no handler has seen goes back at once.
 func (s *consumer) leave(timeout time.Duration) {
 	s.mu.Lock()
-	l := s.life
 	s.leaving = true // attaching once more would make a consumer that nobody serves
-	if l.n == 0 {
-		s.mu.Unlock()
-		return
-	}
-	request := wire.Leave{
+	request := s.leaveRequest()
+	s.mu.Unlock()
+	s.sayLeave(request, timeout)
+}
+
+func (s *consumer) leaveRequest() wire.Leave {
+	l := s.life
+	return wire.Leave{
 		Incarnation: l.incarnation, Group: l.group, Consumer: l.id, N: l.n, Done: l.done(),
 		NotHandled: l.ranges(func(d *Delivery) bool { return d.phase == buffered || d.phase == aside }),
 	}
-	s.mu.Unlock()
+}
+
+func (s *consumer) sayLeave(request wire.Leave, timeout time.Duration) {
+	if request.N == 0 {
+		return // it was never attached
+	}
 	ctx, cancel := context.WithTimeout(s.c.ctx, timeout)
 	defer cancel()
 	if _, err := s.c.consume.call(ctx, wire.OpLeave, func(w *pack.Writer) { request.Append(w) }); err != nil {
 		s.c.o.logger.Info("leave", "queue", s.queue, "error", err)
 	}
+}
+
+// maybeStepBack leaves when messages wait in the buffer behind handlers that have
+// all had their time, and lost their leases: kept alive, they would be held back from other consumers for
+// as long as the handlers hang. It attaches anew when a worker asks for a message.
+func (s *consumer) maybeStepBack() {
+	s.mu.Lock()
+	waits := s.head < len(s.ready) && s.resting == 0 && !s.stopping
+	if !waits || s.hung || !s.attached || time.Since(s.taken) < s.o.autoExtend+s.life.leaseTime {
+		s.mu.Unlock()
+		return
+	}
+	request := s.leaveRequest()
+	s.c.o.logger.Warn("handlers hang: what waits for them goes back to the queue", "queue", s.queue, "messages", len(s.ready)-s.head, "since", time.Since(s.taken))
+	s.hung = true
+	s.loseAll(func(d *Delivery) error { return overError(d, wire.LeaseReturned) })
+	s.newLife()
+	s.mu.Unlock()
+	s.sayLeave(request, drainTimeout)
 }
 
 // end forgets the consumer; deliveries that are still open get a last answer.

@@ -472,6 +472,45 @@ func TestConsume_HeldMessages_AreExtendedByRanges(t *testing.T) {
 	})
 }
 
+// Messages that wait behind handlers that never return are for other consumers.
+func TestConsume_AllHandlersHang_WhatWaitsForThemGoesBack(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithAutoExtend(15*time.Second))
+		r := n1.expect(wire.OpAttach)
+		first := attached(r, 1)
+		r.deliver(1, "a", "b", "c")
+		k := e.next("a")
+		for range 4 { // until the handler's lease, extended once, must have run out
+			n1.expect(wire.OpSettle).allSettled()
+		}
+		leave := n1.expect(wire.OpLeave)
+		if m := decoded(leave, wire.DecodeLeave); m.Consumer != first.Consumer || !slices.Equal(m.NotHandled, []wire.Range{{From: 2, To: 3}}) {
+			t.Fatalf("%+v", m)
+		}
+		leave.reply(wire.StatusReply{Status: wire.StatusOK})
+		synctest.Wait()
+		if cause := context.Cause(k.ctx); !errors.Is(cause, ErrLeaseLost) {
+			t.Fatalf("the handler's context ended with %v", cause)
+		}
+		// A new connection is no reason to take messages.
+		n1.cut()
+		time.Sleep(time.Minute)
+		n1.quiet()
+		// The handler has returned, and there is somebody to work again.
+		k.end <- nil
+		r = n1.expect(wire.OpAttach)
+		if a := attached(r, 1); a.Consumer == first.Consumer || a.N != 1 || len(a.Unsettled) > 0 {
+			t.Fatalf("%+v", a)
+		}
+		r.deliver(1, "d")
+		e.next("d").end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
 func TestConsume_LeaseRanOutInTheBuffer_IsAskedForBeforeTheHandler(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]

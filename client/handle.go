@@ -91,9 +91,15 @@ func (s *consumer) lost(m wire.Lost) {
 
 // pop takes the next message that may be handled; nil to stop. It waits.
 func (s *consumer) pop() *Delivery {
+	if s.hung {
+		s.hung = false
+		s.attach()
+	}
 	for {
 		for s.head == len(s.ready) && !s.stopping {
+			s.resting++
 			s.more.Wait()
+			s.resting--
 		}
 		if s.stopping {
 			return nil
@@ -109,7 +115,7 @@ func (s *consumer) pop() *Delivery {
 		// The last look before the handler: by our own clock, and by what the
 		// cluster has pushed.
 		if now := time.Now(); now.Before(d.deadline) {
-			d.phase, d.started = running, now
+			d.phase, d.started, s.taken = running, now, now
 			return d
 		}
 		d.phase = aside

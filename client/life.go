@@ -74,14 +74,17 @@ func (s *consumer) gone() {
 	if n := len(s.life.open); n > 0 {
 		s.c.o.logger.Warn("consumer was given up by the cluster", "queue", s.queue, "lost", n)
 	}
-	s.loseAll(func(d *Delivery) error {
-		if d.asking || d.unsure {
-			return newError(wire.CodeConsumerGone, "delivery %s: the cluster has given this consumer up; whether the %s counted before cannot be told", d.place, verbName(d.verb))
-		}
-		return lostError(d, wire.LeaseGone)
-	})
+	s.loseAll(func(d *Delivery) error { return overError(d, wire.LeaseGone) })
 	s.newLife()
 	s.later()
+}
+
+// overError is the answer to a delivery that ends with its consumer's identity.
+func overError(d *Delivery, st wire.LeaseState) error {
+	if d.asking || d.unsure {
+		return newError(wire.CodeConsumerGone, "delivery %s: the cluster has given this consumer up; whether the %s counted before cannot be told", d.place, verbName(d.verb))
+	}
+	return lostError(d, st)
 }
 
 // outlived says that the cluster was restored since this identity began: a request

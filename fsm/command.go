@@ -3,6 +3,7 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"onceq/transport/wire/pack"
@@ -493,7 +494,8 @@ func readRanges(r *pack.Reader) []numberRange {
 // for unbounded work. It returns the numbers named so far.
 func (x numberRange) check(r *pack.Reader, total uint64) uint64 {
 	switch {
-	case x.from == 0 || x.to < x.from:
+	case x.from == 0 || x.to < x.from || x.to == math.MaxUint64:
+		// Nothing has the highest number, and a loop over the range could not end.
 		r.Failf("bad range %d..%d", x.from, x.to)
 	case x.to-x.from >= SettleNumbersMax || total+x.to-x.from+1 > SettleNumbersMax:
 		r.Failf("more than %d delivery numbers", SettleNumbersMax)

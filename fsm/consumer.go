@@ -25,11 +25,15 @@ type consumer struct {
 	queue    *queue
 	n        uint64 // newest attachment
 	attached bool
-	credit   uint32
-	next     uint64 // next delivery number
-	done     uint64
-	slots    []slot
-	held     int
+	// attachedAt is the entry in which it attached last, and attaches how often. It
+	// counts in that entry alone, so it is in no snapshot.
+	attachedAt uint64
+	attaches   int
+	credit     uint32
+	next       uint64 // next delivery number
+	done       uint64
+	slots      []slot
+	held       int
 	// resumeBase: since a resume, no lease ends before it.
 	resumeBase Time
 	// graceEnd is set while detached: all its leases last until then, whatever
@@ -44,6 +48,11 @@ type consumer struct {
 	timer     timer
 	hungry    int // position in the queue's hungry heap, -1 when not in it
 }
+
+// attachesPerEntryMax: each attachment is sent all that the consumer holds, and
+// thousands of them in one entry would be more than fits the memory. One beyond is
+// stale: the client asks again, with the next number.
+const attachesPerEntryMax = 4
 
 type goneState uint8
 
@@ -116,9 +125,15 @@ func (m *Machine) attach(a attach, r *Result, eff *Effects) Status {
 	case a.n < c.n || a.n == c.n && !c.attached:
 		// Equal and detached: the connection that made this attachment is gone.
 		return StatusStale
+	case a.n > c.n && c.attachedAt == m.index && c.attaches == attachesPerEntryMax:
+		return StatusStale
 	}
 	repeated := a.n == c.n
 	if !repeated {
+		if c.attachedAt != m.index {
+			c.attachedAt, c.attaches = m.index, 0
+		}
+		c.attaches++
 		c.n, c.attached, c.credit, c.label = a.n, true, min(a.credit, m.limits.CreditMax), a.label
 		c.resumeBase = m.now + Time(q.settings.LeaseTime)
 		m.retime(c)
@@ -127,11 +142,10 @@ func (m *Machine) attach(a attach, r *Result, eff *Effects) Status {
 	r.Attach = AttachResult{Queue: q.number, LeaseTime: q.settings.LeaseTime, Next: c.next}
 	listed := map[uint64]bool{}
 	for _, x := range a.unsettled {
-		for number := x.from; number <= x.to; number++ {
+		r.Attach.States = c.eachState(r.Attach.States, x, func(number uint64) {
 			m.resolve(c, number)
 			listed[number] = true
-			r.Attach.States = appendState(r.Attach.States, number, c.state(number))
-		}
+		})
 	}
 	if !repeated {
 		for i := range c.slots {

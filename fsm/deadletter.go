@@ -52,6 +52,9 @@ func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *ui
 	if moved.notes == nil {
 		moved.notes = &notes{}
 	}
+	if msg.key != nil {
+		moved.notes.key = msg.key.key
+	}
 	if reason != "" {
 		moved.notes.reason = reason
 		moved.notes.origin = origin{
@@ -59,9 +62,6 @@ func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *ui
 			attempts: msg.attempts, failures: msg.failures, stored: msg.stored,
 		}
 		moved.note(event{at: m.now, kind: EventDead, attempt: msg.attempts, text: reason})
-		if msg.key != nil {
-			moved.notes.key = msg.key.key
-		}
 	} else {
 		moved.notes.reason, moved.notes.origin = "", origin{}
 		moved.note(event{at: m.now, kind: EventRequeued, attempt: msg.attempts, text: "from " + q.name})

@@ -16,10 +16,7 @@ func (m *Machine) settle(s *settle, dst []DeliveryState) (Status, []DeliveryStat
 	}
 	for i := range s.items {
 		it := &s.items[i]
-		for number := it.from; number <= it.to; number++ {
-			m.settleOne(c, number, it)
-			dst = appendState(dst, number, c.state(number))
-		}
+		dst = c.eachState(dst, it.numberRange, func(number uint64) { m.settleOne(c, number, it) })
 	}
 	// After the items: an item may name a number below done only by mistake,
 	// and then it hears that the number is unknown.
@@ -237,11 +234,36 @@ func (m *Machine) fireDeleted(c *consumer, eff *Effects) {
 	m.spent++
 }
 
+// eachState calls f for each number of a range that has a slot and appends its
+// state. What has none is unknown, and costs nothing, however much it is: a small
+// request names many numbers.
+func (c *consumer) eachState(dst []DeliveryState, x numberRange, f func(number uint64)) []DeliveryState {
+	from, end := max(x.from, c.done), min(x.to+1, c.next)
+	if from >= end {
+		return appendStates(dst, x.from, x.to, LeaseUnknown)
+	}
+	if x.from < from {
+		dst = appendStates(dst, x.from, from-1, LeaseUnknown)
+	}
+	for number := from; number < end; number++ {
+		f(number)
+		dst = appendState(dst, number, c.state(number))
+	}
+	if end <= x.to {
+		dst = appendStates(dst, end, x.to, LeaseUnknown)
+	}
+	return dst
+}
+
 // appendState appends the state of the next number, joining equal neighbours.
 func appendState(dst []DeliveryState, number uint64, st LeaseState) []DeliveryState {
-	if n := len(dst); n > 0 && dst[n-1].State == st && dst[n-1].To+1 == number {
-		dst[n-1].To = number
+	return appendStates(dst, number, number, st)
+}
+
+func appendStates(dst []DeliveryState, from, to uint64, st LeaseState) []DeliveryState {
+	if n := len(dst); n > 0 && dst[n-1].State == st && dst[n-1].To+1 == from {
+		dst[n-1].To = to
 		return dst
 	}
-	return append(dst, DeliveryState{From: number, To: number, State: st})
+	return append(dst, DeliveryState{From: from, To: to, State: st})
 }

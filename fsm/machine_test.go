@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -130,6 +131,8 @@ func TestCheck_AtTheLimitsAndOnePast(t *testing.T) {
 		{"settles", settles(fsm.SettleNumbersMax + 1), fsm.StatusMalformed},
 		{"settles", settles(1<<64 - 1), fsm.StatusMalformed},
 		{"settles", ack(1, 0, 0, 1), fsm.StatusMalformed},
+		{"settles", ack(1, 1<<64-2, 1<<64-2, 1), 0},
+		{"settles", ack(1, 1<<64-1, 1<<64-1, 1), fsm.StatusMalformed},
 		{"lease time", fsmtest.New(wire.QueueCreate{Name: "q", Settings: wire.QueueSettings{LeaseTime: fsm.LeaseTimeMax}}), 0},
 		{"lease time", fsmtest.New(wire.QueueCreate{Name: "q", Settings: wire.QueueSettings{LeaseTime: fsm.LeaseTimeMax + 1}}), fsm.StatusMalformed},
 		{"leader's command", fsmtest.New(fsmtest.Term{Node: "forged"}), fsm.StatusUnsupported},
@@ -145,6 +148,63 @@ func TestCheck_AtTheLimitsAndOnePast(t *testing.T) {
 		case c.want != 0 && ce.Status != c.want:
 			t.Errorf("%s: refused with status %d (%v), want %d", c.name, ce.Status, err, c.want)
 		}
+	}
+}
+
+// No delivery has the highest number that there is, and a loop that ends with it
+// would go on for ever: in Apply, on every node, again at each start.
+func TestApply_RangeThatEndsAtTheHighestNumber_IsRefused(t *testing.T) {
+	t.Parallel()
+	const last = 1<<64 - 1
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), attach(1, 1, "q", 1))
+	for name, c := range map[string]fsmtest.Command{
+		"settle": ack(1, last, last, 1),
+		"attach": fsmtest.New(wire.Attach{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, N: 2, Queue: "q", Credit: 1, Done: 1, Unsettled: []wire.Range{{From: last, To: last}}}),
+		"leave":  fsmtest.New(wire.Leave{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, N: 1, Done: 1, NotHandled: []wire.Range{{From: last - 5, To: last}}}),
+	} {
+		if st := m.apply(c).Results[0].Status; st != fsm.StatusMalformed {
+			t.Errorf("%s: status %d, want %d", name, st, fsm.StatusMalformed)
+		}
+	}
+}
+
+// Who attaches is sent all that it holds. A client that attaches again and again
+// must not make one entry send more than the memory takes.
+func TestAttach_ManyTimesInOneEntry_IsBounded(t *testing.T) {
+	t.Parallel()
+	const most = 4
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), open(1), attach(1, 1, "q", 100), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", make([]string, 100)...)))
+	var again []fsmtest.Command
+	for n := range uint64(50) {
+		again = append(again, attach(1, 2+n, "q", 100))
+	}
+	eff := m.apply(again...)
+	if n := len(eff.Deliveries); n != most*100 {
+		t.Fatalf("%d deliveries of the 100 that are held", n)
+	}
+	if last, beyond := eff.Results[most-1].Status, eff.Results[most].Status; last != fsm.StatusOK || beyond != fsm.StatusStale {
+		t.Fatalf("attach %d: status %d, the one behind: %d", most, last, beyond)
+	}
+	if st := m.apply(attach(1, 2+most, "q", 100)).Results[0].Status; st != fsm.StatusOK {
+		t.Fatalf("in the next entry: status %d", st)
+	}
+}
+
+// A range may name numbers that were never given out; they are answered together.
+func TestSettle_NumbersThatWereNeverGiven_AreUnknown(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), open(1), attach(1, 1, "q", 2), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b", "c")))
+	m.apply(ack(1, 1, 1, 2))
+	got := m.apply(ack(1, 1, 100_000, 1), ack(1, 200_000, 300_000, 1)).Results
+	want := []fsm.DeliveryState{{From: 1, To: 1, State: fsm.LeaseUnknown}, {From: 2, To: 3, State: fsm.LeaseAcked}, {From: 4, To: 100_000, State: fsm.LeaseUnknown}}
+	if !slices.Equal(got[0].Settle, want) {
+		t.Errorf("got %v, want %v", got[0].Settle, want)
+	}
+	if want := []fsm.DeliveryState{{From: 200_000, To: 300_000, State: fsm.LeaseUnknown}}; !slices.Equal(got[1].Settle, want) {
+		t.Errorf("got %v, want %v", got[1].Settle, want)
 	}
 }
 
@@ -180,6 +240,25 @@ func TestDone_NeverRaised_BoundsTheOutcomes(t *testing.T) {
 	}
 	if n := len(m.apply(ack(1, most+1, most+1, most+1)).Deliveries); n != 4 {
 		t.Fatalf("%d deliveries after done was raised, want 4", n)
+	}
+}
+
+// A message may fail as often as it likes: doubled sixty times, a delay does not
+// fit into the number that holds it.
+func TestBackoff_NeverShrinksBelowAFifthOfJitter(t *testing.T) {
+	t.Parallel()
+	for _, s := range []fsm.QueueSettings{
+		{BackoffMin: fsm.BackoffMinDefault, BackoffMax: fsm.BackoffMaxDefault}, {BackoffMin: 1, BackoffMax: fsm.NackDelayMax}, {BackoffMin: time.Minute, BackoffMax: time.Hour},
+		{BackoffMin: fsm.NackDelayMax, BackoffMax: fsm.NackDelayMax}, {BackoffMin: time.Hour, BackoffMax: fsm.NackDelayMax},
+	} {
+		reached := time.Duration(0)
+		for failures := uint32(1); failures < 200; failures++ {
+			d := fsm.Backoff(s, 1, 0, 0, failures)
+			if d < reached-reached/5 {
+				t.Errorf("backoff from %v to %v: %v after %d failures, it was %v before", s.BackoffMin, s.BackoffMax, d, failures, reached)
+			}
+			reached = max(reached, d)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package fsm
 import (
 	"container/heap"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"onceq/transport/wire/pack"
@@ -306,6 +307,7 @@ type keyChain struct {
 	key     string
 	current *message
 	waiting []*message
+	left    int // of waiting, more than half of it never: those that left while they waited
 }
 
 func (m *Machine) joinKey(q *queue, msg *message, key string) {
@@ -334,22 +336,26 @@ func (m *Machine) leaveKey(msg *message) {
 	msg.key = nil
 	m.dirty(msg)
 	if k.current != msg {
-		for i, w := range k.waiting {
-			if w == msg {
-				k.waiting = append(k.waiting[:i], k.waiting[i+1:]...)
-				return
-			}
+		// Looking for it would cost what waits: many leave at once when they are
+		// too old.
+		if k.left++; 2*k.left > len(k.waiting) {
+			k.waiting = slices.DeleteFunc(k.waiting, func(w *message) bool { return w.key != k })
+			k.left = 0
 		}
 		return
 	}
-	if len(k.waiting) == 0 {
-		delete(msg.q.keys, k.key)
-		return
+	for len(k.waiting) > 0 {
+		next := k.waiting[0]
+		k.waiting[0] = nil
+		k.waiting = k.waiting[1:]
+		if next.key == k {
+			k.current = next
+			m.setState(next, stateReady)
+			return
+		}
+		k.left--
 	}
-	k.current = k.waiting[0]
-	k.waiting[0] = nil
-	k.waiting = k.waiting[1:]
-	m.setState(k.current, stateReady)
+	delete(msg.q.keys, k.key)
 }
 
 // messageHeap orders messages by a moment, then by place.

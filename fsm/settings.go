@@ -95,7 +95,7 @@ func (s QueueSettings) backoff(queue uint64, p place, failures uint32) time.Dura
 		return 0
 	}
 	d := s.BackoffMax
-	if shift := failures - 1; shift < 40 && s.BackoffMin<<shift < s.BackoffMax {
+	if shift := failures - 1; shift < 63 && s.BackoffMin <= s.BackoffMax>>shift { // else it is more, or no int64
 		d = s.BackoffMin << shift
 	}
 	var seed [8 + 8 + 1 + 4]byte

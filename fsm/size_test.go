@@ -121,6 +121,38 @@ func TestWork_DoesNotGrowWithTheBacklog(t *testing.T) {
 	}
 }
 
+// TestWork_DoesNotGrowWithWhatWaitsBehindAKey prints what an entry costs in which
+// messages of one key are too old, behind a head that a consumer holds.
+func TestWork_DoesNotGrowWithWhatWaitsBehindAKey(t *testing.T) {
+	backlog := uint64(100_000)
+	if *full {
+		backlog = 2_000_000
+	}
+	m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: t}
+	m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), open(1),
+		fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: "q", Settings: wire.QueueSettings{LeaseTime: time.Hour, TTL: time.Minute}}))
+	ms := make([]wire.Message, 1000)
+	for i := range ms {
+		ms[i] = wire.Message{Body: []byte("x"), OrderingKey: "k"}
+	}
+	for seq := uint64(1); (seq-1)*1000 < backlog; seq++ {
+		m.apply(fsmtest.New(wire.PublishFrame{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Floor: seq, Queue: "q",
+			Publishes: []wire.Publish{{Sequence: seq, Checksum: wire.PublishChecksum("q", ms), Messages: ms}}}))
+	}
+	m.apply(attach(1, 1, "q", 1))
+	m.now = 2 * time.Minute
+	longest := time.Duration(0)
+	for more := true; more; {
+		began := time.Now()
+		more = m.apply().More
+		longest = max(longest, time.Since(began))
+	}
+	if c := m.Counts(); c.Messages != 1 || c.Leases != 1 {
+		t.Fatalf("%d messages are left, of which %d are leased: want the one that is leased", c.Messages, c.Leases)
+	}
+	t.Logf("%d messages behind a key expired, the longest entry took %v", backlog, longest)
+}
+
 func heap() uint64 {
 	runtime.GC()
 	var s runtime.MemStats

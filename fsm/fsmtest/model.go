@@ -94,6 +94,8 @@ type modelConsumer struct {
 	ordinal  int
 	n        uint64
 	attached bool
+	newest   *modelEntry // in which it attached last
+	attaches int         // in it
 	credit   int
 	resumed  time.Duration // no lease ends before it
 	graceEnd time.Duration
@@ -563,11 +565,15 @@ func (e *modelEntry) attach(r wire.Attach) string {
 	switch {
 	case k.leaving || owner != q || k.pulled > 0:
 		return "consumer gone"
-	case r.N < k.n || r.N == k.n && !k.attached:
+	case r.N < k.n || r.N == k.n && !k.attached || r.N > k.n && k.newest == e && k.attaches == 4:
 		return "stale"
 	}
 	again := r.N == k.n
 	if !again {
+		if k.newest != e {
+			k.newest, k.attaches = e, 0
+		}
+		k.attaches++
 		k.n, k.attached, k.credit = r.N, true, int(r.Credit)
 		k.resumed = e.Now + q.settings.LeaseTime
 	}
@@ -849,7 +855,7 @@ func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditV
 			return fsm.EditRefused
 		}
 		moved := e.add(target, 0, &modelMessage{state: "ready", own: true, size: size, stored: e.Now, expires: target.expiry(e.Now, 0), attempts: x.attempts})
-		key := x.oldKey
+		key := cmp.Or(x.key, x.oldKey)
 		x.gone("moved")
 		target.join(moved, key)
 		return fsm.EditDone
