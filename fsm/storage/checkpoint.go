@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -370,15 +371,18 @@ func (s *Pebble) empty() {
 }
 
 func (s *Pebble) openDB() (*pebble.DB, error) {
+	var opening atomic.Bool
+	opening.Store(true)
+	defer opening.Store(false)
 	o := &pebble.Options{
 		FS: s.o.FS, Cache: s.cache, DisableWAL: true, FormatMajorVersion: formatVersion,
 		MemTableSize: memTableBytes, L0CompactionThreshold: 4, L0StopWritesThreshold: 20,
-		EventListener: s.listener(), Logger: pebbleLog{s, s.o.Logger},
+		EventListener: s.listener(), Logger: pebbleLog{s, s.o.Logger, &opening},
 	}
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = blockBytes
 	}
-	return pebble.Open(s.o.Dir, o)
+	return openPebble(s.o.Dir, o)
 }
 
 // laneEnds finds the last offset of each lane, by one seek for each.
