@@ -14,7 +14,7 @@ func (s *Pebble) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) { s.fail(fmt.Errorf("bodies in %s: %w", s.o.Dir, err)) },
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
-			s.fail(fmt.Errorf("bodies: %s is damaged: %w", i.Path, i.Details))
+			s.fail(fmt.Errorf("%w: %s: %w", ErrBadCheckpoint, i.Path, i.Details))
 		},
 		DiskSlow: func(i pebble.DiskSlowInfo) {
 			s.o.Logger.Warn("the disk is slow", "path", i.Path, "operation", i.OpType.String(), "for", i.Duration)
