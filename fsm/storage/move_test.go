@@ -3,6 +3,7 @@ package storage
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -109,6 +110,8 @@ func TestPebble_Move_DoneAndNotNoted_IsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.turn // the writer stands still
+	goOn := sync.OnceFunc(func() { s.turn <- struct{}{} })
+	defer goOn()
 	s.Move(1, 0, 7, 2, 0, 0)
 	s.Move(1, 0, 8, 2, 0, 1)
 	s.mu.Lock()
@@ -133,7 +136,7 @@ func TestPebble_Move_DoneAndNotNoted_IsFound(t *testing.T) {
 	s.done(changes, nil, true)
 	s.done(more, nil, true)
 	s.mu.Unlock()
-	s.turn <- struct{}{}
+	goOn()
 	want(t, s, 2, 0, 0, 7, string(bodyOf(7)))
 	want(t, s, 3, 0, 0, 8, string(bodyOf(8)))
 }
