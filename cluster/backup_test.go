@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -362,6 +363,48 @@ func TestRestore_UnderLoad_NothingIsStoredTwice(t *testing.T) {
 		t.Error(err)
 	}
 	c.DigestsAgree()
+}
+
+// The largest message that is taken, with the help of its headers, can be restored.
+func TestBackup_TheLargestMessage_ComesBack(t *testing.T) {
+	t.Parallel()
+	old := clustertest.New(t, 1)
+	createQueue(t, old, "orders", wire.QueueSettings{})
+	cl := connect(t, old)
+	p := producerOf(t, cl, "orders")
+	const size = 64 << 10
+	m := client.Message{Body: make([]byte, 1<<20), Headers: make([]client.Header, 48)}
+	for i := range m.Headers {
+		m.Headers[i] = client.Header{Name: fmt.Sprintf("h%02d", i), Value: strings.Repeat("x", size)}
+	}
+	last := &m.Headers[47].Value
+	// The last header fills an entry of the log; from above, so that one is stored.
+	stored := 0
+	for left := size - 200; left > 0 && stored == 0; left -= 10 {
+		*last = strings.Repeat("x", left)
+		switch _, err := p.Publish(bounded(t), m); {
+		case err == nil:
+			stored = left
+		case !errors.Is(err, client.ErrTooLarge):
+			t.Fatal(err)
+		case left < size-2000:
+			t.Fatal("not even a much smaller one is taken")
+		}
+	}
+	if stored == size-200 {
+		t.Fatal("nothing was refused: there are larger ones")
+	}
+	file, _ := takeBackup(t, cl, client.BackupOptions{})
+	c := clustertest.New(t, 1)
+	to := connect(t, c)
+	waitVersion(t, c, fsm.MachineVersion)
+	restoreBackup(t, to, file, client.RestoreOptions{})
+	got := newReceived()
+	consume(t, to, "orders", func(_ context.Context, d *client.Delivery) error { got.note(d); return nil })
+	got.waitFor(t, 1)
+	if d := got.all()[0]; len(d.Body()) != len(m.Body) || len(d.Headers()[47].Value) != stored {
+		t.Errorf("a body of %d bytes came back, and a header of %d, want %d", len(d.Body()), len(d.Headers()[47].Value), stored)
+	}
 }
 
 // lateCopies hands the leader a frame that was sent before.

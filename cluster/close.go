@@ -211,6 +211,7 @@ func (n *Node) Status() wire.NodeStatus {
 	s.Role = g.role()
 	if d := g.disk; d != nil {
 		s.Disk, s.DiskFree, s.DiskTotal = diskLevel(d.own.Load()).String(), d.free.Load(), d.total.Load()
+		s.DiskBallast = d.ballast.size()
 	}
 	return s
 }

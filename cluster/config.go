@@ -101,6 +101,10 @@ type Config struct {
 	// of the log and twice the newest snapshot are reserved in any case. Default:
 	// 10 % of the file system.
 	DiskReserve uint64
+	// DiskBallast is the size of a file that is given up when the disk is full, for
+	// the snapshot behind which there is room again. Default: the smaller of 256 MiB
+	// and 1 % of the file system; none when Advertise is on loopback.
+	DiskBallast uint64
 	// DigestInterval is how often the replicas compare their states, when
 	// something was applied since. Default 10 s.
 	DigestInterval time.Duration

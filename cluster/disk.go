@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"onceq/cluster/raftlog"
+	"onceq/fsm/storage"
 	"onceq/transport/wire"
 )
 
@@ -50,6 +51,8 @@ const (
 	diskSegments = 4
 	// diskSnapshots: a new snapshot is written before the oldest one goes.
 	diskSnapshots = 2
+	// diskClearLooks: each so many looks at a full disk a snapshot is taken.
+	diskClearLooks = 10
 )
 
 // disk watches how much room this node and the other voters have. A disk that is
@@ -61,6 +64,12 @@ type disk struct {
 	reserve uint64                // 0: diskReservePercent of the file system
 	others  func() diskLevel      // the worst of the other voters
 	tell    func(diskLevel) error // the other nodes
+	// writes is what the next snapshot writes before anything is freed behind it, and
+	// clear has one taken.
+	writes  func() uint64
+	clear   func()
+	ballast *ballast // nil: none
+	looks   int      // at a full disk
 	log     *slog.Logger
 
 	own         atomic.Uint32 // diskLevel of this node
@@ -78,7 +87,9 @@ func (d *disk) look() error {
 	d.total.Store(total)
 	before := diskLevel(d.own.Load())
 	low := d.low(total)
-	now := judgeDisk(before, free, low)
+	// The ballast counts as there: what it leaves is for a snapshot, and is not for
+	// those who are refused.
+	now := judgeDisk(before, free-min(free, d.ballast.missing(total)), low)
 	if now != before {
 		d.log.Warn("free disk space", "level", now, "free", free, "publishes_refused_below", low)
 		d.own.Store(uint32(now))
@@ -87,7 +98,27 @@ func (d *disk) look() error {
 		}
 	}
 	d.worst.Store(uint32(max(now, d.others())))
+	d.makeRoom(now, free, total)
 	return nil
+}
+
+// makeRoom has a snapshot taken again and again while the disk is full: acks make
+// room only behind one, and files that two snapshots share only behind the next.
+func (d *disk) makeRoom(now diskLevel, free, total uint64) {
+	switch now {
+	case diskOK:
+		d.ballast.make(total)
+	case diskFull:
+		if free < d.need()/2+d.writes() {
+			d.ballast.giveUp("the disk is full, and a snapshot needs room")
+		}
+		if d.looks%diskClearLooks == 0 {
+			d.clear()
+		}
+		d.looks++
+		return
+	}
+	d.looks = 0
 }
 
 // low is the free space below which publishes are refused.
@@ -183,6 +214,15 @@ func newDisk(n *Node, g *group) *disk {
 		},
 		reserve: n.cfg.DiskReserve,
 		others:  g.worstDisk,
+		writes: func() uint64 {
+			bytes := uint64(n.store.SnapshotBytes())
+			if s, ok := g.bodies.(*storage.Pebble); ok {
+				bytes += uint64(s.Stats().Bytes)
+			}
+			return bytes
+		},
+		clear:   g.snaps.ask,
+		ballast: n.ballast,
 		tell: func(l diskLevel) error {
 			if gossip := n.gossip.Load(); gossip != nil {
 				return gossip.SetDisk(uint8(l))

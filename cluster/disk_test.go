@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
 	"testing"
 
 	"onceq/transport/wire"
@@ -30,6 +32,7 @@ type fakeDisk struct {
 	freeNow uint64
 	other   diskLevel
 	told    []diskLevel
+	cleared int
 }
 
 func newFakeDisk() *fakeDisk {
@@ -39,6 +42,8 @@ func newFakeDisk() *fakeDisk {
 		need:   func() uint64 { return 100 },
 		others: func() diskLevel { return f.other },
 		tell:   func(l diskLevel) error { f.told = append(f.told, l); return nil },
+		writes: func() uint64 { return 0 },
+		clear:  func() { f.cleared++ },
 		log:    slog.New(slog.DiscardHandler),
 	}
 	return f
@@ -102,5 +107,56 @@ func TestDisk_SpaceUnknown_EndsTheNode(t *testing.T) {
 	f.run(nil, func(err error) { got = err })
 	if !errors.Is(got, broken) {
 		t.Fatalf("ended with %v", got)
+	}
+}
+
+// A full disk has snapshots taken, and gives its ballast up for them when there is
+// little left. What that frees lifts no refusal, and it comes back with the room.
+func TestDisk_Full_GivesUpItsBallast(t *testing.T) {
+	f := newFakeDisk()
+	f.log = slog.New(slog.DiscardHandler)
+	f.ballast = openBallast(t.TempDir(), 300, f.log)
+	f.need = func() uint64 { return 1000 }
+	f.writes = func() uint64 { return 100 }
+	used := uint64(0) // by others
+	f.space = func() (uint64, uint64, error) { return 10_000 - used - f.ballast.size(), 10_000, nil }
+	look := func(others uint64, level diskLevel, ballast uint64, cleared int) {
+		t.Helper()
+		used = others
+		if err := f.look(); err != nil {
+			t.Fatal(err)
+		}
+		if got := diskLevel(f.own.Load()); got != level || f.ballast.size() != ballast || f.cleared != cleared {
+			t.Errorf("others use %d: %v, ballast %d, %d snapshots asked for; want %v, %d, %d", others, got, f.ballast.size(), f.cleared, level, ballast, cleared)
+		}
+	}
+	look(0, diskOK, 300, 0)
+	look(8800, diskLow, 300, 0)
+	look(9300, diskFull, 0, 1) // 400 free
+	look(9300, diskFull, 0, 1) // 700 free, and 300 of them are not for everybody
+	look(9160, diskFull, 0, 1)
+	look(9000, diskLow, 0, 1) // 1000 free
+	look(8610, diskLow, 0, 1)
+	look(8590, diskOK, 300, 1)
+	f.reserve, f.need = 8000, func() uint64 { return 100 }
+	look(6000, diskFull, 300, 2) // much is free, for a snapshot
+}
+
+// How large it is; and a node that is to have none removes what it had.
+func TestBallast(t *testing.T) {
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	const total = 100 << 20
+	openBallast(dir, 0, log).make(total)
+	again := openBallast(dir, 0, log)
+	if again.size() != 1<<20 || again.missing(total) != 0 {
+		t.Fatalf("the ballast has %d bytes, %d are missing", again.size(), again.missing(total))
+	}
+	if most := (&ballast{}).missing(1 << 50); most != ballastBytesMax {
+		t.Errorf("of a large disk it takes %d", most)
+	}
+	again.forgo("of a test")
+	again.make(total)
+	if _, err := os.Stat(again.path); again.size() != 0 || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it has %d bytes: %v", again.size(), err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -72,6 +73,85 @@ func TestThreeNodes_AFollowersDiskAlmostFull_PublishesAreRefusedAndAcksTaken(t *
 		}
 		return ""
 	})
+}
+
+// A disk that others fill costs a node its ballast and not its life: the snapshot
+// that makes room is taken, also right after a start, acks are confirmed, and with
+// the room the ballast comes back.
+func TestDiskFull_BallastIsGivenUpForASnapshot(t *testing.T) {
+	small := volume.Tmpfs(t, 512<<20)
+	const size = 48 << 20
+	c := clustertest.New(t, 1, func(cfg *cluster.Config) {
+		cfg.DataDir, cfg.DiskReserve, cfg.DiskBallast = filepath.Join(small, "n1"), 1, size
+		cfg.LogBytes, cfg.SnapshotInterval = 64<<20, time.Hour
+	})
+	n := c.Node(0)
+	ballast := filepath.Join(small, "n1", "ballast")
+	waitBallast := func(want uint64) {
+		t.Helper()
+		clustertest.Eventually(t, func() string {
+			info, err := os.Stat(ballast)
+			if there := err == nil && info.Size() == int64(want); there != (want > 0) || n.Status().DiskBallast != want {
+				return fmt.Sprintf("ballast %v, %v, status says %d; want %d", info, err, n.Status().DiskBallast, want)
+			}
+			return ""
+		})
+	}
+	waitBallast(size)
+	createQueue(t, c, "orders", wire.QueueSettings{})
+	cl, ctx := connect(t, c), bounded(t)
+	p := producerOf(t, cl, "orders")
+	publish := func() error { _, err := p.Publish(ctx, client.Message{Body: []byte("message")}); return err }
+	for range 3 {
+		if err := publish(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := n.Status().SnapshotIndex
+	full := volume.Fill(t, small, 8<<20)
+	waitBallast(0)
+	clustertest.Eventually(t, func() string {
+		if now := n.Status().SnapshotIndex; now <= before {
+			return fmt.Sprintf("no snapshot was taken: the newest is at %d", now)
+		}
+		return ""
+	})
+	if err := publish(); !errors.Is(err, client.ErrDiskFull) {
+		t.Errorf("publish: %v, want ErrDiskFull", err)
+	}
+	got := newReceived()
+	consume(t, cl, "orders", func(_ context.Context, d *client.Delivery) error { got.note(d); return nil })
+	clustertest.Eventually(t, func() string {
+		if k := info(c, "orders").Counts; k.Acked != 3 {
+			return fmt.Sprintf("counts %+v, want 3 acked", k)
+		}
+		return ""
+	})
+	remove := func() {
+		t.Helper()
+		if err := os.Remove(full); err != nil {
+			t.Fatal(err)
+		}
+		waitBallast(size)
+	}
+	remove()
+	clustertest.Eventually(t, func() string {
+		if err := publish(); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	// Filled while the node is down: it gives the ballast up before it opens anything.
+	c.Kill(n)
+	full = volume.Fill(t, small, 0)
+	c.Restart(n)
+	waitBallast(0)
+	remove()
+	// A cluster on one machine has none unless it is told to.
+	c.Kill(n)
+	c.Configure(func(cfg *cluster.Config) { cfg.DiskBallast = 0 })
+	c.Restart(n)
+	waitBallast(0)
 }
 
 // The log is read in the background, and a flipped bit in it ends the node.

@@ -65,7 +65,8 @@
 //	cureInstalls          a newer snapshot when a follower was sent one twice
 //	snapshotter.run       takes every snapshot: when the log has grown by enough bytes
 //	                      or entries; copies the tables before, a piece at a time
-//	disk.run              looks at the free space each second, tells the others
+//	disk.run              looks at the free space each second, tells the others; makes and
+//	                      gives up the ballast, and has snapshots taken on a full disk
 //	scrub                 reads the log in the background, a few MiB a second
 //	mux.Serve, server.Serve   accept; each connection has a reader, which calls the
 //	                      handler and must not wait, and a writer

@@ -2,9 +2,12 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +44,7 @@ type Node struct {
 	backups *backups
 	clock   *clock
 	bodies  bodyStore
+	ballast *ballast              // nil when everything is in memory
 	opened  *group                // set by Start, for closing
 	group   atomic.Pointer[group] // what clients are served from; nil until the node belongs to a cluster
 	begun   time.Time
@@ -91,7 +95,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // raft; gossip last, since it needs the cluster's secret.
 func (n *Node) start(ctx context.Context) error {
 	var err error
-	n.dir, err = member.OpenDir(member.DirConfig{Path: n.cfg.DataDir, Name: n.cfg.Name, Key: n.cfg.Secret, Logger: n.log})
+	n.dir, err = member.OpenDir(member.DirConfig{Path: n.cfg.DataDir, Name: n.cfg.Name, Key: n.cfg.Secret, Logger: n.log, Locked: n.clear})
 	if err != nil {
 		return err
 	}
@@ -177,12 +181,50 @@ func (n *Node) listen() error {
 	}
 	n.mux = transport.NewMux(l, n.log)
 	n.clock = newClock(monotonic())
+	if n.ballast != nil && n.cfg.DiskBallast == 0 && loopback(n.address) {
+		n.ballast.forgo("this cluster is on one machine")
+	}
 	if err := n.openBodies(); err != nil {
 		return err
 	}
 	n.hub = newHub(n.bodies, n.clock)
 	n.backups = newBackups(n)
 	return nil
+}
+
+// clear comes before anything is written: a disk that is full, if of what a crash
+// has left behind, must not keep the node from the start that makes room.
+func (n *Node) clear(known bool) error {
+	if n.cfg.MemoryStores != nil {
+		return nil
+	}
+	n.ballast = openBallast(n.cfg.DataDir, n.cfg.DiskBallast, n.log)
+	if !known {
+		return nil
+	}
+	dir := groupDir(n.cfg.DataDir)
+	err := errors.Join(os.RemoveAll(filepath.Join(dir, bodiesDir)), raftlog.RemoveUnfinishedSnapshots(dir))
+	if err != nil {
+		return fmt.Errorf("remove what is left of the last life: %w", err)
+	}
+	free, _, err := diskSpace(n.cfg.DataDir)()
+	if err != nil {
+		return fmt.Errorf("look for free space: %w", err)
+	}
+	if free < diskSegments*raftlog.SegmentBytesDefault/2 {
+		n.ballast.giveUp("the disk is full, and a start needs room")
+	}
+	return nil
+}
+
+// loopback says whether an address is one of this machine alone.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (n *Node) gossipBind() string {

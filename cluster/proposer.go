@@ -155,7 +155,11 @@ func (p *proposer) submit(kind fsm.Kind, payload []byte, done func(outcome)) {
 
 func (p *proposer) join(kind fsm.Kind, payload []byte, done func(outcome)) *wire.ErrorReply {
 	command := fsm.CommandBytes(len(payload))
-	if command > entryBytesMax-entryOverhead {
+	most := entryBytesMax - entryOverhead
+	if kind != fsm.KindRestoreChunk {
+		most -= restoreOverhead
+	}
+	if command > most {
 		return &wire.ErrorReply{Code: wire.CodeTooLarge, Text: "the request does not fit an entry of the log"}
 	}
 	bytes := command + waiterBytes
@@ -192,8 +196,13 @@ func (p *proposer) join(kind fsm.Kind, payload []byte, done func(outcome)) *wire
 	return nil
 }
 
-// entryOverhead is room for the entry's own header.
-const entryOverhead = 64
+const (
+	// entryOverhead is room for the entry's own header.
+	entryOverhead = 64
+	// restoreOverhead is what a chunk of a backup takes beside its message: every
+	// message that is stored can be restored.
+	restoreOverhead = 256
+)
 
 // open returns the entry that a command of n bytes may join, nil for none.
 func (l *lane) open(n int) *entry {

@@ -63,6 +63,7 @@ type snapshotter struct {
 	total    uint64 // bytes applied in all
 	marks    []logMark
 	writing  bool // a snapshot was frozen and is not written yet
+	asked    bool // for one as soon as there is anything new
 	stall    time.Duration
 	stallMax time.Duration
 }
@@ -93,6 +94,14 @@ func (s *snapshotter) applied(index uint64, bytes int) {
 	if due {
 		s.poke()
 	}
+}
+
+// ask has a snapshot taken now, if anything was applied since the last.
+func (s *snapshotter) ask() {
+	s.mu.Lock()
+	s.asked = true
+	s.mu.Unlock()
+	s.poke()
 }
 
 func (s *snapshotter) poke() {
@@ -126,7 +135,7 @@ func (s *snapshotter) frozen(writing bool, stall time.Duration) {
 		s.average = s.bytes / s.entries
 	}
 	s.bytes, s.entries = 0, 0
-	s.writing = writing
+	s.writing, s.asked = writing, false
 	s.stall, s.stallMax = stall, max(s.stallMax, stall)
 }
 
@@ -186,7 +195,7 @@ func (s *snapshotter) run(g *group, end <-chan struct{}) {
 		}
 		s.mu.Lock()
 		entries := max(s.threshold, s.size/max(s.average, entryCost))
-		due := s.bytes >= s.growth() || s.entries >= entries
+		due := s.bytes >= s.growth() || s.entries >= entries || s.asked && s.entries > 0
 		s.mu.Unlock()
 		if !due {
 			continue // taken meanwhile, or not yet

@@ -1,12 +1,18 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"onceq/client"
+	"onceq/cluster"
 	"onceq/cluster/clustertest"
+	"onceq/cluster/clustertest/volume"
 	"onceq/transport/wire"
 )
 
@@ -19,10 +25,11 @@ type lagging struct {
 	leader, behind *clustertest.Node
 	release        func()
 	published      int
+	dirs           map[string]string // of nodes that are elsewhere
 }
 
-func newLagging(t *testing.T) *lagging {
-	l := &lagging{Cluster: clustertest.New(t, 3, onDisk)}
+func newLagging(t *testing.T, opts ...clustertest.Option) *lagging {
+	l := &lagging{Cluster: clustertest.New(t, 3, append(opts, onDisk)...)}
 	createQueue(t, l.Cluster, "orders", wire.QueueSettings{})
 	l.cl = connect(t, l.Cluster)
 	l.publish(t, 50)
@@ -70,10 +77,17 @@ func (l *lagging) waitMidway(t *testing.T) {
 	})
 }
 
+func (l *lagging) dirOf(n *clustertest.Node) string {
+	if d, ok := l.dirs[n.NodeID]; ok {
+		return d
+	}
+	return n.Dir
+}
+
 // halves lists what is left of snapshots that were never complete.
 func (l *lagging) halves(t *testing.T) []string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(l.behind.Dir, "groups/1/snapshots/*.tmp"))
+	found, err := filepath.Glob(filepath.Join(l.dirOf(l.behind), "groups/1/snapshots/*.tmp"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,4 +163,76 @@ func TestTransfer_LeaderChangesInTheMiddle_TheNewOneSends(t *testing.T) {
 	l.publish(t, 50)
 	l.caughtUp(t)
 	drainAll(t, l.Cluster, l.cl, "orders", l.published)
+}
+
+// The follower's disk fills up in the middle: its process ends and holds up nobody,
+// however often it is started. With room it catches up, and nothing is left of the
+// halves.
+func TestTransfer_FollowersDiskFull_BeginsAnewWhenThereIsRoom(t *testing.T) {
+	dirs, died := map[string]string{}, map[string]chan error{}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		dirs[name], died[name] = volume.Tmpfs(t, 512<<20), make(chan error, 10)
+	}
+	l := newLagging(t, func(cfg *cluster.Config) {
+		ended := died[cfg.Name]
+		cfg.DataDir, cfg.Fatal = filepath.Join(dirs[cfg.Name], "d"), func(err error) { ended <- err }
+	})
+	l.dirs = map[string]string{l.behind.NodeID: filepath.Join(dirs[l.behind.NodeID], "d")}
+	term := l.leader.Status().Term
+	full := volume.Fill(t, dirs[l.behind.NodeID], 0)
+	l.release()
+	waitFull := func() {
+		t.Helper()
+		select {
+		case err := <-died[l.behind.NodeID]:
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%s ended with %v", l.behind.NodeID, err)
+			}
+		case <-time.After(clustertest.Bound):
+			t.Fatalf("%s goes on: %+v", l.behind.NodeID, l.behind.Status())
+		}
+		l.Kill(l.behind)
+	}
+	waitFull()
+	for range 2 {
+		if err := l.TryRestart(l.behind); err == nil {
+			waitFull()
+		} else if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("start on a full disk: %v", err)
+		} else if h := l.halves(t); len(h) > 0 {
+			t.Errorf("%v is left, and takes the room for a start: %v", h, err)
+		}
+		p := producerOf(t, l.cl, "orders")
+		clustertest.Eventually(t, func() string { // the full disk is forgotten with its node
+			if _, err := p.Publish(bounded(t), client.Message{Body: []byte(backlogBody(l.published))}); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		l.published++
+		l.publish(t, 100)
+	}
+	other := l.Others(l.behind)
+	for _, n := range other {
+		clustertest.Eventually(t, func() string {
+			if s := n.Status(); s.Messages != uint64(l.published) {
+				return fmt.Sprintf("%s has %d messages of %d", n.NodeID, s.Messages, l.published)
+			}
+			return ""
+		})
+	}
+	if s := l.leader.Status(); s.Term != term || !s.Serving {
+		t.Errorf("the leader has changed: term %d, was %d", s.Term, term)
+	}
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
+	l.Restart(l.behind)
+	l.caughtUp(t)
+	drainAll(t, l.Cluster, l.cl, "orders", l.published)
+	for name, ended := range died {
+		if len(ended) > 0 {
+			t.Errorf("%s has ended: %v", name, <-ended)
+		}
+	}
 }

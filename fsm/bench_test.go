@@ -105,3 +105,41 @@ func BenchmarkIdle(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRestoreEnd shows how long Apply waits when a backup takes the place of
+// what is there.
+func BenchmarkRestoreEnd(b *testing.B) {
+	for _, n := range []int{10_000, 200_000} {
+		b.Run(fmt.Sprintf("sessions=%d/queues=%d", n, n/10), func(b *testing.B) {
+			old := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: b}
+			old.apply(fsmtest.New(fsmtest.Term{Node: "n1"}))
+			for i := range n {
+				var nonce wire.Nonce
+				binary.BigEndian.PutUint64(nonce[:], uint64(i)+1)
+				cs := []fsmtest.Command{fsmtest.New(wire.OpenSession{Incarnation: inc, Group: grp, Nonce: nonce})}
+				if i%10 == 0 {
+					cs = append(cs, create(fmt.Sprint("queue-", i)))
+				}
+				old.apply(cs...)
+			}
+			backup, err := fsmtest.TakeBackup(old.Machine, fsm.Config{Group: grp})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				b.StopTimer()
+				m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: b}
+				m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}))
+				m.apply(backup.Begin(inc, inc+1, 0, true))
+				for _, c := range backup.Chunks(inc, inc+1) {
+					m.apply(c)
+				}
+				b.StartTimer()
+				eff := m.apply(backup.End(inc, inc+1, false))
+				if !eff.Restored {
+					b.Fatalf("not restored: %+v", eff.Results)
+				}
+			}
+		})
+	}
+}

@@ -20,8 +20,10 @@ import (
 type tableCopy struct {
 	next func() (row, bool) // the rows that were never looked at
 	stop func()
-	rows []copiedRow
-	gens map[*queue]uint32 // of queues whose records were dropped since: older ones are gone
+	// pages hold the rows, all pages but the last are full. One slice of millions
+	// would hold Apply up whenever it is made larger.
+	pages [][]copiedRow
+	gens  map[*queue]uint32 // of queues whose records were dropped since: older ones are gone
 	// changed may name a row twice, and rows that are gone.
 	changed []row
 	chunk   []byte // open for more
@@ -34,7 +36,10 @@ type copiedRow struct {
 	data []byte
 }
 
-const copyChunkBytes = 256 << 10
+const (
+	copyChunkBytes = 256 << 10
+	copyPageRows   = 1 << 12
+)
 
 // BeginCopy begins to copy the tables for the next Snapshot. It costs nothing,
 // and neither does it have to be called: a Snapshot without it copies all.
@@ -136,19 +141,28 @@ func (c *tableCopy) copy(r row) int {
 	c.w.Reset()
 	r.appendRow(&c.w)
 	data := c.keep(c.w.Bytes())
-	if at, ok := c.at(r); ok {
-		c.rows[at].data = data
-	} else {
-		rec.copyAt = uint32(len(c.rows))
-		c.rows = append(c.rows, copiedRow{r, data})
+	if was := c.at(r); was != nil {
+		was.data = data
+		return least + len(data)
 	}
+	n := len(c.pages)
+	if n == 0 || len(c.pages[n-1]) == copyPageRows {
+		c.pages = append(c.pages, make([]copiedRow, 0, copyPageRows))
+		n++
+	}
+	last := &c.pages[n-1]
+	rec.copyAt = uint32((n-1)*copyPageRows + len(*last))
+	*last = append(*last, copiedRow{r, data})
 	return least + len(data)
 }
 
-// at says where a row's copy is. copyAt may be from an older copy.
-func (c *tableCopy) at(r row) (int, bool) {
-	i := int(r.rec().copyAt)
-	return i, i < len(c.rows) && c.rows[i].row == r
+// at returns a row's copy, nil for none. copyAt may be from an older copy.
+func (c *tableCopy) at(r row) *copiedRow {
+	page, i := int(r.rec().copyAt/copyPageRows), int(r.rec().copyAt%copyPageRows)
+	if page >= len(c.pages) || i >= len(c.pages[page]) || c.pages[page][i].row != r {
+		return nil
+	}
+	return &c.pages[page][i]
 }
 
 func (c *tableCopy) keep(b []byte) []byte {
@@ -173,15 +187,15 @@ func (c *tableCopy) touch(r row) {
 
 // drop forgets a row that leaves its table.
 func (c *tableCopy) drop(r row) {
-	if at, ok := c.at(r); ok {
-		c.rows[at] = copiedRow{}
+	if was := c.at(r); was != nil {
+		*was = copiedRow{}
 	}
 }
 
 // frozen returns the rows of all tables, in the order of a snapshot. It may run
 // beside Apply: of rows it reads only what never changes.
 func (c *tableCopy) frozen() []copiedRow {
-	rows := slices.DeleteFunc(c.rows, func(r copiedRow) bool {
+	rows := slices.DeleteFunc(slices.Concat(c.pages...), func(r copiedRow) bool {
 		if r.row == nil {
 			return true
 		}

@@ -48,6 +48,9 @@ type DirConfig struct {
 	// Key is the operator's cluster key (SecretBytes long), or nil.
 	Key    []byte
 	Logger *slog.Logger
+	// Locked is called when nobody else can use the directory, before anything is
+	// written; known says that it is a node's. May be nil.
+	Locked func(known bool) error
 }
 
 // Dir is a node's data directory: the lock on it and its identity. Every
@@ -86,6 +89,13 @@ func OpenDir(cfg DirConfig) (*Dir, error) {
 	lock, err := lockDir(cfg.Path)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Locked != nil {
+		_, err := os.Stat(filepath.Join(cfg.Path, identityFile))
+		if err := cfg.Locked(err == nil); err != nil {
+			lock.Close()
+			return nil, err
+		}
 	}
 	d := &Dir{path: cfg.Path, key: slices.Clone(cfg.Key), log: cfg.Logger, lock: lock, change: make(chan struct{}, 1)}
 	d.write = func(b []byte) error { return writeDurably(d.path, identityFile, identityTempFile, b) }

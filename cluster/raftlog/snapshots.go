@@ -163,6 +163,22 @@ func tidyFileSnapshots(dir string, logger *slog.Logger) error {
 	return nil
 }
 
+// RemoveUnfinishedSnapshots removes what a crash left half written below dir. OpenSnapshots does it as well; a disk that is full of it
+// may keep a node from coming so far.
+func RemoveUnfinishedSnapshots(dir string) error {
+	dir = filepath.Join(dir, fileSnapshotsDir)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.HasSuffix(e.Name(), fileSnapshotTemp) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
+}
+
 func wrapSnapshots(s *snapshots) (raft.SnapshotStore, error) {
 	meta, err := s.readNewest()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"path/filepath"
 )
 
 // ErrKeyNotFound is what Get returns for an unknown key. raft compares its text.
@@ -152,9 +153,20 @@ func (s *Store) get(key string) ([]byte, error) {
 	}
 	n := len(b) - 4
 	if n < 0 || binary.BigEndian.Uint32(b[n:]) != stableSum(key, b[:n]) {
-		return nil, s.fail(fmt.Errorf("read %q from stable store of %s: checksum mismatch", key, s.where()))
+		return nil, s.fail(fmt.Errorf("read %q from the stable store in %s: %w", key, s.stableAt(), ErrStableChecksum))
 	}
 	return b[:n:n], nil
+}
+
+// ErrStableChecksum is wrapped by the error for a term or a vote that is not what was written.
+var ErrStableChecksum = errors.New("checksum mismatch")
+
+// stableAt names the file in messages.
+func (s *Store) stableAt() string {
+	if s.dir == "" {
+		return s.kind
+	}
+	return filepath.Join(s.dir, stableFile)
 }
 
 func stableSum(key string, value []byte) uint32 {

@@ -45,6 +45,7 @@ type serverCmd struct {
 	Bodies      string `env:"ONCEQ_BODIES" enum:"memory,disk" default:"disk" help:"Where messages are kept that wait: disk, or memory alone, where a backlog must fit. The same on every node."`
 	BodyMemory  size   `env:"ONCEQ_BODY_MEMORY" default:"256MiB" help:"With --bodies disk: memory for messages; those above it are on disk." placeholder:"SIZE"`
 	DiskReserve size   `env:"ONCEQ_DISK_RESERVE" help:"Free space below which publishes are refused, such as 5GiB. Default: 10 % of the file system, and what log and snapshots need in any case." placeholder:"SIZE"`
+	DiskBallast size   `env:"ONCEQ_DISK_BALLAST" help:"Size of a file that is given up when the disk is full, for the snapshot that makes room. Default: the smaller of 256MiB and 1 % of the file system; none on loopback." placeholder:"SIZE"`
 
 	CPUProfile string `type:"path" help:"Write a CPU profile of the node's whole life to NAME.pprof in DIR, when it ends in order." placeholder:"DIR"`
 
@@ -157,10 +158,15 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		LogStore:         s.LogStore,
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
 		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval, LogBytes: uint64(s.LogBytes),
-		DiskReserve: uint64(s.DiskReserve), Bodies: s.Bodies, BodyMemory: int64(s.BodyMemory),
+		DiskReserve: uint64(s.DiskReserve), DiskBallast: uint64(s.DiskBallast), Bodies: s.Bodies, BodyMemory: int64(s.BodyMemory),
 		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {
-			log.Error("the node cannot go on", "error", err)
+			told := []any{"error", err}
+			var known *exit.Error
+			if errors.As(startError(err, s.DataDir), &known) && known.Hint != "" {
+				told = append(told, "hint", strings.ReplaceAll(known.Hint, "\n", "; "))
+			}
+			log.Error("the node cannot go on", told...)
 			os.Exit(exit.Failure)
 		},
 	}
@@ -239,13 +245,29 @@ func readKey(path string) ([]byte, error) {
 	return key, nil
 }
 
-// startError adds to why a node did not start what to do about it.
+// isDamage says that a node has less than it had, or other than it had.
+func isDamage(err error) bool {
+	for _, damage := range []error{raftlog.ErrLogLost, raftlog.ErrSnapshotDamaged, raftlog.ErrFileDamaged, raftlog.ErrChecksum, raftlog.ErrNoChecksum, raftlog.ErrStableChecksum, storage.ErrBadCheckpoint} {
+		if errors.Is(err, damage) {
+			return true
+		}
+	}
+	return false
+}
+
+// startError adds to why a node did not start, or has ended, what to do about it.
 func startError(err error, dir string) error {
 	switch {
 	case errors.Is(err, member.ErrDirLocked), errors.Is(err, member.ErrOtherNode), errors.Is(err, member.ErrOtherCluster):
 		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "a node's directory is its own for life: name another with --data-dir, or start the node under its name"}
-	case errors.Is(err, raftlog.ErrLogLost), errors.Is(err, raftlog.ErrSnapshotDamaged), errors.Is(err, storage.ErrBadCheckpoint):
+	case errors.Is(err, member.ErrIdentityDamaged):
+		return dirError(dir, err)
+	case errors.Is(err, raftlog.ErrHung):
+		return &exit.Error{Code: exit.Unavailable, Err: err, Hint: "the disk of " + dir + " does not answer: look at it, and start the node again"}
+	case isDamage(err):
 		return &exit.Error{Code: exit.CheckFailed, Err: err, Hint: "look closer with  onceq node verify " + dir + "\nif a majority of the other nodes is well:  onceq node wipe " + dir}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &exit.Error{Code: exit.Unavailable, Err: err, Hint: "make room on the disk of " + dir + " and start the node again: what it had is there"}
 	case errors.Is(err, member.ErrName):
 		return &exit.Error{Code: exit.Usage, Err: err}
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -40,6 +40,7 @@ type nodeRow struct {
 	Disk     string  `json:"disk,omitempty"` // ok, low or full
 	Free     uint64  `json:"disk_free,omitempty"`
 	Total    uint64  `json:"disk_total,omitempty"`
+	Ballast  uint64  `json:"disk_ballast,omitempty"` // given up when the disk is full, for the snapshot that makes room
 	Uptime   float64 `json:"uptime_seconds"`
 	Version  string  `json:"version"`
 	// Freeze is how long the newest snapshot has held up what is applied, FreezeMax
@@ -127,7 +128,7 @@ func summarize(cluster string, reports []client.NodeReport) clusterStatus {
 		st.Commit = max(st.Commit, n.CommitIndex)
 		row = nodeRow{Node: n.Node, Address: r.Address, Role: n.Role, Term: n.Term, Applied: n.AppliedIndex, Commit: n.CommitIndex,
 			LastLog: n.LastLogIndex, Snapshot: n.SnapshotIndex, Messages: n.Messages, Sessions: n.Sessions,
-			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Disk: n.Disk, Free: n.DiskFree, Total: n.DiskTotal, Uptime: n.Uptime.Seconds(), Version: n.Version,
+			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Disk: n.Disk, Free: n.DiskFree, Total: n.DiskTotal, Ballast: n.DiskBallast, Uptime: n.Uptime.Seconds(), Version: n.Version,
 			Freeze: n.FreezeLast.Seconds() * 1000, FreezeMax: n.FreezeMax.Seconds() * 1000, Transfers: transfersOf(n.Transfers)}
 		if n.Serving && n.Term >= st.Term {
 			st.Leader, st.Term = n.Node, n.Term
@@ -226,6 +227,9 @@ func (n nodeRow) disk(a *app) string {
 		return "" // in memory, or an older node
 	}
 	text := fmt.Sprintf("%s, %d%% free", n.Disk, n.Free*100/n.Total)
+	if n.Ballast > 0 {
+		text += ", ballast " + console.Bytes(n.Ballast)
+	}
 	if n.Disk != "ok" {
 		text = a.Paint(text, console.Red)
 	}

@@ -74,7 +74,7 @@ func checkOpens(fs vfs.FS, dir, scratch string) error {
 }
 
 func opens(fs vfs.FS, dir string) error {
-	db, err := pebble.Open(dir, &pebble.Options{FS: fs, ReadOnly: true, FormatMajorVersion: formatVersion, Logger: silent{}})
+	db, err := openPebble(dir, &pebble.Options{FS: fs, ReadOnly: true, FormatMajorVersion: formatVersion, Logger: silent{}})
 	if err != nil {
 		return err
 	}
@@ -86,4 +86,4 @@ type silent struct{}
 
 func (silent) Infof(string, ...any)           {}
 func (silent) Errorf(string, ...any)          {}
-func (silent) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
+func (silent) Fatalf(format string, a ...any) { panic(fatal(format, a)) }

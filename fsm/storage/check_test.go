@@ -1,6 +1,10 @@
 package storage
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +45,9 @@ func TestCheck_NamesTheDamagedFile(t *testing.T) {
 		"gone":               {table, os.Remove},
 		"manifest gone":      {manifest, os.Remove},
 		"manifest flipped":   {manifest, func(p string) error { return flip(p, 20) }},
+		"manifest's end":     {manifest, func(p string) error { return flip(p, -3) }},
+		"sums flipped":       {sumsFile, func(p string) error { return flip(p, 20) }},
+		"sums' sum":          {sumsFile, func(p string) error { return flip(p, -3) }},
 		"manifest truncated": {manifest, func(p string) error { return os.Truncate(p, 30) }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,12 +73,63 @@ func TestCheck_NamesTheDamagedFile(t *testing.T) {
 	}
 }
 
+// What Pebble itself takes for the end of its list of tables is damage: a checkpoint
+// whose list has a flipped bit anywhere is not loaded, and not taken from another.
+func TestPebble_LoadOfADamagedList_IsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openTest(t, vfs.Default, filepath.Join(dir, "live"), 1)
+	for from := uint64(0); from < 3000; from += 1000 {
+		fill(s, from, from+1000)
+		checkpoint(t, s, filepath.Join(dir, fmt.Sprint("snap", from))) // flushes
+	}
+	last := filepath.Join(dir, "snap2000")
+	lists, err := filepath.Glob(filepath.Join(last, "MANIFEST-*"))
+	if err != nil || len(lists) != 1 {
+		t.Fatal(lists, err)
+	}
+	info, err := os.Stat(lists[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := openTest(t, vfs.Default, filepath.Join(dir, "other"), 1)
+	for at := int64(0); at < info.Size(); at += 1 + info.Size()/20 {
+		if err := flip(lists[0], at); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Load(last); !errors.Is(err, ErrBadCheckpoint) || !strings.Contains(err.Error(), lists[0]) {
+			t.Errorf("a flipped bit at %d: load: %v", at, err)
+		}
+		var sent bytes.Buffer
+		if err := sendFiles(vfs.Default, last, &sent); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Receive(&sent); !errors.Is(err, ErrBadCheckpoint) {
+			t.Errorf("a flipped bit at %d: receive: %v", at, err)
+		}
+		if err := flip(lists[0], at); err != nil { // back
+			t.Fatal(err)
+		}
+	}
+	if err := r.Load(last); err != nil {
+		t.Fatal(err)
+	}
+	wantBodies(t, r, 0, 3000)
+}
+
 func flip(path string, at int64) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if at < 0 { // from the end
+		end, err := f.Seek(0, io.SeekEnd)
+		if err != nil {
+			return err
+		}
+		at += end
+	}
 	b := make([]byte, 1)
 	if _, err := f.ReadAt(b, at); err != nil {
 		return err

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -276,7 +278,10 @@ func (v *view) Checkpoint(dir string) error {
 			case <-v.s.quit:
 				return ErrClosed
 			}
-			return db.Checkpoint(dir)
+			if err := db.Checkpoint(dir); err != nil {
+				return err
+			}
+			return writeSums(v.s.o.FS, dir)
 		})
 	}
 	if err != nil {
@@ -297,7 +302,7 @@ func (s *Pebble) Reset() {
 // written but a few small files. The checkpoint stays as it is.
 func (s *Pebble) Load(dir string) error {
 	err := s.replace(func(live string) error { return linkFiles(s.o.FS, dir, live) })
-	if err != nil && !errors.Is(err, ErrClosed) && damaged(err) {
+	if err != nil && !errors.Is(err, ErrBadCheckpoint) && !errors.Is(err, ErrClosed) && damaged(err) {
 		err = fmt.Errorf("%w: %s: %w", ErrBadCheckpoint, dir, err)
 	}
 	return err
@@ -309,6 +314,8 @@ func damaged(err error) bool {
 	errno := syscall.Errno(0)
 	return !errors.As(err, &errno) || errno == syscall.ENOENT
 }
+
+func isMissing(err error) bool { return errors.Is(err, iofs.ErrNotExist) }
 
 // Receive replaces everything by a checkpoint that comes as a stream.
 func (s *Pebble) Receive(r io.Reader) error {
@@ -370,15 +377,18 @@ func (s *Pebble) empty() {
 }
 
 func (s *Pebble) openDB() (*pebble.DB, error) {
+	var opening atomic.Bool
+	opening.Store(true)
+	defer opening.Store(false)
 	o := &pebble.Options{
 		FS: s.o.FS, Cache: s.cache, DisableWAL: true, FormatMajorVersion: formatVersion,
 		MemTableSize: memTableBytes, L0CompactionThreshold: 4, L0StopWritesThreshold: 20,
-		EventListener: s.listener(), Logger: pebbleLog{s, s.o.Logger},
+		EventListener: s.listener(), Logger: pebbleLog{s, s.o.Logger, &opening},
 	}
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = blockBytes
 	}
-	return pebble.Open(s.o.Dir, o)
+	return openPebble(s.o.Dir, o)
 }
 
 // laneEnds finds the last offset of each lane, by one seek for each.
@@ -416,8 +426,14 @@ func linkFiles(fs vfs.FS, from, to string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("%s is empty", from)
 	}
+	if err := checkSums(fs, from); err != nil {
+		return err
+	}
 	slices.Sort(names)
 	for _, n := range names {
+		if n == sumsFile {
+			continue
+		}
 		a, b := fs.PathJoin(from, n), fs.PathJoin(to, n)
 		if strings.HasSuffix(n, ".sst") {
 			err = vfs.LinkOrCopy(fs, a, b)

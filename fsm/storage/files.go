@@ -136,7 +136,7 @@ func receiveFiles(fs vfs.FS, r io.Reader, dir string) error {
 			return fmt.Errorf("%w: file %d of %d: %w", ErrBadCheckpoint, i+1, count, err)
 		}
 	}
-	return nil
+	return checkSums(fs, dir) // it may have been damaged before it was sent
 }
 
 func receiveFile(fs vfs.FS, br *bufio.Reader, dir string) error {

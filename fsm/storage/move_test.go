@@ -3,6 +3,7 @@ package storage
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -94,6 +95,50 @@ func TestPebble_Move_ReadsNothing(t *testing.T) {
 		return ""
 	})
 	want(t, again, 2, 0, 4999, 4999, string(bodyOf(4999)))
+}
+
+// A move is on disk a little before it is noted as done, and so are two in a row:
+// the body can be had in between.
+func TestPebble_Move_DoneAndNotNoted_IsFound(t *testing.T) {
+	t.Parallel()
+	fs := vfs.NewMem()
+	from := openTest(t, fs, "live", 1)
+	fill(from, 0, 300)
+	checkpoint(t, from, "snap")
+	s := openTest(t, fs, "other", 1<<20)
+	if err := s.Load("snap"); err != nil {
+		t.Fatal(err)
+	}
+	<-s.turn // the writer stands still
+	goOn := sync.OnceFunc(func() { s.turn <- struct{}{} })
+	defer goOn()
+	s.Move(1, 0, 7, 2, 0, 0)
+	s.Move(1, 0, 8, 2, 0, 1)
+	s.mu.Lock()
+	changes := s.takeChanges()
+	s.mu.Unlock()
+	s.Move(2, 0, 1, 3, 0, 0) // the first of its moves is taken already
+	want(t, s, 2, 0, 0, 7, string(bodyOf(7)))
+	want(t, s, 3, 0, 0, 8, string(bodyOf(8)))
+	if err := s.commit(changes, nil); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s, 2, 0, 0, 7, string(bodyOf(7)))
+	want(t, s, 3, 0, 0, 8, string(bodyOf(8)))
+	s.mu.Lock()
+	more := s.takeChanges()
+	s.mu.Unlock()
+	if err := s.commit(more, nil); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s, 3, 0, 0, 8, string(bodyOf(8)))
+	s.mu.Lock()
+	s.done(changes, nil, true)
+	s.done(more, nil, true)
+	s.mu.Unlock()
+	goOn()
+	want(t, s, 2, 0, 0, 7, string(bodyOf(7)))
+	want(t, s, 3, 0, 0, 8, string(bodyOf(8)))
 }
 
 // A snapshot has a body where the tables say, whenever the move comes: before

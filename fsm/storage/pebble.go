@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,16 +130,17 @@ type move struct {
 	done     bool
 }
 
-// where is the place on disk at which a body is now; mu is held.
-func (s *Pebble) where(p place) place {
-	m := s.moved[p]
-	if m == nil {
-		return p
+// steps are the places on disk through which a body comes to p, first the one
+// where it is now, as far as that was noted; mu is held. A move is on disk a
+// little before it is noted as done, so who does not find the body at a step goes
+// on to the next.
+func (s *Pebble) steps(p place) []place {
+	back := []place{p}
+	for m := s.moved[p]; m != nil && !m.done; m = m.before {
+		back = append(back, m.from)
 	}
-	for m.before != nil && !m.before.done {
-		m = m.before
-	}
-	return m.from
+	slices.Reverse(back)
+	return back
 }
 
 // changeBytes is about what a change that waits costs.
@@ -251,25 +253,26 @@ func (s *Pebble) Get(queue uint64, ln uint8, offset uint64) (publishedAt int64, 
 
 // get returns a value, nil for none.
 func (s *Pebble) get(p place) ([]byte, error) {
-	for {
-		s.mu.RLock()
-		v, ok := s.young.get(p)
-		at := s.where(p)
+	s.mu.RLock()
+	v, ok := s.young.get(p)
+	if ok {
 		s.mu.RUnlock()
-		if ok {
-			return v, nil
-		}
-		v, err := s.read(at)
-		if v != nil || err != nil {
+		return v, nil
+	}
+	var steps []place
+	if len(s.moved) > 0 {
+		steps = s.steps(p)
+	}
+	s.mu.RUnlock()
+	if steps == nil {
+		return s.read(p)
+	}
+	for _, at := range steps {
+		if v, err := s.read(at); v != nil || err != nil {
 			return v, err
 		}
-		s.mu.RLock()
-		again := s.where(p)
-		s.mu.RUnlock()
-		if again == at {
-			return nil, nil
-		}
 	}
+	return nil, nil
 }
 
 // Move keeps a body under another place instead. It reads nothing: a body that

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -231,6 +232,55 @@ func TestPebble_LoadOfADamagedCheckpoint_IsSaid(t *testing.T) {
 	}
 	if damaged(fmt.Errorf("write: %w", syscall.ENOSPC)) || damaged(syscall.EIO) || !damaged(syscall.ENOENT) {
 		t.Error("a disk that is full or fails is taken for damage, or a missing file is not")
+	}
+}
+
+// Pebble ends the process when it cannot write its list of files. While a
+// database is being opened that is an error, with its cause and its directory, and
+// nobody is told to wipe what is well.
+func TestPebble_OpenOnADiskThatIsFull_IsAnError(t *testing.T) {
+	t.Parallel()
+	mem := vfs.NewMem()
+	from := openTest(t, mem, "from", 1)
+	fill(from, 0, 3000)
+	checkpoint(t, from, "snap")
+	for _, kind := range []errorfs.OpKind{errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpCreate, errorfs.OpRename} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			var full atomic.Bool
+			var inject errorfs.InjectorFunc = func(op errorfs.Op) error {
+				if full.Load() && op.Kind == kind && (strings.Contains(op.Path, "MANIFEST") || strings.Contains(op.Path, "marker") || kind == errorfs.OpRename) {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			f := newFatals()
+			s := openWith(t, errorfs.Wrap(mem, inject), "live-"+fmt.Sprint(kind), 1, f)
+			full.Store(true)
+			err := s.Load("snap")
+			full.Store(false)
+			switch {
+			case err == nil:
+				t.Skip("nothing of this kind is needed")
+			case !errors.Is(err, syscall.ENOSPC) || errors.Is(err, ErrBadCheckpoint) || !strings.Contains(err.Error(), "live-"):
+				t.Errorf("load: %v", err)
+			}
+			if kind != errorfs.OpFileSync && len(f.all()) > 0 {
+				t.Errorf("the process was ended as well: %v", f.all())
+			}
+		})
+	}
+}
+
+// A list of files that contradicts itself panics inside Pebble; whoever opens it
+// gets an error.
+func TestOpenPebble_Panic_IsAnError(t *testing.T) {
+	t.Parallel()
+	fs := vfs.NewMem()
+	broken := &pebble.Options{FS: fs, Logger: silent{}, EventListener: &pebble.EventListener{
+		ManifestCreated: func(pebble.ManifestCreateInfo) { panic("it contradicts itself") },
+	}}
+	if _, err := openPebble("broken", broken); err == nil || !strings.Contains(err.Error(), "contradicts") {
+		t.Errorf("open: %v", err)
 	}
 }
 

@@ -18,7 +18,7 @@ func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
 
 // Append writes the payload.
 func (m NodeStatus) Append(w *pack.Writer) {
-	w.Array(28)
+	w.Array(29)
 	w.Str(m.Node)
 	w.Str(m.ServerID)
 	w.Str(m.Cluster)
@@ -47,10 +47,11 @@ func (m NodeStatus) Append(w *pack.Writer) {
 	w.Int(int64(m.FreezeLast))
 	w.Int(int64(m.FreezeMax))
 	appendList(w, m.Transfers)
+	w.Uint(m.DiskBallast)
 }
 
 func (m *NodeStatus) read(r *pack.Reader) {
-	r.ArrayExact(28)
+	r.ArrayExact(29)
 	m.Node = r.Str(NodeNameBytesMax)
 	m.ServerID = r.Str(NodeNameBytesMax)
 	m.Cluster = r.Str(ClusterBytesMax)
@@ -78,6 +79,7 @@ func (m *NodeStatus) read(r *pack.Reader) {
 	m.Digests = readList[DigestReply](r, DigestsMax, digestLeast)
 	m.FreezeLast, m.FreezeMax = readDuration(r), readDuration(r)
 	m.Transfers = readList[SnapshotTransfer](r, TransfersMax, transferLeast)
+	m.DiskBallast = r.Uint()
 }
 
 // DecodeNodeStatus reads what NodeStatus.Append writes.

@@ -553,6 +553,8 @@ type NodeStatus struct {
 	FreezeLast time.Duration
 	FreezeMax  time.Duration
 	Transfers  []SnapshotTransfer
+
+	DiskBallast uint64 // bytes of a file that a full disk gives up
 }
 
 // SnapshotTransfer is a snapshot on its way to or from a peer.

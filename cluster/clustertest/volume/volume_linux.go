@@ -42,7 +42,7 @@ func Fill(t testing.TB, dir string, leave int64) string {
 	if err := unix.Statfs(dir, &s); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "ballast")
+	path := filepath.Join(dir, "filler")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
