@@ -19,6 +19,18 @@ func narrow() []Mutant {
 			},
 		},
 		{
+			Name: "chain-lease-first", Breaks: "an ack-and-publish is judged by its sequence before its lease",
+			Workload: "chain", Faults: []string{"cut"},
+			Edits: []Edit{
+				{"fsm/ackpublish.go",
+					"	if res, decided := m.judge(s, c.sequence, 0, c.checksum); decided {\n		return res.Status, res\n	}\n	consumer :=",
+					"	consumer :="},
+				{"fsm/ackpublish.go",
+					"		return refuse(StatusLeaseLost)\n	}\n",
+					"		return refuse(StatusLeaseLost)\n	}\n	if res, decided := m.judge(s, c.sequence, 0, c.checksum); decided {\n		return res.Status, res\n	}\n"},
+			},
+		},
+		{
 			Name: "seal-over-stored", Breaks: "the seal of a sequence that is stored answers its result",
 			Workload: "cancel", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/session.go",
@@ -48,6 +60,11 @@ func narrow() []Mutant {
 			Name: "resume-sends-nothing", Breaks: "a consumer that attaches again is sent what it holds and has not listed",
 			Workload: "resume", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/consumer.go", "s.state == LeaseHeld && !listed[number] {", "s.state == LeaseHeld && !listed[number] && m.now < 0 {"}},
+		},
+		{
+			Name: "detach-any", Breaks: "a detach counts only for the attachment that it was made for",
+			Workload: "resume", Faults: []string{"refuse"},
+			Edits: []Edit{{"fsm/consumer.go", "	case c.n != d.n || !c.attached:\n", "	case !c.attached:\n"}},
 		},
 		{
 			Name: "extend-ignored", Breaks: "a lease that was extended lasts longer",
