@@ -100,7 +100,7 @@ func narrow() []Mutant {
 		},
 		{
 			Name: "checkpoint-without-flush", Breaks: "the bodies that a snapshot names are in its checkpoint",
-			Workload: "delay", Faults: []string{"restart-all"},
+			Workload: "delay", Faults: []string{"restart-all"}, Slow: true,
 			Edits: []Edit{{"fsm/storage/checkpoint.go",
 				"			flushed, err := db.AsyncFlush()\n",
 				"			flushed, err := func() (chan struct{}, error) {\n				c := make(chan struct{})\n				close(c)\n				return c, nil\n			}()\n"}},
