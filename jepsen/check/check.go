@@ -83,6 +83,8 @@ func Checkers() []Checker {
 		{"torn", "an ack with an output was carried out by half", torn},
 		{"resume", "a consumer that attached again was not told the truth, or was sent what it had", resume},
 		{"undead", "a message was handed out that had been purged or deleted, or from a queue that was paused", undead},
+		{"dead", "a message became a dead letter too early, too late, twice or without a reason", dead},
+		{"single", "a queue with a single active consumer had two", single},
 		{"members", "a server that was removed votes again, a node votes twice, or more than one node is away", members},
 		{"restored", "a copy from before a restore was stored or wrongly confirmed, or a restore lost or doubled a message", restored},
 		{"counts", "the counts of a queue do not add up", counts},

@@ -4,7 +4,7 @@ import "slices"
 
 // All are all mutants.
 func All() []Mutant {
-	return slices.Concat(broad(), narrow(), disk(), outboxes(), restores())
+	return slices.Concat(broad(), narrow(), failing(), disk(), outboxes(), restores())
 }
 
 // broad are those that plain traffic shows, or retransmission, or misbehaviour with
