@@ -119,7 +119,7 @@ func failing() []Mutant {
 		},
 		{
 			Name: "failures-not-in-snapshot", Breaks: "how often a message has failed is part of the snapshot",
-			Workload: "deadletter", Faults: []string{"restart-all"},
+			Workload: "deadletter", Faults: []string{"restart-all"}, Slow: true,
 			Edits: []Edit{{"fsm/rows.go", "	w.Uint(uint64(msg.failures))\n", "	w.Uint(0 * uint64(msg.failures))\n"}},
 		},
 		{
@@ -131,7 +131,7 @@ func failing() []Mutant {
 		},
 		{
 			Name: "dead-letter-stays", Breaks: "what has become a dead letter has left its queue",
-			Workload: "deadletter", Faults: []string{"cut"},
+			Workload: "deadletter", Faults: []string{"cut"}, Slow: true,
 			Edits: []Edit{{"fsm/lease.go", "		m.deadLetter(msg, \"rejected\")\n		return\n", ""}},
 		},
 		{
@@ -156,13 +156,13 @@ func failing() []Mutant {
 		},
 		{
 			Name: "queue-number-again", Breaks: "the number of a queue is never given out again",
-			Workload: "admin", Faults: []string{"cut"},
+			Workload: "admin", Faults: []string{"cut"}, Slow: true,
 			Edits: []Edit{{"fsm/queue.go", "		m.nextQueue++\n		q = newQueue(m.nextQueue, c.name, want)\n",
 				"		number := uint64(1)\n		for m.queues[number] != nil {\n			number++\n		}\n		m.nextQueue = max(m.nextQueue, number)\n		q = newQueue(number, c.name, want)\n"}},
 		},
 		{
 			Name: "frame-checksum-unchecked", Breaks: "what clients and nodes send each other is checked against its checksum",
-			Workload: "dedup", Faults: []string{"garble"},
+			Workload: "dedup", Faults: []string{"garble"}, Slow: true,
 			Edits: []Edit{{"transport/wire/frame.go",
 				"binary.BigEndian.Uint32(f.header[4:]); sum != want {\n",
 				"binary.BigEndian.Uint32(f.header[4:]); sum != want && length == 0 {\n"}},
