@@ -245,6 +245,10 @@ func list() {
 	}
 	fmt.Println("mutants: what each breaks")
 	for _, m := range mutants.All() {
-		fmt.Printf("  %-22s %s\n", m.Name, m.Breaks)
+		what := m.Breaks
+		if m.Slow {
+			what += " [slow]"
+		}
+		fmt.Printf("  %-22s %s\n", m.Name, what)
 	}
 }

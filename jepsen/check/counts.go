@@ -68,6 +68,9 @@ func finalCounts(v *view, r *Report, key string, o op) {
 		}
 	}
 	q := o.Queue
+	if key == v.setup.DeadLetters {
+		return // nobody publishes to it
+	}
 	if q.Purged+q.Deleted+q.DeadLettered+q.TooOld+q.Moved > 0 {
 		return // of what was never confirmed and is gone nobody knows
 	}

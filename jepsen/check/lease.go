@@ -70,6 +70,11 @@ func (v *view) holdEnd(m *message, g op) int64 {
 			end = max(end, s.T0+hold)
 		}
 	}
+	for _, a := range m.resumed {
+		if a.Proc == g.Proc && a.Attempt == g.Attempt {
+			end = max(end, a.T0+v.setup.Lease)
+		}
+	}
 	return end
 }
 

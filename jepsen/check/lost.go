@@ -41,7 +41,7 @@ func lost(v *view, r *Report) {
 		for i, m := range ms {
 			p, _ := m.confirmed()
 			switch {
-			case v.removed(m):
+			case v.removed(m), len(m.dead) > 0:
 			case len(m.grants) == 0:
 				where := "middle"
 				if i > last {
@@ -88,7 +88,7 @@ func (m *message) mayBeAcked() bool {
 // phantom looks for messages that should not exist.
 func phantom(v *view, r *Report) {
 	for _, m := range v.order {
-		for _, g := range m.grants {
+		for _, g := range append(slices.Clone(m.grants), m.dead...) {
 			if g.Err != "" {
 				r.broken("phantom", m.id, []op{g}, "handed out with a body that is not its own: %s", g.Err)
 			}

@@ -79,7 +79,8 @@ func wrongDup(v *view, r *Report) {
 }
 
 // refused looks for refusals that no honest copy may get: what one id is published
-// with never changes, and no session ends within a run.
+// with never changes, no session ends within a run, and what was stored together
+// with an ack is judged by its record, whatever has become of the lease.
 func refused(v *view, r *Report) {
 	for _, m := range v.order {
 		for _, p := range m.publishes {
@@ -92,6 +93,10 @@ func refused(v *view, r *Report) {
 			switch p.Err {
 			case "session expired":
 				r.broken("refused", m.id, []op{p}, "the session of %s is unknown", p.Inner)
+			case "lease lost", "consumer gone":
+				if first, ok := m.confirmed(); ok {
+					r.broken("refused", m.id, []op{first, p}, "stored as offset %d together with an ack, and then refused for its lease: %s", first.Seq, p.Err)
+				}
 			case "body differs":
 				// Another id may have taken the sequence, and then this one is not stored.
 				if first, ok := m.confirmed(); ok {

@@ -16,7 +16,8 @@ type Stall struct {
 
 // stalls measures, for each fault that had an effect, the longest time without a
 // confirmed publish that overlaps it. A fault beside another has the stall of
-// both. confirmed are the times at which publishes were confirmed, in order.
+// both; one before or after which nothing was confirmed has none: 0 would be the
+// opposite of what it was. confirmed are the times at which publishes were confirmed, in order.
 func (v *view) stallsBy(confirmed []int64) map[string]Stall {
 	longest := map[string][]float64{}
 	for _, f := range v.faults {
@@ -25,8 +26,11 @@ func (v *view) stallsBy(confirmed []int64) map[string]Stall {
 		}
 		// From the last one before the fault to the first one after it.
 		from, _ := slices.BinarySearch(confirmed, f.T0)
+		if from == 0 || confirmed[len(confirmed)-1] < f.T1 {
+			continue
+		}
 		worst := int64(0)
-		for i := max(1, from); i < len(confirmed) && confirmed[i-1] < f.T1; i++ {
+		for i := from; i < len(confirmed) && confirmed[i-1] < f.T1; i++ {
 			worst = max(worst, confirmed[i]-confirmed[i-1])
 		}
 		longest[f.Key] = append(longest[f.Key], time.Duration(worst).Seconds())

@@ -25,8 +25,9 @@ func vacuity(v *view, r *Report) {
 			commands++
 		}
 	}
-	lost := 0
+	lost, dead := 0, 0
 	for _, m := range v.order {
+		dead += min(len(m.dead), 1)
 		for _, x := range m.settles {
 			if x.Type == history.Fail {
 				lost++
@@ -45,6 +46,7 @@ func vacuity(v *view, r *Report) {
 		{"deliveries listed by consumers that resumed", listed, least.Listed},
 		{"commands on queues answered ok", commands, least.Commands},
 		{"rounds of backup and restore", v.roundsDone(), least.Rounds},
+		{"dead letters", dead, least.Dead},
 		{"answers to who the members are", len(v.members), least.Members},
 		{"publishes sealed as never stored", s.Seals["ok sealed"], least.Sealed},
 	} {

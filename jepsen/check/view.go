@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"onceq/jepsen/history"
+	"onceq/transport/wire"
 )
 
 // never is the end of an operation whose outcome nobody learned.
@@ -36,6 +37,8 @@ type message struct {
 	kept      []op // by its producer's outbox
 	seals     []op
 	grants    []op // by attempt
+	dead      []op // seen as a dead letter
+	resumed   []op // attaches that were told that they hold it, with the attempt
 	settles   []op // acks, nacks and extends, in the order they were asked for
 }
 
@@ -108,6 +111,9 @@ func newView(events []history.Event) *view {
 			v.add(op{e})
 		}
 	}
+	for _, a := range v.attaches {
+		v.told(a)
+	}
 	byStart := func(a, b op) int { return cmp.Or(cmp.Compare(a.T0, b.T0), cmp.Compare(a.I, b.I)) }
 	for _, m := range v.order {
 		for i, g := range m.grants {
@@ -172,6 +178,9 @@ func (v *view) add(o op) {
 		if o.Queue != nil && o.Type == history.OK {
 			v.queues = append(v.queues, o)
 		}
+	case history.Dead:
+		m := v.message(o.ID)
+		m.dead = append(m.dead, o)
 	case history.Attach:
 		v.attaches = append(v.attaches, o)
 	case history.Gone:
@@ -193,6 +202,17 @@ func (v *view) add(o op) {
 		v.wentOn = append(v.wentOn, o)
 	case history.Drain:
 		v.drains = append(v.drains, o)
+	}
+}
+
+// told notes of which deliveries a consumer heard that it goes on holding them.
+func (v *view) told(a op) {
+	for _, item := range a.Listed {
+		if m := v.ids[item.ID]; m != nil && a.Type == history.OK && item.State == wire.LeaseHeld.String() {
+			e := *a.Event
+			e.Attempt = item.Attempt
+			m.resumed = append(m.resumed, op{&e})
+		}
 	}
 }
 

@@ -61,6 +61,7 @@ const (
 	Copy    = "copy"
 	Found   = "found"
 	Emptied = "emptied"
+	Dead    = "dead"  // a message came out of the dead-letter queue: Key, Seq there; Attempt is how many it had, Text why
 	Crash   = "crash" // a node ended by itself: Node, Err, Text (the end of its log)
 	// GaveUp is a node that ended by itself as it has to: its disk failed, or what
 	// it had kept is damaged.
@@ -88,6 +89,10 @@ const (
 // Chained is the text of an ack that publishes an output in the same step. The
 // output's id is that of the message, ">", the attempt, and maybe a dot and more.
 const Chained = "chained"
+
+// Rejected is the text of a nack that gives a message up, and the reason of its dead
+// letter.
+const Rejected = "rejected"
 
 // HeldBack is the text of a publish that its outbox holds, since the cluster could
 // not judge it.
@@ -180,6 +185,12 @@ type Setup struct {
 	// ProducerOrder: each process hands in its publishes one after the other, and
 	// they must be stored in that order, pipelined or not.
 	ProducerOrder bool `json:"producer_order,omitempty"`
+	// Limit is how many attempts of a message may fail, 0 for any number. DeadLetters is
+	// the queue to which it goes then.
+	Limit       int    `json:"limit,omitempty"`
+	DeadLetters string `json:"dead_letters,omitempty"`
+	// Single are the queues with a single active consumer.
+	Single []string `json:"single,omitempty"`
 	// Raw: nothing is sealed but what the history says.
 	Raw bool `json:"raw,omitempty"`
 	// Least is what must have happened for a verdict.
@@ -197,6 +208,7 @@ type Least struct {
 	Listed     int `json:"listed,omitempty"`     // deliveries that were listed when a consumer resumed
 	Commands   int `json:"commands,omitempty"`   // on queues, answered ok
 	Rounds     int `json:"rounds,omitempty"`     // of backup and restore, to the end
+	Dead       int `json:"dead,omitempty"`       // dead letters
 	Members    int `json:"members,omitempty"`    // answers to who the members are
 	CalmOK     int `json:"calm_ok,omitempty"`    // per cent of publishes in calm stretches
 }

@@ -174,6 +174,12 @@ func (p *parser) word(w string) {
 		e.Setup.ProducerOrder = value == "producer"
 	case "raw":
 		e.Setup.Raw = value == "yes"
+	case "limit":
+		e.Setup.Limit = int(p.number(value))
+	case "graves":
+		e.Setup.DeadLetters = value
+	case "single":
+		e.Setup.Single = strings.Split(value, ",")
 	case "publishes":
 		e.Setup.Least.Publishes = int(p.number(value))
 	case "deliveries":

@@ -24,6 +24,7 @@ type Mutant struct {
 	Breaks   string // the rule, in a sentence
 	Workload string // what should catch it
 	Faults   []string
+	Slow     bool // it may take minutes until it shows, or nobody has seen how long: not for the few minutes of CI
 	Edits    []Edit
 }
 

@@ -3,7 +3,9 @@ package mutants
 import "slices"
 
 // All are all mutants.
-func All() []Mutant { return slices.Concat(broad(), narrow(), disk(), outboxes(), restores()) }
+func All() []Mutant {
+	return slices.Concat(broad(), narrow(), failing(), disk(), outboxes(), restores())
+}
 
 // broad are those that plain traffic shows, or retransmission, or misbehaviour with
 // leases.
@@ -90,7 +92,7 @@ func broad() []Mutant {
 		},
 		{
 			Name: "unknown-is-refused", Breaks: "an entry whose fate is unknown is answered as unknown",
-			Workload: "dedup", Faults: []string{"pause", "transfer"},
+			Workload: "dedup", Faults: []string{"partition-one-way", "pause"}, Slow: true,
 			Edits: []Edit{{"cluster/proposer.go",
 				"		if p.cfg.classify(err) == raftlog.OutcomeNothingAppended {\n",
 				"		if p.cfg.classify(err) == raftlog.OutcomeNothingAppended || true {\n"}},
@@ -119,7 +121,7 @@ func broad() []Mutant {
 		},
 		{
 			Name: "leases-not-in-snapshot", Breaks: "what consumers hold is part of the snapshot",
-			Workload: "queue", Faults: []string{"restart-all", "kill"},
+			Workload: "queue", Faults: []string{"restart-all", "kill"}, Slow: true,
 			Edits: []Edit{{"fsm/rows.go",
 				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &c.slots[i]\n",
 				"	w.Array(len(c.slots))\n	for i := range c.slots {\n		s := &slot{state: LeaseAcked}\n		_ = i\n"}},
@@ -140,14 +142,14 @@ func broad() []Mutant {
 		},
 		{
 			Name: "pause-costs-leases", Breaks: "a pause of all nodes costs nobody's lease more than a second",
-			Workload: "lease", Faults: []string{"pause-all"},
+			Workload: "lease", Faults: []string{"pause-all"}, Slow: true,
 			Edits: []Edit{{"cluster/clock.go",
 				"	if c.running && oldestWait <= clockStallMax && passed > 0 {\n		c.now += fsm.Time(min(passed, clockSampleMax))\n",
 				"	if c.running && passed > 0 {\n		c.now += fsm.Time(passed)\n"}},
 		},
 		{
 			Name: "delayed-not-in-snapshot", Breaks: "what was given back with a delay is part of the snapshot",
-			Workload: "lease", Faults: []string{"restart-all"},
+			Workload: "lease", Faults: []string{"restart-all"}, Slow: true,
 			Edits: []Edit{{"fsm/tablecopy.go",
 				"	if !r.inTable() {\n		return least\n	}\n	c.w.Reset()\n",
 				"	if !r.inTable() {\n		return least\n	}\n	if msg, ok := r.(*message); ok && msg.state == stateDelayed {\n		return least\n	}\n	c.w.Reset()\n"}},

@@ -6,28 +6,28 @@ func disk() []Mutant {
 	return []Mutant{
 		{
 			Name: "fsync-skipped", Breaks: "what was confirmed is durable on a majority",
-			Workload: "queue", Faults: []string{"power-loss-all"},
+			Workload: "queue", Faults: []string{"power-loss-all"}, Slow: true,
 			Edits: []Edit{{"github.com/hashicorp/raft-wal@/segment/writer.go",
 				"	if err := w.wf.Sync(); err != nil {\n		return err\n	}\n",
 				""}},
 		},
 		{
 			Name: "store-errors-ignored", Breaks: "a node whose log could not be written ends at once",
-			Workload: "queue", Faults: []string{"disk-error"},
+			Workload: "queue", Faults: []string{"disk-error"}, Slow: true,
 			Edits: []Edit{{"cluster/raftlog/store.go",
 				"		s.fatal(err)\n",
 				""}},
 		},
 		{
 			Name: "wall-clock-of-leader", Breaks: "the leader measures cluster time by its monotonic clock",
-			Workload: "lease", Faults: []string{"clock-strobe"},
+			Workload: "lease", Faults: []string{"clock-strobe"}, Slow: true,
 			Edits: []Edit{{"cluster/clock.go",
 				"	return func() time.Duration { return time.Since(start) }\n",
 				"	return func() time.Duration { return time.Duration(time.Now().UnixNano() - start.UnixNano()) }\n"}},
 		},
 		{
 			Name: "peer-checksum-unchecked", Breaks: "what nodes send each other, and each entry, is checked against its checksum",
-			Workload: "queue", Faults: []string{"packet-corrupt"},
+			Workload: "queue", Faults: []string{"packet-corrupt"}, Slow: true,
 			Edits: []Edit{
 				{"cluster/member/record.go",
 					"	if recordSum(c.rnumber, length, payload) != sum {\n",

@@ -19,6 +19,18 @@ func narrow() []Mutant {
 			},
 		},
 		{
+			Name: "chain-lease-first", Breaks: "an ack-and-publish is judged by its sequence before its lease",
+			Workload: "chain", Faults: []string{"cut"},
+			Edits: []Edit{
+				{"fsm/ackpublish.go",
+					"	if res, decided := m.judge(s, c.sequence, 0, c.checksum); decided {\n		return res.Status, res\n	}\n	consumer :=",
+					"	consumer :="},
+				{"fsm/ackpublish.go",
+					"		return refuse(StatusLeaseLost)\n	}\n",
+					"		return refuse(StatusLeaseLost)\n	}\n	if res, decided := m.judge(s, c.sequence, 0, c.checksum); decided {\n		return res.Status, res\n	}\n"},
+			},
+		},
+		{
 			Name: "seal-over-stored", Breaks: "the seal of a sequence that is stored answers its result",
 			Workload: "cancel", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/session.go",
@@ -48,6 +60,11 @@ func narrow() []Mutant {
 			Name: "resume-sends-nothing", Breaks: "a consumer that attaches again is sent what it holds and has not listed",
 			Workload: "resume", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/consumer.go", "s.state == LeaseHeld && !listed[number] {", "s.state == LeaseHeld && !listed[number] && m.now < 0 {"}},
+		},
+		{
+			Name: "detach-any", Breaks: "a detach counts only for the attachment that it was made for",
+			Workload: "resume", Faults: []string{"refuse"},
+			Edits: []Edit{{"fsm/consumer.go", "	case c.n != d.n || !c.attached:\n", "	case !c.attached:\n"}},
 		},
 		{
 			Name: "extend-ignored", Breaks: "a lease that was extended lasts longer",
@@ -83,10 +100,72 @@ func narrow() []Mutant {
 		},
 		{
 			Name: "checkpoint-without-flush", Breaks: "the bodies that a snapshot names are in its checkpoint",
-			Workload: "delay", Faults: []string{"restart-all"},
+			Workload: "delay", Faults: []string{"restart-all"}, Slow: true,
 			Edits: []Edit{{"fsm/storage/checkpoint.go",
 				"			flushed, err := db.AsyncFlush()\n",
 				"			flushed, err := func() (chan struct{}, error) {\n				c := make(chan struct{})\n				close(c)\n				return c, nil\n			}()\n"}},
+		},
+	}
+}
+
+// failing are those that only messages show that fail, and consumers that ask, or
+// have a queue to themselves.
+func failing() []Mutant {
+	return []Mutant{
+		{
+			Name: "limit-one-more", Breaks: "a message becomes a dead letter when its queue's limit of failed attempts is reached",
+			Workload: "deadletter", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/lease.go", "	case limit > 0 && msg.failures >= limit:\n", "	case limit > 0 && msg.failures > limit:\n"}},
+		},
+		{
+			Name: "failures-not-in-snapshot", Breaks: "how often a message has failed is part of the snapshot",
+			Workload: "deadletter", Faults: []string{"restart-all"}, Slow: true,
+			Edits: []Edit{{"fsm/rows.go", "	w.Uint(uint64(msg.failures))\n", "	w.Uint(0 * uint64(msg.failures))\n"}},
+		},
+		{
+			Name: "dead-letter-dropped", Breaks: "a dead letter is moved, not dropped",
+			Workload: "deadletter", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/deadletter.go",
+				"		m.moveTo(msg, target, reason, &q.counts.DeadLettered)\n",
+				"		m.leaveQueue(msg, &q.counts.DeadLettered, true)\n"}},
+		},
+		{
+			Name: "dead-letter-stays", Breaks: "what has become a dead letter has left its queue",
+			Workload: "deadletter", Faults: []string{"cut"}, Slow: true,
+			Edits: []Edit{{"fsm/lease.go", "		m.deadLetter(msg, \"rejected\")\n		return\n", ""}},
+		},
+		{
+			Name: "receive-repeat-stale", Breaks: "a receive that comes again gets what it holds",
+			Workload: "pull", Faults: []string{"cut"}, Slow: true,
+			Edits: []Edit{{"fsm/receive.go", "	p.c = c\n	if p.first", "	if p.first < c.next {\n		return StatusStale\n	}\n	p.c = c\n	if p.first"}},
+		},
+		{
+			Name: "single-active-ignored", Breaks: "a queue with a single active consumer has one",
+			Workload: "order", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/consumer.go", "(!c.queue.settings.SingleActive || c.queue.active() == c.ordinal)", "(!c.queue.settings.SingleActive || c.ordinal > 0)"}},
+		},
+		{
+			Name: "resume-renews-nothing", Breaks: "who attaches again holds what it held for a whole lease time more",
+			Workload: "lease", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/consumer.go", "		c.resumeBase = m.now + Time(q.settings.LeaseTime)\n", "		c.resumeBase = m.now\n"}},
+		},
+		{
+			Name: "body-not-compared", Breaks: "another body under a sequence that is stored is refused",
+			Workload: "dedup", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/session.go", "		if !o.sealed && o.checksum != checksum {\n			return refuse(StatusBodyDiffers)\n", "		if !o.sealed && o.checksum != checksum && m.now < 0 {\n			return refuse(StatusBodyDiffers)\n"}},
+		},
+		{
+			Name: "queue-number-again", Breaks: "the number of a queue is never given out again",
+			Workload: "admin", Faults: []string{"cut"}, Slow: true,
+			Edits: []Edit{{"fsm/queue.go", "		m.nextQueue++\n		q = newQueue(m.nextQueue, c.name, want)\n",
+				"		number := uint64(1)\n		for m.queues[number] != nil {\n			number++\n		}\n		m.nextQueue = max(m.nextQueue, number)\n		q = newQueue(number, c.name, want)\n"}},
+		},
+		{
+			Name: "frame-checksum-unchecked", Breaks: "what clients and nodes send each other is checked against its checksum",
+			Workload: "dedup", Faults: []string{"garble"}, Slow: true,
+			Edits: []Edit{{"transport/wire/frame.go",
+				"binary.BigEndian.Uint32(f.header[4:]); sum != want {\n",
+				"binary.BigEndian.Uint32(f.header[4:]); sum != want && length == 0 {\n"}},
 		},
 	}
 }

@@ -177,6 +177,7 @@ func (l *link) write(d Direction, queue <-chan parcel) {
 			l.n.tap.Frame(l.Link, d, p.frame)
 		}
 		out = wire.AppendFrame(out[:0], p.frame.Op, p.frame.Reply, p.frame.Corr, p.frame.Payload)
+		l.garble(out)
 		if _, err := to.Write(out); err != nil {
 			if d == ToServer {
 				return

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"onceq/transport/wire"
@@ -43,6 +44,8 @@ type Net struct {
 	tap  Tap
 	tell func(node string, from, to time.Time)
 
+	garbled atomic.Int64 // frames
+
 	mu      sync.Mutex // guards what follows
 	nodes   map[string]*rules
 	byAddr  map[string]string // address to node
@@ -63,6 +66,7 @@ type rules struct {
 	lose    []*Loss
 	refuse  []*Refusal
 	linger  time.Duration
+	garble  int // one frame in so many
 }
 
 // New makes a network without faults. tap may be nil.

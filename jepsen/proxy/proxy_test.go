@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -323,5 +324,23 @@ func TestLinger_TheNodeNoticesLater(t *testing.T) {
 	fresh.want(t, 2, "after")
 	if k := n.Links("n1"); k != 2 {
 		t.Errorf("the node has %d connections, the old one is still open on its side", k)
+	}
+}
+
+func TestGarble_AFlippedBitEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	n, s := New(nil), serve(t)
+	t.Cleanup(n.Close)
+	n.Node("n1", s.l.Addr().String())
+	c := dial(t, n, s)
+	c.ask(t, wire.OpSettle, 1, "as it is")
+	c.want(t, 1, "as it is")
+	n.Garble("n1", 1)
+	c.ask(t, wire.OpSettle, 2, strings.Repeat("x", 1<<16))
+	if f, err := c.frames.Next(); err == nil {
+		t.Errorf("a garbled frame was answered: %+v", f)
+	}
+	if n.Garbled() == 0 {
+		t.Error("no frame was garbled")
 	}
 }

@@ -19,7 +19,7 @@ const secondLength = 60
 func chain() Workload {
 	return Workload{
 		Name: "chain",
-		What: "two queues in a row: each message is acked and its output published in one step; the second queue is often full",
+		What: "two queues in a row: each message is acked and its output published in one step, by one consumer in several copies; the second queue is often full",
 		Queues: map[string]client.QueueSettings{
 			"jepsen": {LeaseTime: queueLease}, "second": {LeaseTime: queueLease, LengthMax: secondLength},
 		},
@@ -41,6 +41,9 @@ func chain() Workload {
 				s := &consumer{w: w, queue: "jepsen", lease: queueLease, prefetch: 32, nacks: 2, slow: 2, stays: i == 0, chain: "second"}
 				t.consumers.Go(func() { s.run(consuming, fmt.Sprintf("c%d", i+1)) })
 			}
+			t.consumers.Go(func() {
+				pass(consuming, producing, w, "jepsen", "second", "r1", holding{lease: queueLease})
+			})
 			for i := range 2 {
 				s := &consumer{w: w, queue: "second", lease: queueLease, prefetch: 32, nacks: 1, slow: 10, stays: i == 0}
 				t.consumers.Go(func() { s.run(consuming, fmt.Sprintf("e%d", i+1)) })

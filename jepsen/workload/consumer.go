@@ -23,6 +23,8 @@ type consumer struct {
 	nacks    int    // per cent
 	slow     int    // per cent that are held for a while
 	stays    bool   // it never ends before the run does
+	rejects  int    // per cent
+	buries   bool   // it consumes dead letters
 	chain    string // queue to which each message is passed on, "" to ack it
 }
 
@@ -97,6 +99,10 @@ func (s *consumer) live(ctx context.Context, c *client.Client, proc string, r *r
 // written in the order in which they came.
 func (s *consumer) handle(c *client.Client, proc string, d *client.Delivery, r *rand.Rand, settles *sync.WaitGroup) {
 	id, bad := idOf(d.Body(), d.BizID())
+	if s.buries {
+		settles.Go(func() { s.bury(proc, d, id, bad) })
+		return
+	}
 	now := s.w.H.Now()
 	e := history.Event{
 		Proc: proc, Client: proc, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1,
@@ -112,7 +118,8 @@ func (s *consumer) handle(c *client.Client, proc string, d *client.Delivery, r *
 	}
 	s.w.H.Add(e)
 	s.w.Count.Delivered.Add(1)
-	nack, wait := r.IntN(100) < s.nacks, time.Duration(0)
+	kind, wait := r.IntN(100), time.Duration(0)
+	nack, reject := kind < s.nacks, kind >= s.nacks && kind < s.nacks+s.rejects
 	if r.IntN(100) < s.slow {
 		wait = between(r, 0, slowMost)
 	}
@@ -125,6 +132,12 @@ func (s *consumer) handle(c *client.Client, proc string, d *client.Delivery, r *
 		var err error
 		if s.chain != "" && !nack {
 			s.passOn(ctx, c, op, d)
+			return
+		}
+		if reject {
+			op.F, op.Text = history.Nack, history.Rejected
+			op = s.w.H.Invoke(op)
+			s.settled(op, d.Reject(ctx, "the workload has had enough"))
 			return
 		}
 		if nack {

@@ -46,6 +46,8 @@ type holder struct {
 	doneSent uint64
 	ended    bool // its end is written
 	tasks    sync.WaitGroup
+
+	moving chan time.Duration // it shall move to another connection, and leave the old one after so long
 }
 
 // held is a delivery without a definite answer.
@@ -64,9 +66,12 @@ func (h *held) end() { h.once.Do(func() { close(h.gone) }) }
 type holding struct {
 	lease time.Duration // of the queue
 	// lossy: it cuts its connection right behind a settle or before deliveries are
-	// read, and attaches again with the list of what it has no answer for. It lives
-	// as long as the run.
+	// read, and attaches again with the list of what it has no answer for; or it
+	// attaches over another connection, and the end of the old one meets that. It
+	// lives as long as the run.
 	lossy bool
+	// pass, when it is set, settles a delivery in place of treat.
+	pass func(s *holder, h *held, r *rand.Rand)
 }
 
 // misbehave consumes until ctx ends, and misbehaves while bad lasts.
@@ -75,7 +80,7 @@ func misbehave(ctx, bad context.Context, w *World, queue, name string, how holdi
 	for life := 1; ctx.Err() == nil; life++ {
 		s := &holder{
 			w: w, queue: queue, proc: name + "." + strconv.Itoa(life), bad: bad, how: how, r: rand.New(rand.NewPCG(r.Uint64(), 1)),
-			next: 1, open: map[uint64]*held{},
+			next: 1, open: map[uint64]*held{}, moving: make(chan time.Duration),
 		}
 		_, _ = crand.Read(s.id[:]) // never fails
 		s.peers = newPeers(w, s.proc)
@@ -100,7 +105,9 @@ func (s *holder) live(ctx context.Context, r *rand.Rand) {
 			pause(living, 100*time.Millisecond)
 			continue
 		}
-		s.attend(living, c)
+		for moved := s.attend(living, c); moved != nil; moved = s.attend(living, c) {
+			c = moved
+		}
 		if living.Err() == nil || dies && s.bad.Err() == nil {
 			s.detach(c, living.Err() != nil)
 			continue
@@ -152,22 +159,25 @@ func (s *holder) die() {
 	s.w.H.Add(history.Event{Proc: s.proc, Client: s.proc, F: history.Die, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue})
 }
 
-// attend keeps the cluster informed until the connection or the life ends.
-func (s *holder) attend(ctx context.Context, c *raw.Conn) {
+// attend keeps the cluster informed until the connection or the life ends, or it
+// is attached over another connection, which it returns.
+func (s *holder) attend(ctx context.Context, c *raw.Conn) (moved *raw.Conn) {
 	t := time.NewTicker(200 * time.Millisecond)
 	defer t.Stop()
 	term := s.peers.inTerm()
 	for {
 		select {
 		case <-t.C:
+		case after := <-s.moving:
+			return s.move(ctx, c, after)
 		case <-c.Done():
-			return
+			return nil
 		case <-ctx.Done():
-			return
+			return nil
 		}
 		// A new term has detached everybody, also when the same node leads in it.
 		if s.isOver() || !s.peers.leads(s.at) || s.peers.inTerm() != term {
-			return
+			return nil
 		}
 		s.mu.Lock()
 		done, sent := s.done(), s.doneSent
@@ -179,6 +189,28 @@ func (s *holder) attend(ctx context.Context, c *raw.Conn) {
 			cancel()
 		}
 	}
+}
+
+// move attaches over another connection to the same node, while the old one ends:
+// the node hears of that end before the attach, after it, or with it under way. nil
+// when nothing came of it.
+func (s *holder) move(ctx context.Context, old *raw.Conn, after time.Duration) *raw.Conn {
+	dialling, cancel := context.WithTimeout(ctx, attachTimeout)
+	defer cancel()
+	c, err := raw.Dial(dialling, s.w.Dial(s.proc), s.at, s.proc, s.push)
+	if err != nil {
+		return nil
+	}
+	s.tasks.Go(func() {
+		time.Sleep(after)
+		old.Close()
+	})
+	if !s.attachOn(dialling, c) {
+		c.Close()
+		old.Close()
+		return nil
+	}
+	return c
 }
 
 // done is the lowest number without a definite answer. s.mu is held.
@@ -377,6 +409,10 @@ func (s *holder) treat(h *held, r *rand.Rand) {
 	if s.how.lossy && kind < lossyPercent {
 		s.hangUp(r)
 		kind = 99
+	}
+	if s.how.pass != nil {
+		s.how.pass(s, h, r)
+		return
 	}
 	// wait is false when the delivery has its answer: then a late settle follows all
 	// the same, now and then.

@@ -27,10 +27,10 @@ const (
 func order() Workload {
 	return Workload{
 		Name:   "order",
-		What:   "ordering keys: overlapping frames of a producer with refusals in between, sequences that overtake each other on raw connections, full queues; consumers give back, die and leave",
-		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}, "small": {LeaseTime: queueLease, LengthMax: smallLength}},
+		What:   "ordering keys: overlapping frames of a producer with refusals in between, sequences that overtake each other on raw connections, full queues; consumers give back, die and leave; a queue with a single active consumer",
+		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}, "small": {LeaseTime: queueLease, LengthMax: smallLength}, "single": {LeaseTime: queueLease, SingleActive: true}},
 		Setup: func(s *history.Setup, seconds float64) {
-			s.Lease, s.ProducerOrder = int64(queueLease), true
+			s.Lease, s.ProducerOrder, s.Single = int64(queueLease), true, []string{"single"}
 			least := int(seconds * 10)
 			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least}
 		},
@@ -51,6 +51,12 @@ func order() Workload {
 			for i := range 3 {
 				s := &consumer{w: w, queue: "jepsen", lease: queueLease, prefetch: 64, nacks: 4, stays: i == 0}
 				t.consumers.Go(func() { s.run(consuming, fmt.Sprintf("c%d", i+1)) })
+			}
+			one := &producer{w: w, queue: "single", rate: float64(w.Rate) / smallPart, pipelined: true}
+			t.producers.Go(func() { one.run(producing, "u1") })
+			for i := range 2 {
+				s := &consumer{w: w, queue: "single", lease: queueLease, prefetch: 16, nacks: 2}
+				t.consumers.Go(func() { s.run(consuming, fmt.Sprintf("v%d", i+1)) })
 			}
 			slow := &consumer{w: w, queue: "small", lease: queueLease, prefetch: smallLength / 2, slow: 100, stays: true}
 			t.consumers.Go(func() { slow.run(consuming, "s1") })

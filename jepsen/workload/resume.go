@@ -15,7 +15,9 @@ const (
 	// to be held and the consumer never got stays where it is.
 	resumeLease  = 10 * time.Minute
 	lossyPercent = 3
+	movePercent  = 50 // of those
 	hangUpMost   = 3 * time.Millisecond
+	moveMost     = 5 * time.Millisecond
 )
 
 // resume is about what becomes of deliveries and settles when a connection ends
@@ -24,7 +26,7 @@ const (
 func resume() Workload {
 	return Workload{
 		Name:   "resume",
-		What:   "raw consumers that cut their connections with deliveries and settles under way, and attach again with the list of what has no answer; a lease of 10 min",
+		What:   "raw consumers that cut their connections with deliveries and settles under way, and attach again with the list of what has no answer, also over a second connection while the first one ends; a lease of 10 min",
 		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: resumeLease}},
 		Setup: func(s *history.Setup, seconds float64) {
 			s.Lease = int64(resumeLease)
@@ -50,8 +52,16 @@ func resume() Workload {
 	}
 }
 
-// hangUp cuts the connection in a moment, whatever is under way on it.
+// hangUp cuts the connection in a moment, whatever is under way on it, or has it
+// replaced.
 func (s *holder) hangUp(r *rand.Rand) {
+	if r.IntN(100) < movePercent {
+		select {
+		case s.moving <- between(r, 0, moveMost):
+		default: // it is not attached, or moves
+		}
+		return
+	}
 	after := between(r, 0, hangUpMost)
 	s.mu.Lock()
 	c := s.conn

@@ -77,7 +77,7 @@ func (t *Traffic) Stop() {
 
 // All are the workloads there are.
 func All() []Workload {
-	return []Workload{queue(), dedup(), lease(), order(), delay(), chain(), cancel(), resume(), admin(), members(), backups(), outbox()}
+	return []Workload{queue(), dedup(), lease(), order(), delay(), chain(), cancel(), resume(), admin(), members(), backups(), outbox(), deadletter(), pull()}
 }
 
 // Find finds a workload by its name.

@@ -1,0 +1,67 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"onceq/client"
+	"onceq/jepsen/history"
+)
+
+const pullAtOnce = 20
+
+// pull is about consumers that ask: a receive whose answer gets lost is repeated and
+// gets the same. The lease is longer than the run, so whatever the cluster believes
+// to have handed out stays where it is. So no receive is given up before the run is
+// over: the client tells the cluster only for a while that it does not wait any more,
+// and what it took then is back when its lease ends.
+func pull() Workload {
+	return Workload{
+		Name:   "pull",
+		What:   "consumers that ask for some messages at a time; a lease of 10 min",
+		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: resumeLease}},
+		Setup: func(s *history.Setup, seconds float64) {
+			s.Lease = int64(resumeLease)
+			least := int(seconds * 10)
+			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least / 2}
+		},
+		Start: func(ctx context.Context, w *World) *Traffic {
+			t := &Traffic{}
+			producing, stop := context.WithCancel(ctx)
+			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
+			t.producing, t.consuming = stop, end
+			for i := range 2 {
+				p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / 4, pipelined: true, burst: 20}
+				t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })
+			}
+			for i := range 4 {
+				s := &consumer{w: w, queue: "jepsen", lease: resumeLease, nacks: 3, slow: 3}
+				t.consumers.Go(func() { s.ask(consuming, fmt.Sprintf("g%d", i+1)) })
+			}
+			return t
+		},
+	}
+}
+
+// ask receives until ctx ends. Each receive is a consumer of its own in the history.
+func (s *consumer) ask(ctx context.Context, name string) {
+	r := s.w.rng(name)
+	c := s.w.connect(ctx, name)
+	if c == nil {
+		return
+	}
+	var settles sync.WaitGroup
+	for n := 1; ctx.Err() == nil; n++ {
+		proc := fmt.Sprintf("%s.%d", name, n)
+		ds, err := c.Receive(ctx, s.queue, 1+r.IntN(pullAtOnce))
+		if err != nil && ctx.Err() == nil {
+			s.w.Report("%s: receive: %v", proc, err)
+		}
+		for _, d := range ds {
+			s.handle(c, proc, d, r, &settles)
+		}
+	}
+	settles.Wait()
+	_ = c.Close()
+}
