@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -74,7 +75,7 @@ func (s *serverCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	log := cfg.Logger
+	log := cfg.Logger.With("node", s.Name) // as the node does for itself
 	if s.EndWithParent {
 		procs.EndWithParent(func() {
 			log.Error("the process that started this node is gone")
@@ -148,7 +149,8 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	log := slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: level})).With("node", s.Name)
+	plain := slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: level}))
+	log := plain.With("node", s.Name)
 	cfg = cluster.Config{
 		Name: s.Name, DataDir: s.DataDir,
 		Bind: s.Bind, Advertise: s.Advertise,
@@ -158,7 +160,7 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
 		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval, LogBytes: uint64(s.LogBytes),
 		DiskReserve: uint64(s.DiskReserve), Bodies: s.Bodies, BodyMemory: int64(s.BodyMemory),
-		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
+		Version: version(), Logger: plain, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {
 			log.Error("the node cannot go on", "error", err)
 			os.Exit(exit.Failure)
@@ -228,16 +230,21 @@ func readKey(path string) ([]byte, error) {
 		return nil, nil
 	}
 	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &exit.Error{Code: exit.NotFound, Err: fmt.Errorf("cluster key: there is no file %s", path), Hint: makeKey}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cluster key: %w", err)
 	}
 	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
 	if err != nil || len(key) != 32 {
 		return nil, &exit.Error{Code: exit.Usage, Err: fmt.Errorf("cluster key %s does not hold 64 hexadecimal digits", path),
-			Hint: "make one with  openssl rand -hex 32 > FILE  and give it to each node"}
+			Hint: makeKey}
 	}
 	return key, nil
 }
+
+const makeKey = "make one with  openssl rand -hex 32 > FILE  and give it to each node"
 
 // startError adds to why a node did not start what to do about it.
 func startError(err error, dir string) error {
