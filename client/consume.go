@@ -93,10 +93,10 @@ func WithMiddleware(ms ...Middleware) ConsumeOption {
 }
 
 // Consume hands the messages of queue to h and blocks. When ctx ends it drains:
-// no new messages, running handlers finish, what they did is settled, what no
-// handler has seen goes back at once; then it returns nil. Another error says
-// why it could not go on (ErrNoQueue, ErrClosed), or how many settles had no
-// answer in the end.
+// no handler begins any more, also when a handler has ended ctx; running handlers
+// finish, what they did is settled, what no handler has seen goes back at once and
+// does not count as failed; then it returns nil. Another error says why it could
+// not go on (ErrNoQueue, ErrClosed), or how many settles had no answer in the end.
 //
 // A lost connection or a new leader is no end: Consume resumes, and no message
 // is handed to h twice because of it.

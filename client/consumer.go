@@ -92,7 +92,7 @@ func (s *consumer) run(ctx context.Context) error {
 	s.begin(s.o.concurrency)
 	defer s.end()
 	var workers sync.WaitGroup
-	s.spawn = func() { workers.Go(s.work) }
+	s.spawn = func() { workers.Go(func() { s.work(ctx) }) }
 	for range s.o.concurrency {
 		s.spawn()
 	}

@@ -709,6 +709,41 @@ func TestConsume_DrainWithoutAnAnswer_SaysSo(t *testing.T) {
 	})
 }
 
+// A handler that ends Consume's context is the last: what waits goes back as not
+// handled, and does not count as failed.
+func TestConsume_EndedByAHandler_HandsOutNothingMore(t *testing.T) {
+	const n = 100
+	bubble(t, func(t *testing.T, node *fakeNet, c *Client) {
+		n1 := node.order[0]
+		ctx, stop := context.WithCancel(t.Context())
+		calls := 0
+		result := make(chan error, 1)
+		go func() {
+			result <- c.Consume(ctx, "orders", func(context.Context, *Delivery) error {
+				calls++
+				stop()
+				return nil
+			}, WithPrefetch(n), WithConcurrency(1))
+		}()
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, make([]string, n)...)
+		s := n1.expect(wire.OpSettle)
+		if m := s.settle(); !slices.Equal(m.Items, items(wire.VerbAck, 1, 1)) {
+			t.Fatalf("settle %+v", m)
+		}
+		s.allSettled()
+		r = n1.expect(wire.OpLeave)
+		if l := decoded(r, wire.DecodeLeave); !slices.Equal(l.NotHandled, []wire.Range{{From: 2, To: n}}) {
+			t.Fatalf("leave %+v", l)
+		}
+		r.reply(wire.StatusReply{Status: wire.StatusOK})
+		if err := <-result; err != nil || calls != 1 {
+			t.Fatalf("%d calls, %v", calls, err)
+		}
+	})
+}
+
 func TestClientClose_EndsConsume(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]

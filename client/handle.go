@@ -89,8 +89,10 @@ func (s *consumer) lost(m wire.Lost) {
 	s.kick()
 }
 
-// pop takes the next message that may be handled; nil to stop. It waits.
-func (s *consumer) pop() *Delivery {
+// pop takes the next message that may be handled; nil to stop. It waits. That ctx
+// has ended is seen here and not only in the loop, which learns of it later: who
+// ends it in a handler or a loop's body is handed nothing more.
+func (s *consumer) pop(ctx context.Context) *Delivery {
 	if s.hung {
 		s.hung = false
 		s.attach()
@@ -101,7 +103,7 @@ func (s *consumer) pop() *Delivery {
 			s.more.Wait()
 			s.resting--
 		}
-		if s.stopping {
+		if s.stopping || ctx.Err() != nil {
 			return nil
 		}
 		d := s.ready[s.head]
@@ -158,7 +160,7 @@ func (s *consumer) comeBack() {
 var errGoexit = errors.New("the handler ended its goroutine")
 
 // work calls handlers until it is told to stop. No lock is held while one runs.
-func (s *consumer) work() {
+func (s *consumer) work(ctx context.Context) {
 	ended := false
 	defer func() {
 		if !ended {
@@ -170,17 +172,17 @@ func (s *consumer) work() {
 		s.workers--
 		s.kick()
 	}()
-	for d := s.take(); d != nil; d = s.take() {
+	for d := s.take(ctx); d != nil; d = s.take(ctx) {
 		s.returned(d, errGoexit, func() error { return s.call(d) })
 	}
 	ended = true
 }
 
 // take is pop, and gives the delivery its context.
-func (s *consumer) take() *Delivery {
+func (s *consumer) take(ctx context.Context) *Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.pop()
+	d := s.pop(ctx)
 	if d != nil {
 		s.lend(d)
 	}

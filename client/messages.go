@@ -65,7 +65,7 @@ func (s *consumer) iterate(ctx context.Context, yield func(*Delivery, error) boo
 		return <-ended
 	})
 	defer finish() // the body may panic
-	if s.hand(yield) {
+	if s.hand(ctx, yield) {
 		if err := finish(); err != nil {
 			yield(nil, err)
 		}
@@ -74,9 +74,9 @@ func (s *consumer) iterate(ctx context.Context, yield func(*Delivery, error) boo
 
 // hand gives the loop one message after the other. It returns false when the
 // loop's body wants no more. No lock is held while the body runs: it may panic.
-func (s *consumer) hand(yield func(*Delivery, error) bool) bool {
+func (s *consumer) hand(ctx context.Context, yield func(*Delivery, error) bool) bool {
 	for {
-		d := s.take()
+		d := s.take(ctx)
 		if d == nil {
 			return true
 		}

@@ -19,6 +19,14 @@
 // about. WaitLeader waits for the next. What must happen and does not within a minute
 // fails the test.
 //
+// The verbs:
+//
+//	KillLeader, Kill, Restart    nodes end as by kill -9, and come back with their disks
+//	Partition, Heal              nodes do not reach each other; clients reach all of them
+//	Advance                      the cluster's time goes forward
+//	Leader, WaitLeader           who leads, by number
+//	URL, Client                  how the program under test gets at the cluster
+//
 // Nodes keep real time; Advance makes the time of leases, delays and sessions pass
 // at once, so that a test of what happens after an hour takes a moment.
 package onceqtest

@@ -160,6 +160,9 @@ func (b *backupMakeCmd) create(a *app) (*outFile, error) {
 		return nil, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(b.File), "."+filepath.Base(b.File)+".*.partial")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, exit.Errorf(exit.NotFound, "there is no directory %s", filepath.Dir(b.File))
+	}
 	if err != nil {
 		return nil, err
 	}

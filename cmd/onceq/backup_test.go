@@ -25,7 +25,7 @@ func TestBackup_AndRestoreIntoANewCluster(t *testing.T) {
 	onceq(t, "", "backup", file).want(t, exit.Conflict, "there is a file", "--force")
 	onceq(t, "", "backup", "--force", file, "-o", "json").want(t, exit.OK, `"messages": 4`, `"sha256"`)
 	onceq(t, "", "backup", dir).want(t, exit.Usage, "is a directory")
-	onceq(t, "", "backup", filepath.Join(dir, "no", "such"), "--node", "n1").want(t, exit.Failure, "no such file")
+	onceq(t, "", "backup", filepath.Join(dir, "no", "such"), "--node", "n1").want(t, exit.NotFound, "there is no directory "+filepath.Join(dir, "no"))
 	onceq(t, "", "backup", filepath.Join(dir, "b"), "--node", "n9").want(t, exit.NotFound, "n9")
 	o := onceq(t, "", "backup", "verify", file, "-o", "json").want(t, exit.OK)
 	var report backupReport

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,6 +70,7 @@ func TestUsageErrors_HaveExitCode2(t *testing.T) {
 		{[]string{"pub", "q", "b", "-H", "novalue"}, "NAME=VALUE"},
 		{[]string{"pub", "q", "b", "--in-flight", "0"}, "--in-flight"},
 		{[]string{"pub", "q", "b", "-o", "xml"}, "table"},
+		{[]string{"pub", "q", "b", "--url", "some words"}, "write host:port"},
 		{[]string{"sub", "q", "-f", "%x"}, "no verb %x"},
 		{[]string{"sub", "q", "--prefetch", "0"}, "--prefetch"},
 		{[]string{"outcome", "nonsense"}, "s1.42.1093"},
@@ -122,6 +125,9 @@ func TestReadKey_HexWithNewline(t *testing.T) {
 	if key, err := readKey(""); key != nil || err != nil {
 		t.Fatal(key, err)
 	}
+	if _, err := readKey(path + ".none"); exit.Of(err) != exit.NotFound || !strings.Contains(err.Error(), "no file "+path+".none") {
+		t.Fatal(err)
+	}
 }
 
 func TestTarget_FlagOverContextOverDefault(t *testing.T) {
@@ -153,6 +159,40 @@ func TestTarget_FlagOverContextOverDefault(t *testing.T) {
 	}
 	delete(env, "ONCEQ_CONTEXTS")
 	check(globals{}, defaultURL) // no home, no contexts
+}
+
+// Two local clusters at once: the one that ends gives the context back to the one
+// that goes on.
+func TestSelectDev_IsHandedBackToACluster_ThatStillRuns(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	path := filepath.Join(t.TempDir(), "contexts.json")
+	a := &app{Console: &console.Console{Err: io.Discard, Getenv: func(name string) string {
+		return map[string]string{"ONCEQ_CONTEXTS": path}[name]
+	}}}
+	expect := func(dir string) {
+		t.Helper()
+		if f, err := contexts.Load(path); err != nil || f.Contexts["dev"].Data != dir || f.Selected != "dev" {
+			t.Fatalf("%+v, %v, want %s", f, err, dir)
+		}
+	}
+	_, endOne := a.selectDev(l.Addr().String(), "/one")
+	_, endTwo := a.selectDev("127.0.0.1:1", "/two")
+	expect("/two")
+	endTwo()
+	expect("/one")
+	_, endTwo = a.selectDev("127.0.0.1:1", "/two")
+	_, endThree := a.selectDev(l.Addr().String(), "/three")
+	endTwo()
+	expect("/three") // it is not what the second has written
+	endThree()
+	expect("/three") // the second does not answer
+	endOne()
+	expect("/three")
 }
 
 func TestContextCommands(t *testing.T) {

@@ -77,6 +77,9 @@ func (a *app) dial(ctx context.Context, g *globals, opts ...client.Option) (*cli
 	if errors.Is(err, client.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
 		return nil, &exit.Error{Code: exit.Unavailable, Err: fmt.Errorf("%w (%s)", err, t.origin), Hint: a.reachable(g, t)}
 	}
+	if exit.WireCode(err) == 0 { // nobody was asked: the addresses make no sense
+		return nil, exit.Errorf(exit.Usage, "%w (%s)", err, t.origin)
+	}
 	return nil, err
 }
 

@@ -116,7 +116,8 @@ func (d *devRunCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer server.Close()
-	selected := a.selectDev(c)
+	selected, handBack := a.selectDev(c.URL(), c.Dir())
+	defer handBack()
 	d.banner(a, c, leader, selected, time.Since(began))
 	<-ctx.Done()
 	a.Note("stopping")
@@ -149,20 +150,37 @@ func (d *devRunCmd) start(ctx context.Context, c *devcluster.Cluster) (leader st
 }
 
 // selectDev writes and selects the context "dev". Without it everything works
-// with --url, so it is not worth an end.
-func (a *app) selectDev(c *devcluster.Cluster) bool {
+// with --url, so it is not worth an end. The cluster in another directory that had
+// the context is found again after handBack, if it still runs.
+func (a *app) selectDev(url, dir string) (selected bool, handBack func()) {
+	var before contexts.Context
 	path, err := contexts.Path(a.Getenv)
 	if err == nil {
 		err = contexts.Update(path, func(f *contexts.File) error {
-			f.Contexts["dev"] = contexts.Context{URL: c.URL(), Data: c.Dir()}
+			before = f.Contexts["dev"]
+			f.Contexts["dev"] = contexts.Context{URL: url, Data: dir}
 			f.Selected = "dev"
 			return nil
 		})
 	}
 	if err != nil {
 		a.Note("the context \"dev\" could not be written: %s", err)
+		return false, func() {}
 	}
-	return err == nil
+	return true, func() {
+		if before.Data == dir || before.URL == "" || answers(before.URL) == "" {
+			return
+		}
+		err := contexts.Update(path, func(f *contexts.File) error {
+			if f.Contexts["dev"].Data == dir { // nobody has taken it since
+				f.Contexts["dev"] = before
+			}
+			return nil
+		})
+		if err != nil {
+			a.Note("the context \"dev\" could not be written: %s", err)
+		}
+	}
 }
 
 func (d *devRunCmd) banner(a *app, c *devcluster.Cluster, leader string, selected bool, took time.Duration) {

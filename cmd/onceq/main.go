@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -103,6 +104,9 @@ func run(ctx context.Context, args []string, con *console.Console) (code int) {
 		args = []string{"--help"}
 	}
 	k, err := parser.Parse(args)
+	if unread(err) {
+		return exit.Failure // help
+	}
 	if err != nil {
 		var wrong *kong.ParseError
 		if errors.As(err, &wrong) && wrong.Context != nil {
@@ -126,7 +130,7 @@ func (a *app) report(err error) int {
 		return exit.OK
 	}
 	var quiet *silent
-	if !errors.As(err, &quiet) {
+	if !errors.As(err, &quiet) && !unread(err) {
 		a.Note("error %s", err)
 		var e *exit.Error
 		if errors.As(err, &e) && e.Hint != "" {
@@ -134,6 +138,18 @@ func (a *app) report(err error) int {
 		}
 	}
 	return exit.Of(err)
+}
+
+// unread says that err is no more than that nobody reads standard output to its
+// end, as in  onceq queue ls | head -1 : nothing to tell. A command whose output
+// stands for something, such as an ack, says in its error what is lost.
+func unread(err error) bool {
+	var parsing *kong.ParseError
+	if errors.As(err, &parsing) {
+		err = parsing.Unwrap()
+	}
+	var p *fs.PathError
+	return errors.As(err, &p) && p.Path == os.Stdout.Name() && errors.Is(p.Err, syscall.EPIPE) && err.Error() == p.Error()
 }
 
 // silent is an error of which everything has been said already.

@@ -118,9 +118,13 @@ func (p *pubCmd) one(ctx context.Context, a *app, g *globals, m client.Message) 
 		}
 		if p.table() {
 			_, err = fmt.Fprintln(a.Out, r.Message)
-			return err
+		} else {
+			err = console.WriteJSON(a.Out, p.format(), receiptRow{r.Message.String(), r.ID.String(), r.Duplicate, r.Attempts})
 		}
-		return console.WriteJSON(a.Out, p.format(), receiptRow{r.Message.String(), r.ID.String(), r.Duplicate, r.Attempts})
+		if err != nil {
+			return fmt.Errorf("the message is stored as %s, and only its id could not be written: %w", r.Message, err)
+		}
+		return nil
 	})
 }
 

@@ -203,8 +203,14 @@ func TestSub_OutputFails_DoesNotAck(t *testing.T) {
 	needCluster(t)
 	const q = "full-disk"
 	onceq(t, "", "queue", "create", q).want(t, exit.OK)
-	onceq(t, "1\n2\n3\n", "pub", q, "-l").want(t, exit.OK)
+	var lines strings.Builder
+	const n = 200
+	for i := range n {
+		fmt.Fprintln(&lines, i)
+	}
+	onceq(t, lines.String(), "pub", q, "-l").want(t, exit.OK)
 
+	failed := uint64(0)
 	check := func(what string, stdout *os.File) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), needBinary(t), "sub", q, "--until-empty")
@@ -215,8 +221,11 @@ func TestSub_OutputFails_DoesNotAck(t *testing.T) {
 		if code := cmd.ProcessState.ExitCode(); code != exit.Failure || !strings.Contains(errOut.String(), "was not acked") {
 			t.Fatalf("%s: exit code %d: %s", what, code, errOut.String())
 		}
-		eventually(t, "everything is ready again", func() bool { return queueShow(t, q).Ready == 3 })
-		if row := queueShow(t, q); row.Acked != 0 {
+		eventually(t, "everything is ready again", func() bool { return queueShow(t, q).Ready == n })
+		// What was held beside the one that could not be written has not failed: with a
+		// delivery limit it would be given up by those who look at the first lines.
+		failed++
+		if row := queueShow(t, q); row.Acked != 0 || row.RedeliveredNacked != failed {
 			t.Fatalf("%s: %+v", what, row)
 		}
 	}
@@ -235,8 +244,42 @@ func TestSub_OutputFails_DoesNotAck(t *testing.T) {
 	defer w.Close()
 	check("nobody reads", w)
 
-	if o := onceq(t, "", "sub", q, "--until-empty").want(t, exit.OK); o.out != "1\n2\n3\n" {
+	if o := onceq(t, "", "sub", q, "--until-empty").want(t, exit.OK); o.out != lines.String() {
 		t.Fatal(o)
+	}
+}
+
+// Who reads only the first lines of a listing is told nothing; who may believe that
+// a message was not stored is.
+func TestOutput_ThatNobodyReads(t *testing.T) {
+	needCluster(t)
+	const q = "unread"
+	onceq(t, "", "queue", "create", q).want(t, exit.OK)
+	for _, c := range []struct {
+		args []string
+		err  string
+	}{
+		{[]string{"--help"}, ""},
+		{[]string{"pub", "--help"}, ""},
+		{[]string{"errors"}, ""},
+		{[]string{"queue", "ls"}, ""},
+		{[]string{"queue", "ls", "-o", "jsonl"}, ""},
+		{[]string{"pub", q, "x"}, "is stored as " + q + "/0"},
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		cmd := exec.CommandContext(t.Context(), needBinary(t), c.args...)
+		cmd.Stdout = w
+		var errOut bytes.Buffer
+		cmd.Stderr = &errOut
+		cmd.Run()
+		w.Close()
+		if code := cmd.ProcessState.ExitCode(); code != exit.Failure || !strings.Contains(errOut.String(), c.err) || c.err == "" && errOut.Len() > 0 {
+			t.Errorf("%v: exit code %d: %s", c.args, code, errOut.String())
+		}
 	}
 }
 

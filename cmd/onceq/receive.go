@@ -37,7 +37,8 @@ Format: ` + format.Verbs + `
 Examples:
   onceq receive orders
   onceq receive orders -n 100 --wait 20s -o jsonl
-  onceq receive orders -n 10 --no-ack -f '%i %a %b\n'`
+  onceq receive orders -n 10 --no-ack -f '%i %a %b\n'
+  onceq receive pictures -f %b > cat.jpg    (one body, no newline after it)`
 }
 
 // Run receives once.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -75,7 +76,7 @@ func (s *serverCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	log := cfg.Logger
+	log := cfg.Logger.With("node", s.Name) // as the node does for itself
 	if s.EndWithParent {
 		procs.EndWithParent(func() {
 			log.Error("the process that started this node is gone")
@@ -149,7 +150,8 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	log := slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: level})).With("node", s.Name)
+	plain := slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: level}))
+	log := plain.With("node", s.Name)
 	cfg = cluster.Config{
 		Name: s.Name, DataDir: s.DataDir,
 		Bind: s.Bind, Advertise: s.Advertise,
@@ -159,7 +161,7 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		HeartbeatTimeout: s.HeartbeatTimeout, ElectionTimeout: s.ElectionTimeout,
 		SnapshotThreshold: s.SnapshotThreshold, SnapshotInterval: s.SnapshotInterval, LogBytes: uint64(s.LogBytes),
 		DiskReserve: uint64(s.DiskReserve), DiskBallast: uint64(s.DiskBallast), Bodies: s.Bodies, BodyMemory: int64(s.BodyMemory),
-		Version: version(), Logger: log, RaftLogger: log.With("component", "raft"),
+		Version: version(), Logger: plain, RaftLogger: log.With("component", "raft"),
 		Fatal: func(err error) {
 			told := []any{"error", err}
 			var known *exit.Error
@@ -234,16 +236,21 @@ func readKey(path string) ([]byte, error) {
 		return nil, nil
 	}
 	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &exit.Error{Code: exit.NotFound, Err: fmt.Errorf("cluster key: there is no file %s", path), Hint: makeKey}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cluster key: %w", err)
 	}
 	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
 	if err != nil || len(key) != 32 {
 		return nil, &exit.Error{Code: exit.Usage, Err: fmt.Errorf("cluster key %s does not hold 64 hexadecimal digits", path),
-			Hint: "make one with  openssl rand -hex 32 > FILE  and give it to each node"}
+			Hint: makeKey}
 	}
 	return key, nil
 }
+
+const makeKey = "make one with  openssl rand -hex 32 > FILE  and give it to each node"
 
 // isDamage says that a node has less than it had, or other than it had.
 func isDamage(err error) bool {

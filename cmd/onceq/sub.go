@@ -58,7 +58,6 @@ type subscription struct {
 
 	buf     []byte // the handler's alone: it runs once at a time
 	written atomic.Uint64
-	ended   atomic.Bool
 	last    atomic.Int64 // when the handler ended last, unix ns
 	busy    atomic.Bool  // a handler runs
 }
@@ -126,11 +125,8 @@ func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
 const prefetchMax = 16_384
 
 // handle writes one message with one write, and only then lets it be acked: an
-// error gives it back.
+// error gives it back. After end it is not called again.
 func (s *subscription) handle(_ context.Context, d *client.Delivery) error {
-	if s.ended.Load() {
-		return client.RetryAfter(0, errEnough)
-	}
 	s.busy.Store(true)
 	defer func() {
 		s.last.Store(time.Now().UnixNano())
@@ -147,12 +143,12 @@ func (s *subscription) handle(_ context.Context, d *client.Delivery) error {
 		_, err = s.a.Out.Write(s.buf) // not buffered: written is written
 	}
 	if err != nil {
-		s.ended.Store(true) // what follows must not be written after a hole
+		// What follows must not be written after a hole. No handler has seen it, so it
+		// goes back without counting as failed.
 		s.end(fmt.Errorf("standard output: %w; %s was not acked", err, m.ID))
 		return client.RetryAfter(0, err)
 	}
 	if n := s.written.Add(1); s.cmd.N > 0 && n == s.cmd.N {
-		s.ended.Store(true)
 		s.end(errEnough)
 	}
 	return nil
@@ -202,7 +198,6 @@ func (s *subscription) watchEmpty(ctx context.Context, c *client.Client) {
 		q, err := c.Admin().Queue(asking, s.cmd.Queue)
 		cancel()
 		if errors.Is(err, client.ErrNoQueue) {
-			s.ended.Store(true)
 			s.end(&exit.Error{Code: exit.NotFound, Err: fmt.Errorf("the queue was deleted: %w", err)})
 			return
 		}
