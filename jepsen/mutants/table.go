@@ -130,8 +130,8 @@ func broad() []Mutant {
 			Name: "ack-always-ok", Breaks: "an ack is answered with what became of the delivery",
 			Workload: "lease", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/lease.go",
-				"			dst = appendState(dst, number, c.state(number))\n",
-				"			if it.verb == verbAck && c.slot(number) != nil {\n				dst = appendState(dst, number, LeaseAcked)\n				continue\n			}\n			dst = appendState(dst, number, c.state(number))\n"}},
+				"		dst = c.eachState(dst, it.numberRange, func(number uint64) { m.settleOne(c, number, it) })\n",
+				"		from := len(dst)\n		dst = c.eachState(dst, it.numberRange, func(number uint64) { m.settleOne(c, number, it) })\n		for j := from; j < len(dst); j++ {\n			if it.verb == verbAck && dst[j].State != LeaseUnknown {\n				dst[j].State = LeaseAcked\n			}\n		}\n"}},
 		},
 		{
 			Name: "lease-expiry-forgets", Breaks: "a message whose lease ran out goes back to its queue",

@@ -38,22 +38,29 @@ func Tmpfs(t testing.TB, bytes int64) string {
 // its path.
 func Fill(t testing.TB, dir string, leave int64) string {
 	t.Helper()
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(dir, "filler")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if n := int64(s.Bavail)*s.Bsize - leave; n > 0 {
-		if err := unix.Fallocate(int(f.Fd()), 0, 0, n); err != nil {
+	for short := int64(0); ; short += int64(os.Getpagesize()) {
+		var s unix.Statfs_t
+		if err := unix.Statfs(dir, &s); err != nil {
+			t.Fatal(err)
+		}
+		n := int64(s.Bavail)*s.Bsize - leave - short
+		if n <= 0 {
+			return path
+		}
+		switch err := unix.Fallocate(int(f.Fd()), 0, 0, n); err {
+		case nil:
+			return path
+		case unix.ENOSPC: // a node that runs there took room since the look: look again
+		default:
 			t.Fatalf("fill %s: %v", dir, err)
 		}
 	}
-	return path
 }
 
 // Disk is an ext4 file system on a loop device, whose power can be cut.
