@@ -15,7 +15,7 @@ import (
 // that is named after it or writes its name.
 func TestExamples_ShowEveryExportedType(t *testing.T) {
 	t.Parallel()
-	for _, pkg := range []string{"client", "client/inbox", "client/outbox", "client/onceqtest", "client/middleware"} {
+	for _, pkg := range []string{"client", "client/inbox", "client/outbox", "client/onceqtest", "client/middleware", "client/watermill"} {
 		t.Run(pkg, func(t *testing.T) {
 			t.Parallel()
 			fset := token.NewFileSet()

@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // server is the PostgreSQL that all tests share, each with a database of its own.
@@ -27,6 +29,12 @@ func TestMain(m *testing.M) {
 	if err := server.stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "stop PostgreSQL:", err)
 		code = 1
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
 	}
 	os.Exit(code)
 }
