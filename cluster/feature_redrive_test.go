@@ -293,7 +293,7 @@ func TestRedrive_ParkedAndDeadTogether_EachGoesWhereItBelongs(t *testing.T) {
 	}
 	wantCounts(t, c, "both", func(k wire.QueueCounts) bool { return k.Parked == 15 && k.Ready == 1 })
 	done, err := cl.Admin().Redrive(bounded(t), "both", client.RedriveOptions{})
-	if err != nil || done.Moved != 15 {
+	if err != nil || done.Moved != 15 || done.Seen != 16 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	wantCounts(t, c, "both", func(k wire.QueueCounts) bool { return k.Parked == 0 && k.Ready == 10 && k.Moved == 6 })

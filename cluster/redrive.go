@@ -153,6 +153,7 @@ func (r *redrive) named(ctx context.Context) *wire.ErrorReply {
 		r.reply.Skipped++
 		return nil
 	}
+	r.reply.Seen++
 	r.take(&page[0], found[0].OriginNumber)
 	return nil
 }
@@ -192,6 +193,7 @@ func (r *redrive) among(ctx context.Context) *wire.ErrorReply {
 				r.reply.Next = wire.RedriveFrom{State: from.State, Lane: i.Lane, Offset: i.Offset}
 				return nil
 			}
+			r.reply.Seen++ // one that is left to the next step is not counted twice
 			r.reply.Next = wire.RedriveFrom{State: from.State, Lane: i.Lane, Offset: i.Offset + 1}
 		}
 		if !whole {
@@ -227,7 +229,7 @@ func (r *redrive) lookOn(ctx context.Context, begin func() (*fsm.Look, bool)) (f
 			done = r.g.machine.LookOn(l)
 		})
 		if refused != nil {
-			if l != nil && ctx.Err() == nil { // nobody reads for it any more
+			if ctx.Err() == nil && l != nil { // else the look may still be read for
 				l.Close()
 			}
 			return nil, refused
@@ -259,7 +261,6 @@ func (r *redrive) limit() int {
 // take adds a message to the step if it is meant. It says no when it needs another verb
 // than those before it.
 func (r *redrive) take(i *wire.MessageInfo, origin uint64) bool {
-	r.reply.Seen++
 	if slices.ContainsFunc(r.where, func(c condition) bool { return !c.holds(i) }) {
 		return true
 	}
