@@ -203,7 +203,7 @@ func (n *Node) clear(known bool) error {
 		return nil
 	}
 	dir := groupDir(n.cfg.DataDir)
-	err := errors.Join(os.RemoveAll(filepath.Join(dir, bodiesDir)), raftlog.RemoveUnfinishedSnapshots(dir))
+	err := errors.Join(os.RemoveAll(filepath.Join(dir, bodiesDir)), raftlog.RemoveUnfinishedSnapshots(dir, n.log))
 	if err != nil {
 		return fmt.Errorf("remove what is left of the last life: %w", err)
 	}

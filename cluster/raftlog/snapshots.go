@@ -102,6 +102,9 @@ func openFileSnapshots(dir string, retain int, logger *slog.Logger) (raft.Snapsh
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
+	if err := RemoveUnfinishedSnapshots(dir, logger); err != nil {
+		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
 	if err := tidyFileSnapshots(filepath.Join(dir, fileSnapshotsDir), logger); err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
 	}
@@ -115,9 +118,8 @@ func openFileSnapshots(dir string, retain int, logger *slog.Logger) (raft.Snapsh
 	return inner, nil
 }
 
-// tidyFileSnapshots removes what a crash left half written, which the library never does, and what it left half removed: the library
-// removes an old snapshot file by file, once a newer one is there. It refuses one without a description when there is no newer one:
-// the library passes over it as if there were none.
+// tidyFileSnapshots removes what a crash left half removed: the library removes an old snapshot file by file, once a newer one is
+// there. It refuses one without a description when there is no newer one: the library passes over it as if there were none.
 func tidyFileSnapshots(dir string, logger *slog.Logger) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -136,12 +138,7 @@ func tidyFileSnapshots(dir string, logger *slog.Logger) error {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch {
-		case !e.IsDir():
-		case strings.HasSuffix(e.Name(), fileSnapshotTemp):
-			logger.Info("removing an unfinished snapshot", "path", path)
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
+		case !e.IsDir(), strings.HasSuffix(e.Name(), fileSnapshotTemp):
 		default:
 			at := snapshotNamed(e.Name())
 			if err := readSnapshotMeta(path); err != nil {
@@ -163,9 +160,10 @@ func tidyFileSnapshots(dir string, logger *slog.Logger) error {
 	return nil
 }
 
-// RemoveUnfinishedSnapshots removes what a crash left half written below dir. OpenSnapshots does it as well; a disk that is full of it
-// may keep a node from coming so far.
-func RemoveUnfinishedSnapshots(dir string) error {
+// RemoveUnfinishedSnapshots removes what a crash left half written below dir, which the
+// library never does. OpenSnapshots does it as well; a disk that is full of it may keep a
+// node from coming so far.
+func RemoveUnfinishedSnapshots(dir string, logger *slog.Logger) error {
 	dir = filepath.Join(dir, fileSnapshotsDir)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -173,7 +171,9 @@ func RemoveUnfinishedSnapshots(dir string) error {
 	}
 	for _, e := range entries {
 		if e.IsDir() && strings.HasSuffix(e.Name(), fileSnapshotTemp) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+			path := filepath.Join(dir, e.Name())
+			logger.Info("removing an unfinished snapshot", "path", path)
+			err = errors.Join(err, os.RemoveAll(path))
 		}
 	}
 	return err
