@@ -40,10 +40,7 @@ func admin() Workload {
 			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least, Commands: int(seconds / 3)}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			for i, q := range []string{"jepsen", scratch[0], scratch[1]} {
 				p := &producer{w: w, queue: q, rate: float64(w.Rate) / 4, pipelined: true}
 				t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })

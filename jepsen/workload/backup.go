@@ -36,10 +36,7 @@ func backups() Workload {
 			s.Least = history.Least{Rounds: max(1, int(seconds/20))}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			t.producers.Go(func() { rounds(producing, w, "b1") })
 			t.consumers.Go(func() { leftOver(producing, consuming, w, "b2") })
 			return t

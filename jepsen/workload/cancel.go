@@ -32,10 +32,7 @@ func cancel() Workload {
 			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least, Sealed: int(seconds / 2)}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			for i := range 2 {
 				t.producers.Go(func() { giveUp(producing, w, fmt.Sprintf("p%d", i+1)) })
 			}

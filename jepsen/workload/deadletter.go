@@ -35,10 +35,7 @@ func deadletter() Workload {
 			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least / 2, Dead: int(seconds), CalmOK: 80}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			for i := range 2 {
 				p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / 4, pipelined: true}
 				t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })

@@ -28,10 +28,7 @@ func dedup() Workload {
 			s.Least = history.Least{Publishes: least, Deliveries: least / 2, Acks: least / 2, Duplicates: int(seconds)}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			const producers, consumers = 3, 2
 			for i := range producers {
 				t.producers.Go(func() {

@@ -28,10 +28,7 @@ func delay() Workload {
 			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least, CalmOK: 80}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			for i := range 3 {
 				// Bursts, so that something is left to choose from.
 				p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / 3, pipelined: true, burst: 100, timed: true}

@@ -25,10 +25,7 @@ func lease() Workload {
 			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least / 2, Refused: int(seconds / 2), CalmOK: 80}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			const producers, consumers = 2, 4
 			for i := range producers {
 				p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / 3 / producers, pipelined: true}

@@ -35,10 +35,7 @@ func order() Workload {
 			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			for i := range 2 {
 				p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / 2, pipelined: true, burst: orderBurst, keys: orderKeys}
 				t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })

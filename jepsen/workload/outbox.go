@@ -36,10 +36,7 @@ func outbox() Workload {
 			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
-			t := &Traffic{}
-			producing, stop := context.WithCancel(ctx)
-			consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-			t.producing, t.consuming = stop, end
+			t, producing, consuming := newTraffic(ctx)
 			for i := range outboxes {
 				p := &boxed{w: w, queue: "jepsen", rate: float64(w.Rate) / outboxes, asked: map[string]history.Event{}, kept: map[string]bool{}}
 				t.producers.Go(func() { p.run(producing, fmt.Sprintf("b%d", i+1)) })

@@ -33,10 +33,7 @@ func queue() Workload {
 }
 
 func startQueue(ctx context.Context, w *World) *Traffic {
-	t := &Traffic{}
-	producing, stop := context.WithCancel(ctx)
-	consuming, end := context.WithCancel(context.WithoutCancel(ctx))
-	t.producing, t.consuming = stop, end
+	t, producing, consuming := newTraffic(ctx)
 	const producers, consumers = 4, 3
 	for i := range producers {
 		p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / producers, pipelined: i != 0}

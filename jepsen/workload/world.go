@@ -61,6 +61,15 @@ type Traffic struct {
 	consumers sync.WaitGroup
 }
 
+// newTraffic returns traffic that begins, and the contexts of its producers and of
+// its consumers: these go on when ctx has ended, until Stop.
+func newTraffic(ctx context.Context) (t *Traffic, producing, consuming context.Context) {
+	t = &Traffic{}
+	producing, t.producing = context.WithCancel(ctx)
+	consuming, t.consuming = context.WithCancel(context.WithoutCancel(ctx))
+	return t, producing, consuming
+}
+
 // StopProducing ends the producers and waits until all their publishes have an
 // outcome, known or not.
 func (t *Traffic) StopProducing() {
