@@ -257,8 +257,9 @@ func (s *consumer) sayLeave(request wire.Leave, timeout time.Duration) {
 }
 
 // maybeStepBack leaves when messages wait in the buffer behind handlers that have
-// all had their time, and lost their leases: kept alive, they would be held back from other consumers for
-// as long as the handlers hang. It attaches anew when a worker asks for a message.
+// all had their time, and lost their leases: kept alive, they would be held back from
+// other consumers for as long as the handlers hang. It attaches anew when a worker
+// asks for a message.
 func (s *consumer) maybeStepBack() {
 	s.mu.Lock()
 	waits := s.head < len(s.ready) && s.resting == 0 && !s.stopping

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"onceq/client"
 	"onceq/cmd/onceq/internal/devcluster"
 )
 
@@ -35,28 +34,10 @@ func TestDiskHang_UnderTheLeader_AnotherLeads(t *testing.T) {
 	p.start(all)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*bound)
 	defer cancel()
-	c, err := client.Dial(ctx, p.url())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for _, q := range []string{powerQueue, powerWork} {
-		if _, err := c.Admin().CreateQueue(ctx, q, client.QueueSettings{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b := &book{tried: map[string]bool{}, confirmed: map[string]bool{}, acked: map[string]bool{}}
-	stop := make(chan struct{})
-	published := make(chan error, 2)
-	for _, q := range []string{powerQueue, powerWork} {
-		go func() { published <- b.publish(ctx, c, q, q, stop) }()
-	}
-	working, endWork := context.WithCancel(ctx)
-	worked := make(chan error, 1)
-	go func() { worked <- b.work(working, c) }()
-	b.grow(t, ctx, published)
+	l := p.load(ctx, 2)
+	l.grow()
 
-	leader, err := devcluster.LeaderOf(ctx, c)
+	leader, err := devcluster.LeaderOf(ctx, l.c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,29 +53,14 @@ func TestDiskHang_UnderTheLeader_AnotherLeads(t *testing.T) {
 	if said := p.nodes[hung].text(); !strings.Contains(said, "does not finish") {
 		t.Errorf("%s ended without a word about its disk:\n%s", leader, said)
 	}
-	b.grow(t, ctx, published) // the disk still hangs
-	if next, err := devcluster.LeaderOf(ctx, c); err != nil || next == leader {
+	l.grow() // the disk still hangs
+	if next, err := devcluster.LeaderOf(ctx, l.c); err != nil || next == leader {
 		t.Errorf("after %s leads %q, %v", leader, next, err)
 	}
 	if err := disks[hung].Heal(); err != nil {
 		t.Fatal(err)
 	}
 	p.start([]int{hung})
-	b.grow(t, ctx, published)
-	close(stop)
-	for range cap(published) {
-		if err := <-published; err != nil {
-			t.Fatal(err)
-		}
-	}
-	b.audit(t, ctx, c)
-	endWork()
-	if err := <-worked; err != nil {
-		t.Fatal(err)
-	}
-	if t.Failed() {
-		for i, n := range p.nodes {
-			t.Logf("n%d:\n%s", i+1, n.text())
-		}
-	}
+	l.grow()
+	l.end()
 }

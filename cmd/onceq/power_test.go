@@ -221,28 +221,9 @@ func cutPower(t *testing.T, disk, store, bodies string, rounds int) {
 	p.start(all)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds+1)*bound)
 	defer cancel()
-	c, err := client.Dial(ctx, p.url())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for _, q := range []string{powerQueue, powerWork} {
-		if _, err := c.Admin().CreateQueue(ctx, q, client.QueueSettings{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b := &book{tried: map[string]bool{}, confirmed: map[string]bool{}, acked: map[string]bool{}}
-	stop := make(chan struct{})
-	published := make(chan error, powerProducers)
-	for i := range powerProducers {
-		queue := []string{powerQueue, powerWork}[i%2]
-		go func() { published <- b.publish(ctx, c, queue, fmt.Sprintf("%s.%d", queue, i), stop) }()
-	}
-	working, endWork := context.WithCancel(ctx)
-	worked := make(chan error, 1)
-	go func() { worked <- b.work(working, c) }()
+	l := p.load(ctx, powerProducers)
 	for round := range rounds {
-		b.grow(t, ctx, published)
+		l.grow()
 		// Anywhere between two fsyncs: waits for nothing.
 		time.Sleep(time.Duration(r.Int64N(int64(700 * time.Millisecond))))
 		nodes := append([]int(nil), all...)
@@ -251,24 +232,79 @@ func cutPower(t *testing.T, disk, store, bodies string, rounds int) {
 			nodes = nodes[:1]
 		}
 		p.cut(nodes, r)
-		confirmed, acked := b.counts()
+		confirmed, acked := l.counts()
 		t.Logf("round %d: power cut of %d with %d confirmed, %d acked", round+1, len(nodes), confirmed, acked)
 		p.start(nodes)
 	}
-	b.grow(t, ctx, published)
-	close(stop)
-	for range powerProducers {
-		if err := <-published; err != nil {
+	l.grow()
+	l.end()
+}
+
+// load is what goes on while disks fail: producers into two queues, and a consumer
+// of one of them.
+type load struct {
+	*book
+	p         *powered
+	ctx       context.Context // of the test
+	c         *client.Client
+	stop      chan struct{}
+	published chan error
+	endWork   context.CancelFunc
+	worked    chan error
+}
+
+// load begins it. Producers take turns at the queues.
+func (p *powered) load(ctx context.Context, producers int) *load {
+	t := p.t
+	t.Helper()
+	c, err := client.Dial(ctx, p.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	queues := []string{powerQueue, powerWork}
+	for _, q := range queues {
+		if _, err := c.Admin().CreateQueue(ctx, q, client.QueueSettings{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	b.audit(t, ctx, c)
-	endWork()
-	if err := <-worked; err != nil {
+	l := &load{
+		book: &book{tried: map[string]bool{}, confirmed: map[string]bool{}, acked: map[string]bool{}},
+		p:    p, ctx: ctx, c: c, stop: make(chan struct{}), published: make(chan error, producers), worked: make(chan error, 1),
+	}
+	for i := range producers {
+		queue := queues[i%len(queues)]
+		go func() { l.published <- l.publish(ctx, c, queue, fmt.Sprintf("%s.%d", queue, i), l.stop) }()
+	}
+	working, endWork := context.WithCancel(ctx)
+	l.endWork = endWork
+	go func() { l.worked <- l.work(working, c) }()
+	return l
+}
+
+// grow waits until it is there, again.
+func (l *load) grow() {
+	l.p.t.Helper()
+	l.book.grow(l.p.t, l.ctx, l.published)
+}
+
+// end stops it and audits what is stored.
+func (l *load) end() {
+	t := l.p.t
+	t.Helper()
+	close(l.stop)
+	for range cap(l.published) {
+		if err := <-l.published; err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.audit(t, l.ctx, l.c)
+	l.endWork()
+	if err := <-l.worked; err != nil {
 		t.Fatal(err)
 	}
 	if t.Failed() {
-		for i, n := range p.nodes {
+		for i, n := range l.p.nodes {
 			t.Logf("n%d:\n%s", i+1, n.text())
 		}
 	}
