@@ -157,6 +157,7 @@ func (b *Outbox) tell(c *commit) {
 	for _, n := range c.resent {
 		b.results.open(n)
 	}
+	b.results.tell(c.results) // before who gave an order hears that it was done
 	for _, p := range c.puts {
 		close(p.done)
 	}
@@ -164,7 +165,6 @@ func (b *Outbox) tell(c *commit) {
 		close(o.done)
 	}
 	b.room.give(c.freed.waiting, c.freed.bytes)
-	b.results.tell(c.results)
 	b.step("told")
 }
 

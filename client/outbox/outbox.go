@@ -188,22 +188,30 @@ func (b *Outbox) Held(from Number, limit int) ([]Entry, error) { return b.file.H
 
 // Resend is File.Resend.
 func (b *Outbox) Resend(risk Risk, entries ...Number) error {
-	return b.order(decision{resend: true, risk: risk, entries: entries})
+	return b.order(context.Background(), decision{resend: true, risk: risk, entries: entries})
 }
 
 // Discard is File.Discard.
 func (b *Outbox) Discard(risk Risk, entries ...Number) error {
-	return b.order(decision{risk: risk, entries: entries})
+	return b.order(context.Background(), decision{risk: risk, entries: entries})
 }
 
-func (b *Outbox) order(d decision) error {
+// order has the keeper do something. What was on disk before is told when it returns.
+// An end of ctx ends the waiting only.
+func (b *Outbox) order(ctx context.Context, d decision) error {
 	o := &order{decision: d, done: make(chan struct{})}
 	select {
 	case b.orders <- o:
-		<-o.done
-		return o.err
 	case <-b.stopped:
 		return b.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -234,12 +242,17 @@ func (b *Outbox) Wait(ctx context.Context, n Number) (client.Receipt, error) {
 	case held != nil:
 		return client.Receipt{}, held
 	case !there:
+		// The file may be a moment ahead of what is told.
+		_ = b.order(ctx, decision{})
 		select {
-		case r := <-w: // in this moment
+		case r := <-w:
 			return r.Receipt, r.Err
 		default:
-			return client.Receipt{}, ErrLeft
 		}
+		if ctx.Err() != nil {
+			return client.Receipt{}, context.Cause(ctx)
+		}
+		return client.Receipt{}, ErrLeft
 	}
 	select {
 	case r := <-w:
@@ -266,9 +279,7 @@ func (b *Outbox) Flush(ctx context.Context) error {
 			return err
 		}
 		if n == 0 || n > last {
-			// The file may be a moment ahead of what is told: the keeper's next turn comes
-			// after that.
-			return b.order(decision{})
+			return b.order(ctx, decision{}) // the file may be a moment ahead of what is told
 		}
 		_, err = b.Wait(ctx, n)
 		if held := (*HeldError)(nil); errors.As(err, &held) || errors.Is(err, ErrDiscarded) || errors.Is(err, ErrLeft) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"onceq/client"
@@ -190,6 +191,41 @@ func TestResults_AreToldInOrderOnceOnDisk(t *testing.T) {
 		if r.Number != Number(i+1) || r.Err != nil || r.Receipt.Message.Offset != uint64(i) {
 			t.Errorf("result %d: %+v", i, r)
 		}
+	}
+}
+
+// The outcome is on disk and not told yet: who asks in this moment is not told that
+// nothing is known any more.
+func TestWait_OutcomeIsOnDiskAndNotToldYet(t *testing.T) {
+	t.Parallel()
+	const first = Number(1)
+	_, c := cluster(t, 1, client.QueueSettings{})
+	var box atomic.Pointer[Outbox]
+	there, asked := false, make(chan error, 1)
+	b := open(t, path(t), WithClient(c), func(o *options) {
+		o.step = func(name string) {
+			b := box.Load()
+			if name != "committed" || b == nil {
+				return
+			}
+			_, err := b.Entry(first)
+			if there && errors.Is(err, ErrNoEntry) && len(asked) == 0 {
+				ctx, cancel := context.WithCancelCause(context.Background())
+				cancel(errors.New("it waits")) // the keeper cannot go on here
+				_, err := b.Wait(ctx, first)
+				asked <- err
+			}
+			there = there || err == nil
+		}
+	})
+	box.Store(b)
+	publish(t, b, "a1")
+	flush(t, b)
+	if err := <-asked; err == nil || err.Error() != "it waits" {
+		t.Errorf("asked before it was told: %v", err)
+	}
+	if r, err := b.Wait(bounded(t), first); err != nil || r.Message.String() != "orders/0" {
+		t.Errorf("asked after it: %+v, %v", r, err)
 	}
 }
 
