@@ -47,7 +47,10 @@ for line in sys.stdin:
             output.pop(key, None)
 for key in failed:
     print(f"\n--- {' '.join(k for k in key if k)}")
-    print("".join(output[key][-200:]), end="")
+    said, tail = output[key][:-200], output[key][-200:]
+    # Logs of nodes are long: what the test itself says is not to be lost before them.
+    print("".join(line for line in said if "_test.go:" in line), end="")
+    print("".join(tail), end="")
 surprises = []
 for package, test in skipped:
     pattern = next((e for e in expected if fnmatch.fnmatchcase(test, e)), None)

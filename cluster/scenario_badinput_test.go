@@ -284,7 +284,12 @@ func TestBadInput_StoppedQuorum_SaysSoWithinTheDeadline(t *testing.T) {
 	c := clustertest.New(t, 3)
 	leader := c.WaitLeader()
 	createQueue(t, c, "orders", wire.QueueSettings{})
-	cl := connect(t, c)
+	heard := make(chan error, 64)
+	cl := connect(t, c, client.WithConnectionHook(func(e client.ConnectionEvent) {
+		if e.Link == "produce" && !e.Connected {
+			heard <- e.Err
+		}
+	}))
 	p := producerOf(t, cl, "orders")
 	if _, err := p.Publish(bounded(t), client.Message{Body: []byte("a")}); err != nil {
 		t.Fatal(err)
@@ -299,6 +304,9 @@ func TestBadInput_StoppedQuorum_SaysSoWithinTheDeadline(t *testing.T) {
 		}
 		return ""
 	})
+	// A copy that is written before the client hears of it has an unknown outcome,
+	// rightly: its connection ends without an answer to it.
+	await(t, "the client hears that the leader is none", heard)
 	short := func() context.Context {
 		ctx, cancel := context.WithTimeout(bounded(t), 300*time.Millisecond)
 		t.Cleanup(cancel)
