@@ -16,6 +16,10 @@ type Config struct {
 	Nodes    int
 	Rate     int    // publishes a second
 	Binary   string // onceq
+	// Older is an onceq that the nodes begin with when the run will upgrade them; built
+	// there, or in Dir, if it is not there and needed: from the same sources, and
+	// knowing one version of the machine less.
+	Older    string
 	FaultFS  string // the faulty disk's binary; built there, or in Dir, if it is not there and needed
 	Dir      string // for history, logs, data and report; made if absent, else empty
 	KeepData bool   // keep the data directories of a run that was valid
@@ -71,7 +75,7 @@ func (c *Config) validate() (w workload.Workload, p plan, err error) {
 	if !ok {
 		return w, p, fmt.Errorf("no workload %q", c.Workload)
 	}
-	p, err = newPlan(c)
+	p, err = newPlan(c, w)
 	switch {
 	case c.Nodes < 1 || c.Nodes > nodesMax:
 		return w, p, fmt.Errorf("%d nodes: 1 to %d are accepted", c.Nodes, nodesMax)

@@ -15,9 +15,11 @@ import (
 	"onceq/jepsen/faultdisk"
 	"onceq/jepsen/history"
 	"onceq/jepsen/hosts"
+	"onceq/jepsen/mutants"
 	"onceq/jepsen/nemesis"
 	"onceq/jepsen/proc"
 	"onceq/jepsen/skew"
+	"onceq/jepsen/workload"
 )
 
 // plan is which faults a run will make, and what it needs for them.
@@ -29,16 +31,20 @@ type plan struct {
 	hosts   bool     // each node gets a network namespace
 	disks   bool     // and a faulty disk
 	spare   bool     // there is one node more
+	older   bool     // the nodes begin with an older build
 }
 
 // newPlan leaves out what cannot be made here, and says so.
-func newPlan(c *Config) (plan, error) {
+func newPlan(c *Config, w workload.Workload) (plan, error) {
 	found, mix, err := nemesis.Find(c.Faults)
 	if err != nil {
 		return plan{}, err
 	}
 	p := plan{mix: mix}
-	place := nemesis.Place{Nodes: c.Nodes, Hosts: hosts.Possible(), FUSE: faultdisk.Possible(), Clock: skew.Possible()}
+	place := nemesis.Place{Nodes: c.Nodes, Hosts: hosts.Possible(), FUSE: faultdisk.Possible(), Clock: skew.Possible(), Limits: proc.LimitsPossible()}
+	if w.Newest {
+		place.Older = fmt.Errorf("workload %s needs what older builds do not have", w.Name)
+	}
 	for _, f := range found {
 		if why := f.Missing(place); why != "" {
 			p.leftOut = append(p.leftOut, f.Name+": "+why)
@@ -55,7 +61,20 @@ func newPlan(c *Config) (plan, error) {
 	if mix {
 		p.rounds = nemesis.Mix(p.faults, c.Seed, c.Time, c.Nodes)
 	}
+	p.older = p.upgrades()
 	return p, nil
+}
+
+// upgrades says whether the run will upgrade the nodes. A mix that does not draw it
+// is about the newer build alone.
+func (p plan) upgrades() bool {
+	is := func(f nemesis.Fault) bool { return f.Uses(nemesis.NeedOlder) }
+	if !p.mix {
+		return slices.ContainsFunc(p.faults, is)
+	}
+	return slices.ContainsFunc(p.rounds, func(r nemesis.Round) bool {
+		return slices.ContainsFunc(r.Steps, func(s nemesis.Step) bool { return is(s.Fault) })
+	})
 }
 
 // names are the kinds of faults that the run is about.
@@ -109,8 +128,14 @@ func (r *run) bring(ctx context.Context) (release func(), err error) {
 			return release, err
 		}
 	}
+	older := ""
+	if r.plan.older {
+		if older, err = r.buildOlder(ctx); err != nil {
+			return release, err
+		}
+	}
 	r.cluster, err = proc.New(proc.Config{
-		Binary: r.cfg.Binary, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts, Spare: r.plan.spare,
+		Binary: r.cfg.Binary, First: older, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts, Spare: r.plan.spare,
 		Args:    append(append([]string(nil), serverArgs...), r.cfg.ServerArgs...),
 		DataDir: r.dataDir,
 		OnEnd:   r.ended, OnResume: r.held,
@@ -119,6 +144,27 @@ func (r *run) bring(ctx context.Context) (release func(), err error) {
 		undo = append(undo, r.cluster.Close)
 	}
 	return release, err
+}
+
+// buildOlder is the build that the nodes begin with.
+func (r *run) buildOlder(ctx context.Context) (string, error) {
+	binary := r.cfg.Older
+	if binary == "" {
+		binary = filepath.Join(r.cfg.Dir, "onceq-older")
+	}
+	if _, err := os.Stat(binary); err == nil {
+		return binary, nil
+	}
+	r.note("building the older onceq that the nodes begin with")
+	root, err := proc.Root(ctx)
+	if err != nil {
+		return "", err
+	}
+	flags, err := mutants.Older().Prepare(ctx, root, filepath.Join(filepath.Dir(binary), "older"))
+	if err != nil {
+		return "", err
+	}
+	return binary, proc.Build{Out: binary, Flags: flags}.Run(ctx, root)
 }
 
 // mount gives each node a faulty disk.
@@ -183,7 +229,7 @@ func (r *run) ended(e proc.End) {
 // target is what the faults work on.
 func (r *run) target() *nemesis.Target {
 	return &nemesis.Target{
-		H: r.h, Cluster: r.cluster, Net: r.net, Hosts: r.hosts, Disks: r.disks,
+		H: r.h, Cluster: r.cluster, Net: r.net, Hosts: r.hosts, Disks: r.disks, Newer: r.cfg.Binary,
 		Under: r.underWay, Leader: r.monitor.leader, Serving: r.monitor.serving, CaughtUp: r.monitor.caughtUp, Report: r.note,
 		Answers:  func(ctx context.Context, node string) bool { return r.monitor.status(ctx, node) },
 		Applied:  func(node string) uint64 { return r.monitor.state(node).Applied },

@@ -52,6 +52,7 @@ type cli struct {
 	Keep     bool          `help:"Keep the data directories of runs that were valid."`
 	Race     bool          `help:"Build onceq with the race detector."`
 	Binary   string        `help:"An onceq to test in place of building one." type:"path" placeholder:"FILE"`
+	Older    string        `help:"An onceq that nodes begin with when they will be upgraded. Default: one that is built, of the same sources, that knows one version of the machine less." type:"path" placeholder:"FILE"`
 	Server   []string      `help:"More arguments of onceq server." placeholder:"ARG" sep:"none"`
 	Mutant   []string      `help:"Test deliberately broken builds instead, which must be caught; all for all." placeholder:"NAME"`
 	Tries    int           `help:"Runs that a mutant may survive before it counts as not caught." default:"3"`
@@ -99,6 +100,11 @@ func (c *cli) run(ctx context.Context) (int, error) {
 			return exitFailure, err
 		}
 		c.Out = dir
+	}
+	if c.Older != "" {
+		if _, err := os.Stat(c.Older); err != nil {
+			return exitUsage, fmt.Errorf("--older: %w", err)
+		}
 	}
 	if len(c.Mutant) > 0 {
 		return c.mutants(ctx)
@@ -161,7 +167,7 @@ func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
 	t.title(name, c.Faults, seed, c.Time)
 	res, err := jepsen.Run(ctx, jepsen.Config{
 		Workload: name, Faults: c.Faults, Seed: seed, Time: c.Time, Nodes: c.Nodes, Rate: c.Rate,
-		Binary: c.Binary, FaultFS: filepath.Join(c.Out, "faultfs"), Dir: freeDir(c.Out, fmt.Sprintf("%s-%d", name, seed)), KeepData: c.Keep, ServerArgs: c.Server,
+		Binary: c.Binary, FaultFS: filepath.Join(c.Out, "faultfs"), Older: c.older(), Dir: freeDir(c.Out, fmt.Sprintf("%s-%d", name, seed)), KeepData: c.Keep, ServerArgs: c.Server,
 		Progress: t.progress, Note: t.note,
 	})
 	t.end()
@@ -186,6 +192,14 @@ func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
 		return exitUnknown, nil
 	}
 	return exitOK, nil
+}
+
+// older is where the build is that nodes are upgraded from.
+func (c *cli) older() string {
+	if c.Older != "" {
+		return c.Older
+	}
+	return filepath.Join(c.Out, "onceq-older")
 }
 
 // freeDir is a directory that does not exist yet.

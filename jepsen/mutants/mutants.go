@@ -35,6 +35,17 @@ type Edit struct {
 	Old, New string
 }
 
+// Older is not broken: it is a build that knows one version of the machine less, as
+// if the one before it was still running.
+func Older() Mutant {
+	return Mutant{
+		Name: "older",
+		Edits: []Edit{{"fsm/version.go",
+			"	MachineVersion uint32 = 2\n",
+			"	MachineVersion uint32 = 1\n"}},
+	}
+}
+
 // OfClient says whether the mutant breaks the client library.
 func (m Mutant) OfClient() bool {
 	return slices.ContainsFunc(m.Edits, func(e Edit) bool { return strings.HasPrefix(e.File, "client/") })

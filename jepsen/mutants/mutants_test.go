@@ -24,7 +24,7 @@ func root(t *testing.T) string {
 
 func TestMutants_EveryEditMatchesOnceAndLeavesGoBehind(t *testing.T) {
 	t.Parallel()
-	for _, m := range All() {
+	for _, m := range append(All(), Older()) {
 		t.Run(m.Name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()

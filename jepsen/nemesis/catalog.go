@@ -31,12 +31,14 @@ type Need string
 
 // The needs.
 const (
-	NeedHosts Need = "root" // network namespaces
-	NeedFUSE  Need = "root, FUSE"
-	NeedClock Need = "Linux on amd64"
-	NeedThree Need = "3 nodes" // at least
-	NeedFour  Need = "4 nodes"
-	NeedSpare Need = "one more" // a node that is no member yet; any run can have it
+	NeedHosts  Need = "root" // network namespaces
+	NeedFUSE   Need = "root, FUSE"
+	NeedClock  Need = "Linux on amd64"
+	NeedLimits Need = "Linux"
+	NeedOlder  Need = "an older build" // that the nodes begin with; any run that can build onceq has it
+	NeedThree  Need = "3 nodes"        // at least
+	NeedFour   Need = "4 nodes"
+	NeedSpare  Need = "one more" // a node that is no member yet; any run can have it
 )
 
 // Away is how many nodes a fault takes away from the others at one time.
@@ -62,7 +64,7 @@ const (
 
 // All are the faults there are.
 func All() []Fault {
-	return slices.Concat(processFaults(), memberFaults(), clientFaults(), networkFaults(), diskFaults(), damageFaults(), clockFaults())
+	return slices.Concat(processFaults(), memberFaults(), clientFaults(), networkFaults(), diskFaults(), damageFaults(), clockFaults(), limitFaults())
 }
 
 func processFaults() []Fault {
@@ -125,10 +127,12 @@ func Find(names []string) (found []Fault, mix bool, err error) {
 
 // Place is where a run happens: what of the needs there is.
 type Place struct {
-	Nodes int
-	Hosts error // why there are no network namespaces, nil if there are
-	FUSE  error // why there are no faulty disks, nil if there are
-	Clock error // why no clock can be moved, nil if it can
+	Nodes  int
+	Hosts  error // why there are no network namespaces, nil if there are
+	FUSE   error // why there are no faulty disks, nil if there are
+	Clock  error // why no clock can be moved, nil if it can
+	Limits error // why no process can be limited, nil if it can
+	Older  error // why nodes cannot begin with an older build, nil if they can
 }
 
 // Missing says why a fault cannot be made there, "" if it can.
@@ -147,6 +151,14 @@ func (f Fault) Missing(p Place) string {
 		case NeedClock:
 			if p.Clock != nil {
 				why = append(why, p.Clock.Error())
+			}
+		case NeedLimits:
+			if p.Limits != nil {
+				why = append(why, p.Limits.Error())
+			}
+		case NeedOlder:
+			if p.Older != nil {
+				why = append(why, p.Older.Error())
 			}
 		case NeedThree:
 			why = append(why, p.fewer(3)...)

@@ -17,6 +17,7 @@ func memberFaults() []Fault {
 	return []Fault{
 		{Name: "transfer", What: "leadership is handed over", Field: fieldMembers, Weight: 3, run: transfer},
 		{Name: "rolling", What: "each node is restarted in order, one after the other is back", Needs: []Need{NeedThree}, Away: One, Field: fieldDisk, Weight: 1, run: rolling},
+		{Name: "upgrade", What: "the nodes began with an older build; each is restarted in order with the newer one, one after the other is back", Needs: []Need{NeedThree, NeedOlder}, Away: One, Field: fieldDisk, Weight: 1, run: upgrade},
 		{Name: "lag", What: "a follower is away until its log is forgotten, comes back by a snapshot and leads", Needs: []Need{NeedThree}, Away: One, Field: fieldDisk, Weight: 2, run: lag},
 		{Name: "member-remove", What: "a node, mostly the leader, is removed, wiped and joins again", Needs: []Need{NeedThree}, Away: One, Field: fieldDisk, Weight: 1, run: memberRemove},
 		{Name: "member-add", What: "one more node joins, leads, and is removed", Needs: []Need{NeedThree, NeedSpare}, Away: One, Field: fieldDisk, Weight: 1, run: memberAdd},
@@ -103,6 +104,26 @@ const askTimeout = 5 * time.Second
 
 // rolling restarts each node in order, the next one when the last one is back.
 func rolling(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	return t.roll(ctx, r, func(string) {})
+}
+
+// upgrade is a rolling restart with another build. Builds of two versions serve
+// together meanwhile, and lead one after the other.
+func upgrade(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	if t.Newer == "" {
+		return "", false, "there is no newer build"
+	}
+	return t.roll(ctx, r, func(node string) {
+		t.Cluster.Replace(node, t.Newer)
+		if r.IntN(2) == 0 {
+			wait(ctx, between(r, 0, 2*time.Second)) // mixed
+		}
+	})
+}
+
+// roll restarts each node in order, the next one when the last one is back. down is
+// called while a node is down.
+func (t *Target) roll(ctx context.Context, r *rand.Rand, down func(node string)) (string, bool, string) {
 	names := t.Cluster.Names()
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	began := time.Now()
@@ -111,6 +132,7 @@ func rolling(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string
 			t.start(n)
 			return n, false, err.Error()
 		}
+		down(n)
 		t.start(n)
 		catching, cancel := context.WithTimeout(context.WithoutCancel(ctx), enough)
 		err := t.CaughtUp(catching)

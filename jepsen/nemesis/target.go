@@ -28,6 +28,8 @@ type Target struct {
 	Serving func(ctx context.Context) bool
 	// Answers says whether a node answers at all, within a moment.
 	Answers func(ctx context.Context, node string) bool
+	// Newer is the build that nodes are upgraded to, "" when they have it from the start.
+	Newer string
 	// Applied and Snapshot are the newest index that a node has applied, and that of
 	// its newest snapshot, as far as is known.
 	Applied, Snapshot func(node string) uint64

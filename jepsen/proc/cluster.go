@@ -30,9 +30,12 @@ const (
 // Config says what to run.
 type Config struct {
 	Binary string
-	Dir    string // data and logs; kept
-	Nodes  int
-	Args   []string // more arguments of onceq server
+	// First is what the nodes that are members from the start run until Replace; "":
+	// Binary.
+	First string
+	Dir   string // data and logs; kept
+	Nodes int
+	Args  []string // more arguments of onceq server
 	// Hosts, if it is there, gives each node a network namespace of its own; else
 	// all are on loopback. It has to outlive the cluster.
 	Hosts *hosts.Net
@@ -71,6 +74,7 @@ type node struct {
 	name           string
 	number         int    // from 0
 	client, gossip string // addresses
+	binary         string
 	dir, log       string
 	spare          bool
 	state          State
@@ -97,7 +101,10 @@ func New(cfg Config) (*Cluster, error) {
 			dir:   filepath.Join(cfg.Dir, name),
 			log:   filepath.Join(cfg.Dir, name+".log"),
 			spare: i == cfg.Nodes,
-			state: Down,
+			state: Down, binary: cfg.Binary,
+		}
+		if cfg.First != "" && !n.spare {
+			n.binary = cfg.First
 		}
 		if cfg.DataDir != nil {
 			n.dir = cfg.DataDir(name)
@@ -200,6 +207,15 @@ func (c *Cluster) find(name string) *node {
 	return c.nodes[i]
 }
 
+// Replace says what a node runs from its next start on.
+func (c *Cluster) Replace(name, binary string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.find(name); n != nil {
+		n.binary = binary
+	}
+}
+
 var errNoNode = errors.New("no such node")
 
 // Start starts a node that is down.
@@ -236,7 +252,7 @@ func (c *Cluster) Start(name string) error {
 		args = append(args, "--insecure-network", "--cluster-key", c.key)
 		inside = func(f func() error) error { return h.Inside(n.number, f) }
 	}
-	child, err := c.spawner.start(c.cfg.Binary, append(args, c.cfg.Args...), log, inside)
+	child, err := c.spawner.start(n.binary, append(args, c.cfg.Args...), log, inside)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}

@@ -198,3 +198,69 @@ func processState(t *testing.T, pid int) string {
 	_, rest, _ := strings.Cut(string(b), ") ")
 	return rest[:1]
 }
+
+func TestCluster_LimitIsOfTheRunningProcessAndIsLifted(t *testing.T) {
+	t.Parallel()
+	c, err := New(Config{Binary: fake(t), Dir: t.TempDir(), Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if _, err := c.Limit("n1", LimitFiles, 7); err == nil {
+		t.Error("a node that is down is limited")
+	}
+	if err := c.Start("n1"); err != nil {
+		t.Fatal(err)
+	}
+	limits := func() string {
+		b, err := os.ReadFile(procPath(c.Pid("n1")) + "/limits")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	before := limits()
+	for limit, line := range map[Limit]string{LimitFiles: "Max open files            7 ", LimitMemory: "Max data size             7 "} {
+		lift, err := c.Limit("n1", limit, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now := limits(); !strings.Contains(now, line) {
+			t.Errorf("%s: the limits are\n%s", limit, now)
+		}
+		if err := lift(); err != nil || limits() != before {
+			t.Errorf("%s: after the limit was lifted (%v) the limits are\n%s", limit, err, limits())
+		}
+	}
+	lift, err := c.Limit("n1", LimitFiles, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill("n1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lift(); err != nil {
+		t.Errorf("the limit of a node that is gone: %v", err)
+	}
+}
+
+func TestCluster_FirstBuildUntilReplaced(t *testing.T) {
+	t.Parallel()
+	ended := make(chan End, 1)
+	newer := fake(t)
+	c, err := New(Config{Binary: newer, First: "/nothing", Dir: t.TempDir(), Nodes: 1, Spare: true, OnEnd: func(e End) { ended <- e }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if err := c.Start("n1"); err == nil {
+		t.Error("it did not begin with the first build")
+	}
+	if err := c.Start(c.Spare()); err != nil {
+		t.Errorf("the spare node: %v", err)
+	}
+	c.Replace("n1", newer)
+	if err := c.Start("n1"); err != nil {
+		t.Errorf("after it was replaced: %v", err)
+	}
+}

@@ -29,6 +29,7 @@ const (
 func backups() Workload {
 	return Workload{
 		Name:   "backup",
+		Newest: true, // a restore
 		What:   "rounds of publishes, a backup, more publishes, a restore in place, and late copies of all of them",
 		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}},
 		Setup: func(s *history.Setup, seconds float64) {

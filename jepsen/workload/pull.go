@@ -19,6 +19,7 @@ const pullAtOnce = 20
 func pull() Workload {
 	return Workload{
 		Name:   "pull",
+		Newest: true, // a receive
 		What:   "consumers that ask for some messages at a time; a lease of 10 min",
 		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: resumeLease}},
 		Setup: func(s *history.Setup, seconds float64) {

@@ -47,6 +47,8 @@ type Workload struct {
 	// Numbers: its queues are deleted and created again, so that a place is told with
 	// the queue's number.
 	Numbers bool
+	// Newest: it needs what came with the newest version of the machine.
+	Newest bool
 	// Setup adds to the first line of the history; seconds is how long it will run.
 	Setup func(s *history.Setup, seconds float64)
 	// Start starts the traffic.
