@@ -77,6 +77,8 @@ func Checkers() []Checker {
 		{"two-holders", "two consumers held a message at one time", twoHolders},
 		{"stale-ack", "an ack of an older attempt was accepted, or two attempts were acked", staleAck},
 		{"attempts", "the attempt number of a message did not count up", attempts},
+		{"credit", "a consumer was handed more at a time than it had said that it takes", credit},
+		{"fenced", "an owner of a named session that was replaced stored something or took it back", fenced},
 		{"linearizable", "no order of the operations on one message explains their answers", linearizable},
 		{"early", "a message was handed out before its time", early},
 		{"priority", "a message was handed out before one of higher priority that was there", priority},

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"onceq/jepsen/history"
+	"onceq/transport/wire"
 )
 
 // calmLeast is how many publishes in calm stretches make a percentage.
@@ -25,9 +26,14 @@ func vacuity(v *view, r *Report) {
 			commands++
 		}
 	}
-	lost, dead := 0, 0
+	lost, dead, fenced := 0, 0, 0
 	for _, m := range v.order {
 		dead += min(len(m.dead), 1)
+		for _, p := range m.publishes {
+			if p.Type == history.Fail && p.Err == wire.StatusFenced.String() {
+				fenced++
+			}
+		}
 		for _, x := range m.settles {
 			if x.Type == history.Fail {
 				lost++
@@ -48,6 +54,7 @@ func vacuity(v *view, r *Report) {
 		{"rounds of backup and restore", v.roundsDone(), least.Rounds},
 		{"dead letters", dead, least.Dead},
 		{"answers to who the members are", len(v.members), least.Members},
+		{"publishes of replaced owners refused", fenced, least.Fenced},
 		{"publishes sealed as never stored", s.Seals["ok sealed"], least.Sealed},
 	} {
 		if n.have < n.want {

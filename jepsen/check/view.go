@@ -91,6 +91,7 @@ type view struct {
 	crashes   []op
 	wentOn    []op
 	attaches  []op
+	opens     []op // ok
 	resents   []op
 	admins    []op
 	members   []op
@@ -183,6 +184,10 @@ func (v *view) add(o op) {
 		m.dead = append(m.dead, o)
 	case history.Attach:
 		v.attaches = append(v.attaches, o)
+	case history.Open:
+		if o.Type == history.OK {
+			v.opens = append(v.opens, o)
+		}
 	case history.Gone:
 		c := v.consumer(o.Proc)
 		c.gone = append(c.gone, o)

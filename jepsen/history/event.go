@@ -27,6 +27,7 @@ const (
 	Extend  = "extend"
 	Nothing = "nothing" // completes a try that proved to have done nothing; Text is what it was
 	Seal    = "seal"    // ok: Text is stored, sealed or below floor
+	Open    = "open"    // a named session is opened or taken over: Session, and when it is ok Epoch
 	Attach  = "attach"  // a consumer asks to be attached; Text is the answer
 	Leave   = "leave"   // a consumer ends in order
 	Die     = "die"     // a consumer was ended without a word
@@ -136,6 +137,11 @@ type Event struct {
 	Delay       int64  `json:"delay,omitempty"`
 	After       string `json:"after,omitempty"`
 
+	// Of an open, and of a publish of the owner of a named session.
+	Session string `json:"session,omitempty"`
+	Epoch   uint64 `json:"epoch,omitempty"`
+
+	Credit int    `json:"credit,omitempty"` // attach: what the consumer holds at most
 	Inner  string `json:"inner,omitempty"`  // inner-msg-id
 	Dup    bool   `json:"dup,omitempty"`    // publish ok: answered from the record of an earlier copy
 	Copies int    `json:"copies,omitempty"` // publish: copies that this operation sent, as far as known
@@ -204,6 +210,7 @@ type Least struct {
 	Acks       int `json:"acks,omitempty"`       // ok
 	Duplicates int `json:"duplicates,omitempty"` // publishes answered as duplicate
 	Refused    int `json:"refused,omitempty"`    // settles answered "lost"
+	Fenced     int `json:"fenced,omitempty"`     // publishes of an owner that was replaced, refused
 	Sealed     int `json:"sealed,omitempty"`     // seals answered "sealed": never stored
 	Listed     int `json:"listed,omitempty"`     // deliveries that were listed when a consumer resumed
 	Commands   int `json:"commands,omitempty"`   // on queues, answered ok

@@ -161,6 +161,21 @@ func failing() []Mutant {
 				"		number := uint64(1)\n		for m.queues[number] != nil {\n			number++\n		}\n		m.nextQueue = max(m.nextQueue, number)\n		q = newQueue(number, c.name, want)\n"}},
 		},
 		{
+			Name: "epoch-ignored", Breaks: "an owner of a named session that was replaced stores nothing more",
+			Workload: "fence", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/session.go", "	case epoch < s.epoch:\n		return StatusFenced\n", "	case epoch < s.epoch && epoch == 0:\n		return StatusFenced\n"}},
+		},
+		{
+			Name: "open-steals", Breaks: "who opens a named session names the epoch that it knows, so a late copy takes nothing",
+			Workload: "fence", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/session.go", "	case s.epoch != c.expected:\n		return StatusEpochMismatch, SessionResult{Number: s.number, Epoch: s.epoch}\n", ""}},
+		},
+		{
+			Name: "credit-ignored", Breaks: "a consumer is handed no more than it has said that it takes",
+			Workload: "lease", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/consumer.go", "c.attached && c.held < int(c.credit) && ", "c.attached && c.held < 2*int(c.credit) && "}},
+		},
+		{
 			Name: "frame-checksum-unchecked", Breaks: "what clients and nodes send each other is checked against its checksum",
 			Workload: "dedup", Faults: []string{"garble"}, Slow: true,
 			Edits: []Edit{{"transport/wire/frame.go",

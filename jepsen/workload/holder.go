@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	holderCredit   = 100
+	holderCredit   = 100 // at most
+	creditLeast    = 10
 	settleTimeout  = 3 * time.Second
 	attachTimeout  = 5 * time.Second
 	neverPercent   = 2
@@ -34,6 +35,7 @@ type holder struct {
 	id    wire.ConsumerID
 	bad   context.Context // while it lasts the consumer misbehaves; afterwards it drains
 	how   holding
+	takes int // its credit: a small one is used up by a stall
 
 	mu       sync.Mutex // guards what follows
 	r        *rand.Rand
@@ -80,7 +82,7 @@ func misbehave(ctx, bad context.Context, w *World, queue, name string, how holdi
 	for life := 1; ctx.Err() == nil; life++ {
 		s := &holder{
 			w: w, queue: queue, proc: name + "." + strconv.Itoa(life), bad: bad, how: how, r: rand.New(rand.NewPCG(r.Uint64(), 1)),
-			next: 1, open: map[uint64]*held{}, moving: make(chan time.Duration),
+			takes: creditLeast + r.IntN(holderCredit-creditLeast+1), next: 1, open: map[uint64]*held{}, moving: make(chan time.Duration),
 		}
 		_, _ = crand.Read(s.id[:]) // never fails
 		s.peers = newPeers(w, s.proc)
@@ -261,7 +263,7 @@ func (s *holder) attachOn(ctx context.Context, c *raw.Conn) bool {
 	s.conn = c
 	request := wire.Attach{
 		Incarnation: c.Welcome.Incarnation, Group: c.Welcome.Topology.Group, Consumer: s.id, N: s.n, Queue: s.queue,
-		Credit: holderCredit, Label: s.proc, Done: s.done(),
+		Credit: uint32(s.takes), Label: s.proc, Done: s.done(),
 	}
 	listed := map[uint64]*held{}
 	for n := request.Done; n < s.next; n++ {
@@ -272,7 +274,7 @@ func (s *holder) attachOn(ctx context.Context, c *raw.Conn) bool {
 	}
 	first := s.n == 1
 	s.mu.Unlock()
-	op := s.w.H.Invoke(history.Event{Proc: s.proc, Client: s.proc, Node: c.Welcome.Node, F: history.Attach, Key: s.queue, Attempt: int(request.N)})
+	op := s.w.H.Invoke(history.Event{Proc: s.proc, Client: s.proc, Node: c.Welcome.Node, F: history.Attach, Key: s.queue, Attempt: int(request.N), Credit: s.takes})
 	payload, err := c.Call(ctx, wire.OpAttach, request)
 	var reply wire.Attached
 	if err == nil {

@@ -88,7 +88,7 @@ func (t *Traffic) Stop() {
 
 // All are the workloads there are.
 func All() []Workload {
-	return []Workload{queue(), dedup(), lease(), order(), delay(), chain(), cancel(), resume(), admin(), members(), backups(), outbox(), deadletter(), pull()}
+	return []Workload{queue(), dedup(), lease(), order(), delay(), chain(), cancel(), resume(), admin(), members(), backups(), outbox(), deadletter(), pull(), fence()}
 }
 
 // Find finds a workload by its name.
