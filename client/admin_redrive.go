@@ -109,7 +109,7 @@ func (r *redrive) run(ctx context.Context) error {
 func (r *redrive) steps(ctx context.Context) error {
 	for {
 		if ctx.Err() != nil {
-			return context.Cause(ctx) // between two steps: nothing is under way
+			return causeOf(ctx) // between two steps: nothing is under way
 		}
 		began := time.Now()
 		_, _ = rand.Read(r.next.Nonce[:]) // never fails

@@ -253,10 +253,21 @@ func (e *endedError) Unwrap() []error {
 	return []error{e.cause, e.why}
 }
 
-// causeOf is why ctx ended.
+// causeOf is why ctx ended. Who gave the context a cause of its own still finds
+// context.DeadlineExceeded or context.Canceled in it.
 func causeOf(ctx context.Context) error {
-	if err := context.Cause(ctx); err != nil {
+	kind, err := ctx.Err(), context.Cause(ctx)
+	switch {
+	case kind == nil:
+		return context.Canceled // it is about to end
+	case errors.Is(err, kind):
 		return err
 	}
-	return context.Canceled
+	return &causeError{err, kind}
 }
+
+// causeError is a context's own cause, and how it ended.
+type causeError struct{ cause, kind error }
+
+func (e *causeError) Error() string   { return e.cause.Error() }
+func (e *causeError) Unwrap() []error { return []error{e.cause, e.kind} }

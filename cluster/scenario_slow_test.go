@@ -77,7 +77,6 @@ func TestSlow_ConsumerThatNeverReads_IsCutOffAndOthersGetItsWork(t *testing.T) {
 	t.Parallel()
 	const n, bodyBytes = 40, 512 << 10
 	c := clustertest.New(t, 3)
-	leader := c.WaitLeader()
 	createQueue(t, c, "orders", wire.QueueSettings{})
 	cl := connect(t, c)
 	p := producerOf(t, cl, "orders")
@@ -88,6 +87,7 @@ func TestSlow_ConsumerThatNeverReads_IsCutOffAndOthersGetItsWork(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	leader := c.WaitLeader()
 	nc := deaf(t, leader)
 	if _, err := nc.Write(wire.AppendFrame(nil, wire.OpAttach, false, 2, payload(wire.Attach{
 		Incarnation: leader.Status().Incarnation, Group: 1, Consumer: clustertest.NewConsumer(), N: 1, Queue: "orders", Credit: 1000, Done: 1,

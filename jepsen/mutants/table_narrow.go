@@ -161,6 +161,11 @@ func failing() []Mutant {
 				"		number := uint64(1)\n		for m.queues[number] != nil {\n			number++\n		}\n		m.nextQueue = max(m.nextQueue, number)\n		q = newQueue(number, c.name, want)\n"}},
 		},
 		{
+			Name: "batch-torn", Breaks: "the messages of one publish are stored together or not at all",
+			Workload: "dedup", Faults: []string{"cut"},
+			Edits: []Edit{{"fsm/queue.go", "	for i, b := range messages {\n		p := place{l.number, l.tail}\n", "	for i, b := range messages {\n		if i == 1 && len(messages) > 2 {\n			continue\n		}\n		p := place{l.number, l.tail}\n"}},
+		},
+		{
 			Name: "epoch-ignored", Breaks: "an owner of a named session that was replaced stores nothing more",
 			Workload: "fence", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/session.go", "	case epoch < s.epoch:\n		return StatusFenced\n", "	case epoch < s.epoch && epoch == 0:\n		return StatusFenced\n"}},

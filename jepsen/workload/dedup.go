@@ -20,7 +20,7 @@ import (
 func dedup() Workload {
 	return Workload{
 		Name:   "dedup",
-		What:   "raw copies of one inner-msg-id over several connections and nodes, at once, late, after the ack, below the floor, with another body, after a seal",
+		What:   "raw copies of one inner-msg-id, of one message or several, over several connections and nodes, at once, late, after the ack, below the floor, with another body, after a seal",
 		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}, "small": {LeaseTime: queueLease, LengthMax: smallLength}},
 		Setup: func(s *history.Setup, seconds float64) {
 			s.Lease, s.Raw = int64(queueLease), true
@@ -32,7 +32,7 @@ func dedup() Workload {
 			const producers, consumers = 3, 2
 			for i := range producers {
 				t.producers.Go(func() {
-					retransmit(producing, w, fmt.Sprintf("d%d", i+1), float64(w.Rate)/2/producers, retransmission{small: smallPercent, early: earlyPercent})
+					retransmit(producing, w, fmt.Sprintf("d%d", i+1), float64(w.Rate)/2/producers, retransmission{small: smallPercent, early: earlyPercent, batch: batchPercent})
 				})
 			}
 			for i := range consumers {
@@ -57,6 +57,8 @@ const (
 	smallLength   = 20
 	smallPercent  = 8
 	earlyPercent  = 3
+	batchPercent  = 10
+	batchMost     = 4
 )
 
 // retransmitter is one producer of dedup: one session.
@@ -79,6 +81,7 @@ type retransmitter struct {
 type retransmission struct {
 	small int // to the queue that is often full
 	early int // sealed although a copy may be on its way
+	batch int // of several messages, which are stored together or not at all
 }
 
 // entry is one sequence.
@@ -178,6 +181,12 @@ func (d *retransmitter) take() *entry {
 		queue = "small"
 	}
 	e := &entry{id: id, queue: queue, sequence: d.next, floor: d.floor, messages: []wire.Message{{Body: body(id), BizID: id}}}
+	if d.r.IntN(100) < d.how.batch {
+		for i := range 1 + d.r.IntN(batchMost-1) {
+			part := fmt.Sprintf("%s.%d", id, i+2)
+			e.messages = append(e.messages, wire.Message{Body: body(part), BizID: part})
+		}
+	}
 	d.next++
 	return e
 }
@@ -210,7 +219,7 @@ func (d *retransmitter) drive(e *entry, r *rand.Rand) {
 		if i > 0 && r.IntN(2) == 0 {
 			to = d.peers.anywhere(r)
 		}
-		wg.Go(func() { d.send(e, to, e.messages, e.id) })
+		wg.Go(func() { d.send(e, to, e.messages) })
 	}
 	if r.IntN(100) < d.how.early {
 		d.seal(e, d.peers.toLeader(r))
@@ -218,7 +227,7 @@ func (d *retransmitter) drive(e *entry, r *rand.Rand) {
 	wg.Wait()
 	for !e.final() && time.Since(began) < driveMost {
 		time.Sleep(between(r, 20*time.Millisecond, 300*time.Millisecond))
-		d.send(e, d.peers.toLeader(r), e.messages, e.id)
+		d.send(e, d.peers.toLeader(r), e.messages)
 	}
 	for !e.final() && time.Since(began) < sealMost {
 		d.seal(e, d.peers.toLeader(r))
@@ -240,18 +249,19 @@ func (d *retransmitter) drive(e *entry, r *rand.Rand) {
 		}
 		if r.IntN(12) == 0 {
 			other := e.id + "x" // another body under the same inner-msg-id
-			d.send(e, to, []wire.Message{{Body: body(other), BizID: other}}, other)
+			d.send(e, to, []wire.Message{{Body: body(other), BizID: other}})
 			continue
 		}
-		d.send(e, to, e.messages, e.id)
+		d.send(e, to, e.messages)
 	}
 	if !below {
 		d.release(e)
 	}
 }
 
-// send sends one copy and writes what became of it.
-func (d *retransmitter) send(e *entry, to line, messages []wire.Message, id string) {
+// send sends one copy and writes what became of it: of each message, since each must
+// be stored when one is.
+func (d *retransmitter) send(e *entry, to line, messages []wire.Message) {
 	ctx, cancel := context.WithTimeout(context.Background(), copyTimeout)
 	defer cancel()
 	c := d.peers.get(ctx, to)
@@ -269,21 +279,32 @@ func (d *retransmitter) send(e *entry, to line, messages []wire.Message, id stri
 		d.mu.Unlock()
 	}
 	invoke := history.Event{
-		Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Publish, Key: e.queue, ID: id, Copies: 1,
+		Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Publish, Key: e.queue, Copies: 1,
 		Inner: d.inner(e), Text: fmt.Sprintf("copy %d", n), OrderingKey: messages[0].OrderingKey,
 	}
 	after := uint64(0)
 	if e.after != nil {
 		after, invoke.After = e.after.sequence, e.after.id
 	}
-	op := d.w.H.Invoke(invoke)
+	ops := make([]history.Event, len(messages))
+	for i, m := range messages {
+		invoke.ID = m.BizID
+		ops[i] = d.w.H.Invoke(invoke)
+	}
 	payload, err := c.Call(ctx, wire.OpPublish, wire.PublishFrame{
 		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,
 		Floor: floor, Queue: e.queue,
 		Publishes: []wire.Publish{{Sequence: e.sequence, After: after, Checksum: wire.PublishChecksum(e.queue, messages), Messages: messages}},
 	})
 	res, err := onlyResult(payload, err)
-	d.outcome(e, op, res, err, id == e.id)
+	if err == nil && res.Status == wire.StatusOK && int(res.Count) != len(messages) {
+		err = fmt.Errorf("%d of %d messages are stored", res.Count, len(messages))
+	}
+	for i, op := range ops {
+		res := res
+		res.Offset += uint64(i)
+		d.outcome(e, op, res, err, messages[0].BizID == e.id)
+	}
 }
 
 // onlyResult is the result in the answer to a frame of one publish.
@@ -355,7 +376,10 @@ func (d *retransmitter) seal(e *entry, to line) {
 	if c == nil {
 		return
 	}
-	op := d.w.H.Invoke(history.Event{Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: e.queue, ID: e.id, Inner: d.inner(e)})
+	ops := make([]history.Event, len(e.messages))
+	for i, m := range e.messages {
+		ops[i] = d.w.H.Invoke(history.Event{Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: e.queue, ID: m.BizID, Inner: d.inner(e)})
+	}
 	payload, err := c.Call(ctx, wire.OpSeal, wire.Seal{
 		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,
 		Sequences: []uint64{e.sequence},
@@ -367,19 +391,26 @@ func (d *retransmitter) seal(e *entry, to line) {
 	if err == nil && (reply.Status != wire.StatusOK || len(reply.Outcomes) != 1) {
 		err = fmt.Errorf("seal: %v, %d outcomes", reply.Status, len(reply.Outcomes))
 	}
-	if err != nil {
+	for i, op := range ops {
+		if err == nil {
+			d.sealed(e, op, reply.Outcomes[0], i)
+			continue
+		}
 		op.Err = err.Error()
 		if d.peers.answer(err) {
 			d.w.H.Complete(op, history.Fail)
 		} else {
 			d.w.H.Complete(op, history.Info)
 		}
-		return
 	}
+}
+
+// sealed writes what a seal said of an entry, for the message at i.
+func (d *retransmitter) sealed(e *entry, op history.Event, o wire.PublishResult, i int) {
 	e.mu.Lock()
-	switch o := reply.Outcomes[0]; o.Status {
+	switch o.Status {
 	case wire.StatusOK:
-		op.Text, op.Seq, e.stored = "stored", o.Offset, true
+		op.Text, op.Seq, e.stored = "stored", o.Offset+uint64(i), true
 	case wire.StatusSealed:
 		op.Text, e.sealed = "sealed", true
 	default:

@@ -107,7 +107,7 @@ func (d *retransmitter) hurry(e *entry, r *rand.Rand) {
 	began := time.Now()
 	for !e.final() && time.Since(began) < overtakeMost {
 		time.Sleep(between(r, 0, overtakeWait))
-		d.send(e, d.peers.toLeader(r), e.messages, e.id)
+		d.send(e, d.peers.toLeader(r), e.messages)
 	}
 	for !e.final() && time.Since(began) < sealMost {
 		d.seal(e, d.peers.toLeader(r))
