@@ -22,6 +22,7 @@ const (
 	EditUnchanged = wire.EditUnchanged // there is nothing to do in its state
 	EditRefused   = wire.EditRefused   // where it was to go does not exist or is full
 	EditChanged   = wire.EditChanged   // handed out, or come back, since it was looked at
+	EditCapped    = wire.EditCapped    // it would need a record, and there are as many as may be
 )
 
 type appendable interface{ Append(w *pack.Writer) }

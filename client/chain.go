@@ -440,7 +440,7 @@ func (ch *chain) seal(ctx context.Context, s *chainSession, sequence uint64) wir
 			return wire.PublishResult{Sequence: sequence, Status: wire.StatusNotStored}
 		case errors.As(err, &e) && (e.Code == wire.CodeSessionExpired || e.Code == wire.CodeWrongCluster):
 			return wire.PublishResult{Sequence: sequence, Status: wire.StatusSessionExpired}
-		case err == nil && reply.Status == wire.StatusOK && len(reply.Outcomes) == 1 && reply.Outcomes[0].Status != wire.StatusWindowFull:
+		case err == nil && reply.Status == wire.StatusOK && len(reply.Outcomes) == 1 && reply.Outcomes[0].Status != wire.StatusWindowFull && reply.Outcomes[0].Status != wire.StatusOutcomeCap:
 			return reply.Outcomes[0]
 		case err == nil && reply.Status != wire.StatusOK:
 			return wire.PublishResult{Sequence: sequence, Status: reply.Status}

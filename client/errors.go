@@ -170,7 +170,7 @@ func (e *OutcomeUnknownError) Unwrap() error { return e.Cause }
 func retriable(code wire.Code) bool {
 	switch code {
 	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded, wire.CodeShuttingDown, wire.CodeBackup,
-		wire.CodeQueueFull, wire.CodeDiskFull, wire.CodeOutcomeCap, wire.CodeIndexCap, wire.CodeSessionCap, wire.CodeConsumerCap, wire.CodeOutOfOrder, wire.CodeWindowFull:
+		wire.CodeQueueFull, wire.CodeDiskFull, wire.CodeOutcomeCap, wire.CodeIndexCap, wire.CodeSessionCap, wire.CodeConsumerCap, wire.CodeLeaseCap, wire.CodeOutOfOrder, wire.CodeWindowFull:
 		return true
 	}
 	return false
@@ -225,6 +225,10 @@ func statusError(st wire.Status, what string) *Error {
 		e.Text = what + ": the cluster keeps too many open outcomes: try again later"
 	case wire.StatusConsumerCap:
 		e.Text = what + ": the cluster has no room for another consumer"
+	case wire.StatusLeaseCap:
+		e.Text = what + ": the cluster's consumers hold too many messages, or do not say what they know: settle some"
+	case wire.StatusBusy:
+		e.Text = what + ": more than the cluster does at once: try again"
 	case wire.StatusRevision:
 		e.Text = what + ": the queue has changed since it was looked at: look again"
 	}

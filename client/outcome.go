@@ -84,8 +84,8 @@ func (c *Client) Seal(ctx context.Context, id InnerMsgID) (Outcome, error) {
 			return Outcome{ID: id}, err
 		}
 		switch {
-		case reply.Status == wire.StatusOK && len(reply.Outcomes) == 1 && reply.Outcomes[0].Status == wire.StatusWindowFull:
-			return Outcome{ID: id}, statusError(wire.StatusWindowFull, "seal "+id.Short())
+		case reply.Status == wire.StatusOK && len(reply.Outcomes) == 1 && (reply.Outcomes[0].Status == wire.StatusWindowFull || reply.Outcomes[0].Status == wire.StatusOutcomeCap):
+			return Outcome{ID: id}, statusError(reply.Outcomes[0].Status, "seal "+id.Short())
 		case reply.Status == wire.StatusOK && len(reply.Outcomes) == 1:
 			return c.outcome(ctx, id, reply.Outcomes[0]), nil
 		case reply.Status == wire.StatusFenced:

@@ -30,6 +30,7 @@ func TestWords_StatusesAreEqual(t *testing.T) {
 		{fsm.StatusWrongIncarnation, wire.StatusWrongIncarnation}, {fsm.StatusMalformed, wire.StatusMalformed},
 		{fsm.StatusIndexCap, wire.StatusIndexCap}, {fsm.StatusRestored, wire.StatusRestored},
 		{fsm.StatusNotEmpty, wire.StatusNotEmpty}, {fsm.StatusRestoreStale, wire.StatusRestoreStale},
+		{fsm.StatusLeaseCap, wire.StatusLeaseCap}, {fsm.StatusBusy, wire.StatusBusy},
 	} {
 		if uint8(v.m) != uint8(v.w) {
 			t.Errorf("machine %d, wire %d (%v)", v.m, v.w, v.w)

@@ -29,7 +29,7 @@ func (m *Machine) ackAndPublish(c *ackPublish, wall int64) (Status, PublishResul
 	if held == nil || held.state != LeaseHeld {
 		return refuse(StatusLeaseLost)
 	}
-	if m.outcomes >= m.limits.OutcomesMax {
+	if m.outcomeCap() {
 		return refuse(StatusOutcomeCap)
 	}
 	// Check distinguishes no queue twice, so what fits one by one fits together.
@@ -45,7 +45,7 @@ func (m *Machine) ackAndPublish(c *ackPublish, wall int64) (Status, PublishResul
 			}
 		}
 	}
-	if m.indexed+total > m.limits.IndexedMax {
+	if total > 0 && !m.mayIndex(total) {
 		return refuse(StatusIndexCap)
 	}
 

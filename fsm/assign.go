@@ -18,7 +18,8 @@ func (m *Machine) wake(q *queue) {
 //
 // The budget bounds one entry's work. What it cuts off stays in busy, and the
 // next entry begins with the queue after the last one served, so that one queue
-// with a long backlog cannot starve the others.
+// with a long backlog cannot starve the others. What a cap holds back stays in busy
+// as well, without a word: it goes on in the entry that makes room.
 func (m *Machine) assign(eff *Effects) {
 	m.beginPulls()
 	if len(m.busy) > 0 {
@@ -43,30 +44,44 @@ func (m *Machine) assignBusy(eff *Effects) {
 	})
 	budget := m.limits.AssignmentBudget
 	left := m.busy[:0]
+	rest := false
 	for _, q := range m.busy {
 		if q.deleted {
 			q.listed = false
 			continue
 		}
-		for budget > 0 && q.assignable() {
+		for budget > 0 && q.assignable() && !m.heldBack(q) {
 			m.assignOne(q, eff)
 			budget--
 			m.assignFrom = q.number + 1
 		}
-		if q.assignable() {
-			left = append(left, q)
-		} else {
+		held := m.heldBack(q)
+		if !held && !q.assignable() {
 			q.listed = false
 			q.tell(eff)
+			continue
 		}
+		left = append(left, q)
+		rest = rest || q.assignable()
+		eff.More = eff.More || !held
 	}
 	clear(m.busy[len(left):])
 	m.busy = left
-	if len(left) == 0 {
+	if !rest {
 		m.assignFrom = 0
-	} else {
-		eff.More = true
 	}
+}
+
+// heldBack says that a queue has something ready and that there is no room for its
+// lease, or for its return.
+func (m *Machine) heldBack(q *queue) bool {
+	switch {
+	case q.eligible == 0 || q.paused:
+		return false
+	case m.slots >= m.limits.LeasesMax:
+		return true
+	}
+	return !m.mayReturn(1) && q.next().nextIsPlain()
 }
 
 // freshen notes that waiting receives may find something they did not find before.
@@ -92,6 +107,7 @@ func (m *Machine) assignOne(q *queue, eff *Effects) {
 	msg, p, stored := m.take(q, q.next())
 	number := c.next
 	c.next++
+	m.slots++
 	c.slots = append(c.slots, slot{
 		state: LeaseHeld, attempt: 1, place: p, stored: stored, msg: msg,
 		deadline: m.now + Time(q.settings.LeaseTime),

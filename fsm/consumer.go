@@ -96,6 +96,7 @@ func (m *Machine) raiseDone(c *consumer, done uint64) {
 		return
 	}
 	c.done += uint64(drop)
+	m.slots -= drop
 	c.slots = c.slots[drop:] // append moves the rest to a new array in time
 	m.feed(c)
 }
@@ -254,6 +255,7 @@ func (m *Machine) removeConsumer(c *consumer) {
 		m.feedAll(c.queue) // the next one takes over
 		m.freshen(c.queue)
 	}
+	m.slots -= len(c.slots)
 	delete(m.consumers, c.id)
 	m.consumersByOrdinal.remove(c)
 }

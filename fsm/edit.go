@@ -28,6 +28,7 @@ const (
 	EditUnchanged EditState = 4 // the verb does not apply to its state
 	EditRefused   EditState = 5 // the target does not exist, is full or unknown
 	EditChanged   EditState = 6 // handed out, or come back, since it was looked at
+	EditCapped    EditState = 7 // it would need a record, and there are as many as may be
 )
 
 // edit runs a verb on each place.
@@ -165,6 +166,9 @@ func (q *queue) holders(places []seenPlace) map[place]seen {
 func (m *Machine) editPlain(q, target *queue, p place, verb EditVerb) EditState {
 	switch verb {
 	case EditDelete:
+		if p.offset != q.lanes[p.lane].head && !m.mayIndex(1) {
+			return EditCapped
+		}
 		if !m.dropPlain(q, p) {
 			return EditNotHere
 		}
@@ -176,8 +180,15 @@ func (m *Machine) editPlain(q, target *queue, p place, verb EditVerb) EditState 
 		if target == nil || m.room(target, 1, 0) != StatusOK {
 			return EditRefused
 		}
-		msg := &message{place: p, stored: q.lanes[p.lane].storedAt(p.offset), expires: never}
 		l := q.lanes[p.lane]
+		records := 1 // in the target, and here while the head is not there
+		if p.offset != l.head {
+			records++
+		}
+		if !m.mayIndex(records) {
+			return EditCapped
+		}
+		msg := &message{place: p, stored: l.storedAt(p.offset), expires: never}
 		l.plain--
 		q.eligible--
 		q.counts.Ready--
@@ -229,6 +240,9 @@ func (m *Machine) moveOn(msg *message, target *queue) EditState {
 	}
 	if target == nil || target == msg.q || m.room(target, 1, uint64(msg.size)) != StatusOK {
 		return EditRefused
+	}
+	if msg.offset >= msg.q.lanes[msg.lane].head && !m.mayIndex(1) {
+		return EditCapped
 	}
 	m.moveTo(msg, target, "", &msg.q.counts.Moved)
 	return EditDone

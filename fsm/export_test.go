@@ -126,3 +126,44 @@ func ConsumersVisited(m *Machine, queue string, from uint64, limit int) ([]Consu
 func SessionsVisited(m *Machine, from uint64, limit int) ([]SessionInfo, int) {
 	return m.listSessions(from, limit)
 }
+
+// WrongSums names the sums over the tables that are not what the tables add up to, and
+// the caps that were passed.
+func WrongSums(m *Machine) (names []string) {
+	var slots, leases, plain, records, outcomes int
+	var bytes int64
+	for c := range m.consumersByOrdinal.each {
+		slots += len(c.slots)
+		for i := range c.slots {
+			if s := &c.slots[i]; s.state == LeaseHeld {
+				leases++
+				if !c.queue.deleted && s.msg == nil && c.queue.holds(s) {
+					plain++
+				}
+			}
+		}
+	}
+	for _, q := range m.queues {
+		records += len(q.records)
+	}
+	for _, s := range m.sessions {
+		outcomes += len(s.outcomes)
+		bytes += int64(SessionBytes + len(s.name) + len(s.label))
+		for _, o := range s.outcomes {
+			bytes += int64(o.bytes())
+		}
+	}
+	l := m.limits
+	for name, wrong := range map[string]bool{
+		"slots": slots != m.slots, "leases": leases != m.leases, "leases of plain messages": plain != m.plainLeases,
+		"records": records != m.indexed, "outcomes": outcomes != m.outcomes, "session bytes": bytes != m.sessionBytes,
+		"the cap of leases": slots > l.LeasesMax, "the cap of records": records > l.IndexedMax+l.ReturnsMax || records+plain > l.IndexedMax+l.ReturnsMax,
+		"the cap of outcomes": outcomes > l.OutcomesMax+l.SealsMax, "the cap of sessions": len(m.sessions) > l.SessionsMax,
+		"the cap of consumers": len(m.consumers) > l.ConsumersMax, "the cap of queues": len(m.queues) > l.QueuesMax,
+	} {
+		if wrong {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -82,6 +82,8 @@ const (
 	StatusRestored         Status = 27
 	StatusNotEmpty         Status = 28
 	StatusRestoreStale     Status = 29
+	StatusLeaseCap         Status = 30
+	StatusBusy             Status = 31
 )
 
 // LeaseState is what became of a delivery. Values are in snapshots and on the

@@ -104,11 +104,17 @@ func (q *queue) next() *lane {
 	return nil
 }
 
+// nextIsPlain says whether the oldest message of a lane that may go is a plain one.
+func (l *lane) nextIsPlain() bool {
+	oldest, ok := l.ready.Min()
+	return l.plain > 0 && !(ok && oldest.offset < l.head)
+}
+
 // take removes the oldest message of a lane that may go. msg is nil for a plain
 // one.
 func (m *Machine) take(q *queue, l *lane) (msg *message, p place, stored Time) {
-	oldest, ok := l.ready.Min()
-	if ok && (l.plain == 0 || oldest.offset < l.head) {
+	if !l.nextIsPlain() {
+		oldest, _ := l.ready.Min()
 		m.setState(oldest, stateLeased)
 		return oldest, oldest.place, oldest.stored
 	}
@@ -120,6 +126,7 @@ func (m *Machine) take(q *queue, l *lane) (msg *message, p place, stored Time) {
 	q.eligible--
 	q.counts.Ready--
 	q.counts.Leased++
+	m.leasePlain(q, 1)
 	m.dirty(q)
 	m.skip(q, l)
 	return nil, p, stored

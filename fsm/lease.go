@@ -72,6 +72,7 @@ func (m *Machine) ack(c *consumer, s *slot) {
 	}
 	q.counts.Leased--
 	q.counts.Acked++
+	m.leasePlain(q, -1)
 	m.messages--
 	m.bodies.Delete(q.number, s.place.lane, s.place.offset)
 	m.dirty(q)

@@ -9,12 +9,16 @@ type Limits struct {
 	BodyBytesMax     int    // of one message body; default 1 MiB
 	SessionsMax      int    // open sessions; at the cap opening is refused; default 1,000,000
 	OutcomesMax      int    // outcomes kept over all sessions; at the cap new publishes are refused; default 16 million
+	SealsMax         int    // outcomes beyond OutcomesMax that seals may make; at that cap seals are refused as well; default 2 million
+	SessionBytesMax  int64  // of sessions and outcomes with the sizes below; at the cap opening and new publishes are refused; default 3 GiB
 	ConsumersMax     int    // default 100,000
+	LeasesMax        int    // deliveries over all consumers that are held, or whose outcome the consumer has not said to know; at the cap nothing is handed out; default 8 million
 	QueuesMax        int    // default 100,000
 	CreditMax        uint32 // messages a consumer may hold; default 65,536
 	TimerBudget      int    // messages and table rows that timers of one entry may change; default 4,096
 	AssignmentBudget int    // leases that one entry may make; default 16,384
-	IndexedMax       int    // messages with a record of their own: keyed, delayed, with a time to live, returned, parked, dead letters; default 8 million
+	IndexedMax       int    // messages with a record of their own: keyed, delayed, with a time to live, returned, parked, dead letters; at the cap new ones, and edits that need one, are refused; default 8 million
+	ReturnsMax       int    // records beyond IndexedMax for messages that come back: a message without one is handed out only while there is room for its return; default 1 million
 }
 
 // DefaultLimits returns the limits that a cluster runs with.
@@ -23,12 +27,16 @@ func DefaultLimits() Limits {
 		BodyBytesMax:     1 << 20,
 		SessionsMax:      1_000_000,
 		OutcomesMax:      16_000_000,
+		SealsMax:         2_000_000,
+		SessionBytesMax:  3 << 30,
 		ConsumersMax:     100_000,
+		LeasesMax:        8_000_000,
 		QueuesMax:        100_000,
 		CreditMax:        65_536,
 		TimerBudget:      4_096,
 		AssignmentBudget: 16_384,
 		IndexedMax:       8_000_000,
+		ReturnsMax:       1_000_000,
 	}
 }
 
@@ -43,16 +51,29 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.BodyBytesMax, d.BodyBytesMax)
 	fill(&l.SessionsMax, d.SessionsMax)
 	fill(&l.OutcomesMax, d.OutcomesMax)
+	fill(&l.SealsMax, d.SealsMax)
 	fill(&l.ConsumersMax, d.ConsumersMax)
+	fill(&l.LeasesMax, d.LeasesMax)
 	fill(&l.QueuesMax, d.QueuesMax)
 	fill(&l.TimerBudget, d.TimerBudget)
 	fill(&l.AssignmentBudget, d.AssignmentBudget)
 	fill(&l.IndexedMax, d.IndexedMax)
+	fill(&l.ReturnsMax, d.ReturnsMax)
 	if l.CreditMax == 0 {
 		l.CreditMax = d.CreditMax
 	}
+	if l.SessionBytesMax == 0 {
+		l.SessionBytesMax = d.SessionBytesMax
+	}
 	return l
 }
+
+// What the tables need in memory, about, as it counts against SessionBytesMax.
+const (
+	SessionBytes  = 448 // beside its name and label
+	OutcomeBytes  = 128
+	PositionBytes = 32 // of an ack-and-publish, each
+)
 
 // Limits of the encodings. The wire package has equal ones; a test compares.
 const (

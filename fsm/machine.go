@@ -59,11 +59,14 @@ type Machine struct {
 	timers             timers
 
 	// Sums over the tables.
-	outcomes   int
-	leases     int
-	messages   int64
-	indexed    int // records of messages
-	duplicates uint64
+	outcomes     int
+	sessionBytes int64 // of sessions and outcomes, see session.bytes
+	leases       int
+	slots        int // of all consumers
+	messages     int64
+	indexed      int // records of messages
+	plainLeases  int // leases of messages without a record; each may come to need one
+	duplicates   uint64
 
 	busy       []*queue // may have something to assign
 	assignFrom uint64

@@ -207,8 +207,25 @@ func (m *Machine) setState(msg *message, to messageState) {
 	m.dirty(q)
 }
 
-// addRecord gives a message a record. Whoever adds one at a client's wish has
-// looked at Limits.IndexedMax.
+// mayIndex says whether so many more messages may have a record because a client
+// wants it.
+func (m *Machine) mayIndex(n int) bool { return m.indexed+n <= m.limits.IndexedMax && m.mayReturn(n) }
+
+// mayReturn says whether there is room for so many more messages to come back: each
+// needs a record then. What comes back cannot be refused, so whoever leases a message
+// without a record looks first.
+func (m *Machine) mayReturn(n int) bool {
+	return m.indexed+m.plainLeases+n <= m.limits.IndexedMax+m.limits.ReturnsMax
+}
+
+// leasePlain counts leases of messages without a record.
+func (m *Machine) leasePlain(q *queue, n int) {
+	q.plainLeases += n
+	m.plainLeases += n
+}
+
+// addRecord gives a message a record. Whoever adds one has asked mayIndex or, before
+// the message was leased, mayReturn.
 func (m *Machine) addRecord(q *queue, msg *message) {
 	msg.q, msg.gen, msg.duePos, msg.expiryPos = q, q.gen, -1, -1
 	q.records[msg.place] = msg
@@ -281,6 +298,7 @@ func (m *Machine) recordOf(c *consumer, s *slot) *message {
 		q := c.queue
 		msg := &message{place: s.place, attempts: s.attempt, stored: s.stored, expires: q.expiry(s.stored, 0)}
 		m.addRecord(q, msg)
+		m.leasePlain(q, -1)
 		msg.state = stateLeased // it is counted so already
 		s.msg = msg
 		if msg.expires != never {

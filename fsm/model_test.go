@@ -38,6 +38,7 @@ type replicas struct {
 	t      *rapid.T
 	a, b   *fsm.Machine
 	bodies *storage.Memory // of a
+	limits fsm.Limits
 	model  *fsmtest.Model
 	index  uint64
 	now    time.Duration
@@ -48,10 +49,37 @@ type replicas struct {
 }
 
 func newReplicas(t *rapid.T) *replicas {
-	r := &replicas{t: t, model: &fsmtest.Model{Backoff: backoff}, bodies: storage.NewMemory(), stored: map[string]string{}}
-	r.a = fsm.New(fsm.Config{Group: fsmtest.Group}, r.bodies)
-	r.b = fsm.New(fsm.Config{Group: fsmtest.Group}, storage.NewMemory())
+	r := &replicas{t: t, bodies: storage.NewMemory(), stored: map[string]string{}}
+	r.limits = caps(t)
+	r.model = &fsmtest.Model{Limits: r.limits, Backoff: backoff}
+	r.a = fsm.New(r.config(), r.bodies)
+	r.b = fsm.New(r.config(), storage.NewMemory())
 	return r
+}
+
+func (r *replicas) config() fsm.Config { return fsm.Config{Group: fsmtest.Group, Limits: r.limits} }
+
+// caps draws caps that are soon reached; most are not there.
+func caps(t *rapid.T) (l fsm.Limits) {
+	if rapid.Bool().Draw(t, "no caps") {
+		return l
+	}
+	cap := func(label string, from, to int) int {
+		if rapid.IntRange(0, 2).Draw(t, label+" capped") > 0 {
+			return 0
+		}
+		return rapid.IntRange(from, to).Draw(t, label)
+	}
+	l.SessionsMax, l.QueuesMax, l.ConsumersMax = cap("sessions", 1, 3), cap("queues", 1, 2), cap("consumers", 1, 4)
+	l.SessionBytesMax = int64(cap("session bytes", fsm.SessionBytes, 4*fsm.SessionBytes))
+	l.LeasesMax, l.CreditMax = cap("leases", 1, 8), uint32(cap("credit", 1, 3))
+	if l.OutcomesMax = cap("outcomes", 1, 6); l.OutcomesMax > 0 {
+		l.SealsMax = rapid.IntRange(1, 3).Draw(t, "seals")
+	}
+	if l.IndexedMax = cap("indexed", 1, 6); l.IndexedMax > 0 {
+		l.ReturnsMax = rapid.IntRange(1, 4).Draw(t, "returns")
+	}
+	return l
 }
 
 func (r *replicas) step() {
@@ -85,7 +113,7 @@ func (r *replicas) step() {
 	}
 	if rapid.IntRange(0, 7).Draw(r.t, "restore") == 0 {
 		bodies := storage.NewMemory()
-		fresh := fsm.New(fsm.Config{Group: fsmtest.Group}, bodies)
+		fresh := fsm.New(r.config(), bodies)
 		restore(r.t, r.a, fresh)
 		r.a, r.bodies = fresh, bodies
 	}
@@ -106,6 +134,9 @@ func (r *replicas) apply(cs ...fsmtest.Command) {
 	}
 	if a, b := fsmtest.Describe(effA), fsmtest.Describe(effB); !slices.Equal(a, b) {
 		r.t.Fatalf("replicas disagree at %d:\n%v\n%v", r.index, a, b)
+	}
+	if wrong := append(fsm.WrongSums(r.a), fsm.WrongSums(r.b)...); wrong != nil {
+		r.t.Fatalf("entry %d: %v", r.index, wrong)
 	}
 	if a, b := r.a.Digest(), r.b.Digest(); a != b {
 		r.t.Fatalf("digests differ at %d: %016x, %016x: %v", r.index, a, b, append(fsm.DifferentRows(r.a, r.b), append(fsm.StaleRows(r.a), fsm.StaleRows(r.b)...)...))

@@ -65,6 +65,8 @@ type queue struct {
 	bytes    uint64
 	lanes    [Priorities]*lane
 	eligible uint64
+	// plainLeases are leases of messages without a record.
+	plainLeases int
 	// admin remembers the newest purge, update or pause, so that a repeat gets
 	// its answer.
 	admin struct {
@@ -197,6 +199,7 @@ func (m *Machine) dropAll(q *queue) {
 		q.lanes[i] = fresh
 	}
 	m.indexed -= len(q.records)
+	m.leasePlain(q, -q.plainLeases)
 	m.sum -= q.recordsSum
 	q.recordsSum = 0
 	q.gen++
@@ -345,7 +348,7 @@ func (m *Machine) prepare(q *queue, messages [][]byte) ([]attributes, Status) {
 	if st := m.room(q, len(messages), bytes); st != StatusOK {
 		return nil, st
 	}
-	if indexed > 0 && m.indexed+indexed > m.limits.IndexedMax {
+	if indexed > 0 && !m.mayIndex(indexed) {
 		return nil, StatusIndexCap
 	}
 	return as, StatusOK

@@ -121,11 +121,17 @@ func (m *Machine) endPull(p *pull) {
 		return // another copy in this entry has ended it
 	}
 	m.dirty(c)
-	if c.next == 1 {
-		m.removeConsumer(c)
-		if c.ordinal == m.nextConsumer {
-			m.nextConsumer--
-		}
+	m.dropUnused(c)
+}
+
+// dropUnused forgets a puller that was made for nothing.
+func (m *Machine) dropUnused(c *consumer) {
+	if c.next != 1 {
+		return
+	}
+	m.removeConsumer(c)
+	if c.ordinal == m.nextConsumer {
+		m.nextConsumer--
 	}
 }
 
@@ -143,9 +149,13 @@ func (m *Machine) release(l release, r *Result) Status {
 	switch {
 	case l.first == c.next && c.next-c.done >= PullNumbersMax:
 		st = StatusWindowFull
+	case l.first == c.next && m.slots >= m.limits.LeasesMax:
+		m.dropUnused(c)
+		return StatusLeaseCap
 	case l.first == c.next:
 		// The receive has not come yet. When it does, its number is used up.
 		c.slots = append(c.slots, slot{state: LeaseReturned})
+		m.slots++
 		c.pulled = c.next
 		c.next++
 		if c.held == 0 {

@@ -123,6 +123,9 @@ func (m *Machine) readSession(r *pack.Reader) {
 		return
 	}
 	m.outcomes += len(s.outcomes)
+	for _, o := range s.outcomes {
+		m.count(s, o.bytes())
+	}
 	s.timer = timer{kind: timerSession, id: s.number, pos: -1}
 	m.timers.set(&s.timer, at)
 	m.addSession(s)
@@ -190,6 +193,7 @@ func (m *Machine) readQueue(r *pack.Reader) {
 		return
 	}
 	m.messages += int64(q.counts.Here())
+	m.leasePlain(q, int(q.counts.Leased)) // less those that turn out to have a record
 	m.timers.set(&q.timer, at)
 	m.addQueue(q)
 	m.dirty(q)
@@ -350,6 +354,8 @@ func (m *Machine) readMessage(r *pack.Reader) {
 		q.eligible++
 	case stateDelayed:
 		heap.Push(&q.delayed, msg)
+	case stateLeased:
+		m.leasePlain(q, -1)
 	}
 	if key == "" {
 		return
@@ -476,6 +482,7 @@ func (m *Machine) readConsumer(r *pack.Reader, deleted map[uint64]*queue) {
 		}
 	}
 	m.leases += c.held
+	m.slots += len(c.slots)
 	c.timer = timer{kind: timerConsumer, id: c.ordinal, pos: -1}
 	m.timers.set(&c.timer, at)
 	m.addConsumer(c)

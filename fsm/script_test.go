@@ -72,6 +72,14 @@ func (s *script) run(d *datadriven.TestData) string {
 				s.limits.SessionsMax = n
 			case "outcomes":
 				s.limits.OutcomesMax = n
+			case "seals":
+				s.limits.SealsMax = n
+			case "session-bytes":
+				s.limits.SessionBytesMax = int64(n)
+			case "leases":
+				s.limits.LeasesMax = n
+			case "returns":
+				s.limits.ReturnsMax = n
 			case "consumers":
 				s.limits.ConsumersMax = n
 			case "queues":
@@ -353,7 +361,7 @@ func (s *script) result(r fsm.Result) string {
 		for _, e := range r.Edits {
 			out += " " + map[fsm.EditState]string{
 				fsm.EditDone: "done", fsm.EditNotHere: "not here", fsm.EditLeased: "leased",
-				fsm.EditUnchanged: "unchanged", fsm.EditRefused: "refused", fsm.EditChanged: "changed",
+				fsm.EditUnchanged: "unchanged", fsm.EditRefused: "refused", fsm.EditChanged: "changed", fsm.EditCapped: "too many records",
 			}[e]
 		}
 	case fsm.KindQueueCreate:

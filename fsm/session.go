@@ -24,8 +24,17 @@ type session struct {
 	// highest is the highest sequence that ever had a record.
 	highest    uint64
 	outcomes   map[uint64]outcome
+	bytes      int // of itself and its outcomes, as counted against Limits.SessionBytesMax
 	lastActive Time
 	timer      timer
+}
+
+func (o *outcome) bytes() int { return OutcomeBytes + PositionBytes*len(o.positions) }
+
+// count adds to what the session, and all of them, need.
+func (m *Machine) count(s *session, bytes int) {
+	s.bytes += bytes
+	m.sessionBytes += int64(bytes)
 }
 
 // outcome is the record of one sequence at or above the floor. A publish has
@@ -81,7 +90,7 @@ func (m *Machine) openSession(c openSession) (Status, SessionResult) {
 	switch {
 	case s == nil && c.expected != 0:
 		return StatusEpochMismatch, SessionResult{}
-	case s == nil && len(m.sessions) >= m.limits.SessionsMax:
+	case s == nil && (len(m.sessions) >= m.limits.SessionsMax || m.sessionBytes >= m.limits.SessionBytesMax):
 		return StatusSessionCap, SessionResult{}
 	case s == nil:
 		m.nextSession++
@@ -100,6 +109,7 @@ func (m *Machine) openSession(c openSession) (Status, SessionResult) {
 	default:
 		s.epoch = m.takeEpoch(true)
 		s.nonce = c.nonce
+		m.count(s, len(c.label)-len(s.label))
 		s.label = c.label
 	}
 	s.lastActive = m.now
@@ -124,6 +134,7 @@ func (m *Machine) takeEpoch(named bool) uint64 {
 func (m *Machine) addSession(s *session) {
 	m.sessions[s.number] = s
 	m.sessionsByNumber.ReplaceOrInsert(s)
+	m.count(s, SessionBytes+len(s.name)+len(s.label))
 	if !s.restored() {
 		m.sessionsByKey[s.key()] = s // a closed one has no claim to its name
 	}
@@ -146,6 +157,7 @@ func (m *Machine) removeSession(s *session) {
 	m.forget(s)
 	m.timers.set(&s.timer, never)
 	m.outcomes -= len(s.outcomes)
+	m.sessionBytes -= int64(s.bytes)
 	delete(m.sessions, s.number)
 	m.sessionsByNumber.Delete(s)
 	if m.sessionsByKey[s.key()] == s {
@@ -210,9 +222,10 @@ func (m *Machine) raiseFloor(s *session, floor uint64) {
 }
 
 func (m *Machine) dropOutcome(s *session, seq uint64) {
-	if _, ok := s.outcomes[seq]; ok {
+	if o, ok := s.outcomes[seq]; ok {
 		delete(s.outcomes, seq)
 		m.outcomes--
+		m.count(s, -o.bytes())
 	}
 }
 
@@ -220,6 +233,12 @@ func (m *Machine) recordOutcome(s *session, seq uint64, o outcome) {
 	s.outcomes[seq] = o
 	s.highest = max(s.highest, seq)
 	m.outcomes++
+	m.count(s, o.bytes())
+}
+
+// outcomeCap says that no new publish may be recorded.
+func (m *Machine) outcomeCap() bool {
+	return m.outcomes >= m.limits.OutcomesMax || m.sessionBytes >= m.limits.SessionBytesMax
 }
 
 // publish judges each copy of the frame by itself. dst is appended to.
@@ -255,7 +274,7 @@ func (m *Machine) publishOne(s *session, q *queue, p publish, messages [][]byte,
 		return r
 	}
 	as, st := m.prepare(q, messages)
-	if st == StatusOK && m.outcomes >= m.limits.OutcomesMax {
+	if st == StatusOK && m.outcomeCap() {
 		st = StatusOutcomeCap
 	}
 	if st != StatusOK {
@@ -319,8 +338,9 @@ func (m *Machine) recall(s *session, sequence, checksum uint64) PublishResult {
 	return o.result(sequence, true)
 }
 
-// seal closes sequences for good. It is never refused for room: what is
-// refused could never be called final, and the window would fill.
+// seal closes sequences for good. What is refused for room could never be called
+// final, and the window would fill: so seals have room beyond what publishes may
+// take. A client that seals and never raises its floor finds an end there as well.
 func (m *Machine) seal(c seal) (Status, []PublishResult) {
 	s, st := m.findSession(c.incarnation, c.group, c.session, c.epoch)
 	if st != StatusOK {
@@ -341,6 +361,9 @@ func (m *Machine) seal(c seal) (Status, []PublishResult) {
 			continue
 		case seq-s.floor >= SessionWindow:
 			rs = append(rs, PublishResult{Sequence: seq, Status: StatusWindowFull})
+			continue
+		case !recorded && m.outcomes >= m.limits.OutcomesMax+m.limits.SealsMax:
+			rs = append(rs, PublishResult{Sequence: seq, Status: StatusOutcomeCap})
 			continue
 		case !recorded:
 			o = outcome{sealed: true}

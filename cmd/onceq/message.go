@@ -174,7 +174,7 @@ func (a *app) edit(ctx context.Context, g *globals, ids []string, did string,
 				if s != client.EditNotHere {
 					here++
 				}
-				if s == client.EditLeased || s == client.EditRefused || s == client.EditChanged {
+				if s == client.EditLeased || s == client.EditRefused || s == client.EditChanged || s == client.EditCapped {
 					failed++
 				}
 			}
@@ -201,6 +201,8 @@ func editText(s client.EditState, did string) string {
 		return "unchanged: there is nothing to do in its state"
 	case client.EditChanged:
 		return "left alone: it was handed out or has come back since it was looked at"
+	case client.EditCapped:
+		return "not done: it would need a record, and the group has as many as it allows (see  onceq errors 2016)"
 	case client.EditRefused:
 		return "not done: where it was to go does not exist or is full, or it did not come from anywhere"
 	}

@@ -14,11 +14,12 @@ import (
 
 // Model is the queue machine again, slow and obvious: every message is a
 // struct in a list, nothing is cached, indexed or incremental, and each step
-// walks through everything. It has no budgets and no caps; run it against a
-// machine whose limits the test does not reach.
+// walks through everything. It has caps and no budgets: run it against a
+// machine whose budgets the test does not reach.
 type Model struct {
-	Wall int64 // the leader's wall clock, of the entry that is applied
-	Now  time.Duration
+	Limits fsm.Limits // a cap of 0: none
+	Wall   int64      // the leader's wall clock, of the entry that is applied
+	Now    time.Duration
 	// Backoff is the machine's own: its jitter is a hash.
 	Backoff  func(s wire.QueueSettings, queue uint64, lane uint8, offset uint64, failures uint32) time.Duration
 	sessions []*modelSession
@@ -28,6 +29,7 @@ type Model struct {
 	epochs   uint64 // of named sessions
 	leaders  int
 	version  uint32 // 0 is the first
+	from     int    // the queue that is served first, while a cap holds others back
 }
 
 type modelSession struct {
@@ -44,6 +46,7 @@ type modelSession struct {
 
 type modelOutcome struct {
 	sealed   bool
+	several  bool // of an ack-and-publish
 	checksum uint64
 	places   []string
 }
@@ -276,6 +279,8 @@ func (e *modelEntry) open(r wire.OpenSession) string {
 	switch {
 	case s == nil && r.ExpectedEpoch != 0:
 		return "epoch mismatch 0"
+	case s == nil && (reached(e.Limits.SessionsMax, len(e.openSessions())) || reached(e.Limits.SessionBytesMax, e.sessionBytes())):
+		return "too many sessions"
 	case s == nil:
 		s = &modelSession{named: r.Named, name: name, nonce: r.Nonce, epoch: 1, floor: 1, outcomes: map[uint64]modelOutcome{}}
 		if r.Named {
@@ -353,6 +358,9 @@ func (e *modelEntry) judge(s *modelSession, queue string, p wire.Publish) string
 	if st := e.room(q, p.Messages); st != "" {
 		return st
 	}
+	if e.outcomeCap() {
+		return "too many open outcomes"
+	}
 	o := modelOutcome{checksum: p.Checksum, places: []string{e.store(q, p.Messages)}}
 	s.outcomes[p.Sequence] = o
 	s.highest = max(s.highest, p.Sequence)
@@ -384,7 +392,20 @@ func (m *Model) room(q *modelQueue, ms []wire.Message) string {
 	if !q.fits(len(ms), bytes) {
 		return "queue full"
 	}
+	if n := indexed(ms); n > 0 && !m.mayIndex(n) {
+		return "too many indexed messages"
+	}
 	return ""
+}
+
+// indexed counts messages that need a record.
+func indexed(ms []wire.Message) (n int) {
+	for _, m := range ms {
+		if m.OrderingKey != "" || m.Delay != 0 || m.DeliverAt != 0 || m.TTL != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 func (q *modelQueue) fits(n int, bytes uint64) bool {
@@ -445,7 +466,7 @@ func (e *modelEntry) store(q *modelQueue, ms []wire.Message) string {
 	place := fmt.Sprintf("q%d/p%d.%d+%d", e.number(q), lane, len(q.lanes[lane]), len(ms))
 	for _, m := range ms {
 		x := e.add(q, lane, &modelMessage{state: "ready", size: encodedSize(m), stored: e.Now})
-		if m.OrderingKey == "" && m.Delay == 0 && m.DeliverAt == 0 && m.TTL == 0 {
+		if indexed([]wire.Message{m}) == 0 {
 			list := q.milestones[lane]
 			if n := len(list); n == 0 || e.Now-list[n-1].start >= time.Second {
 				q.milestones[lane] = append(list, &modelMilestone{start: e.Now})
@@ -539,6 +560,9 @@ func (e *modelEntry) seal(r wire.Seal) string {
 		case seq >= s.floor+fsm.SessionWindow:
 			out = append(out, fmt.Sprintf("%d window full", seq))
 			continue
+		case !ok && e.Limits.OutcomesMax > 0 && e.outcomes() >= e.Limits.OutcomesMax+e.Limits.SealsMax:
+			out = append(out, fmt.Sprintf("%d too many open outcomes", seq))
+			continue
 		case !ok:
 			o = modelOutcome{sealed: true}
 			s.outcomes[seq] = o
@@ -559,6 +583,9 @@ func (e *modelEntry) attach(r wire.Attach) string {
 		if q == nil {
 			return "no queue"
 		}
+		if reached(e.Limits.ConsumersMax, e.consumers()) {
+			return "too many consumers"
+		}
 		k = e.newConsumer(r.Consumer, q)
 		owner = q
 	}
@@ -575,6 +602,9 @@ func (e *modelEntry) attach(r wire.Attach) string {
 		}
 		k.attaches++
 		k.n, k.attached, k.credit = r.N, true, int(r.Credit)
+		if most := e.Limits.CreditMax; most > 0 {
+			k.credit = min(k.credit, int(most))
+		}
 		k.resumed = e.Now + q.settings.LeaseTime
 	}
 	k.raise(r.Done)
@@ -828,6 +858,9 @@ func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditV
 	}
 	switch verb {
 	case fsm.EditDelete:
+		if !x.own && x.offset != q.head(x.lane) && !e.mayIndex(1) {
+			return fsm.EditCapped
+		}
 		x.gone("deleted")
 		return fsm.EditDone
 	case fsm.EditRequeue:
@@ -853,6 +886,16 @@ func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditV
 		}
 		if target == nil || target == q || !target.fits(1, size) {
 			return fsm.EditRefused
+		}
+		records := 0 // that there are more of afterwards
+		if !x.own {
+			records++
+		}
+		if x.own && x.offset >= q.head(x.lane) || !x.own && x.offset != q.head(x.lane) {
+			records++
+		}
+		if records > 0 && !e.mayIndex(records) {
+			return fsm.EditCapped
 		}
 		moved := e.add(target, 0, &modelMessage{state: "ready", own: true, size: size, stored: e.Now, expires: target.expiry(e.Now, 0), attempts: x.attempts})
 		key := cmp.Or(x.key, x.oldKey)
@@ -884,16 +927,24 @@ func (e *modelEntry) ackPublish(r wire.AckPublish) string {
 	if k.state(r.Number) != wire.LeaseHeld {
 		return say("lease lost")
 	}
+	if e.outcomeCap() {
+		return say("too many open outcomes")
+	}
+	records := 0
 	for _, out := range r.Outputs {
 		_, q := e.queue(out.Queue)
 		if st := e.room(q, out.Messages); st != "" {
 			return say(st)
 		}
+		records += indexed(out.Messages)
+	}
+	if records > 0 && !e.mayIndex(records) {
+		return say("too many indexed messages")
 	}
 	d := k.log[r.Number-1]
 	d.state = wire.LeaseAcked
 	d.message.gone("acked")
-	o := modelOutcome{checksum: r.Checksum}
+	o := modelOutcome{checksum: r.Checksum, several: true}
 	for _, out := range r.Outputs {
 		_, q := e.queue(out.Queue)
 		o.places = append(o.places, e.store(q, out.Messages))
@@ -915,6 +966,9 @@ func (e *modelEntry) create(r wire.QueueCreate) string {
 	}
 	if q == nil && r.Deletions < deletions {
 		return "revision has changed"
+	}
+	if live := slices.DeleteFunc(slices.Clone(e.queues), func(x *modelQueue) bool { return x.deleted }); q == nil && reached(e.Limits.QueuesMax, len(live)) {
+		return "too many queues"
 	}
 	if q == nil {
 		q = &modelQueue{name: r.Name, settings: want, revision: 1}
@@ -1140,27 +1194,13 @@ func (e *modelEntry) assign() {
 }
 
 func (e *modelEntry) handOut() {
-	for _, q := range e.queues {
-		for !q.deleted && !q.paused {
-			var x *modelMessage
-			for lane := len(q.lanes) - 1; lane >= 0 && x == nil; lane-- {
-				if i := slices.IndexFunc(q.lanes[lane], (*modelMessage).may); i >= 0 {
-					x = q.lanes[lane][i]
-				}
-			}
-			var to *modelConsumer
-			for i, k := range q.consumers {
-				room := k.attached && !k.leaving && k.held() < k.credit && len(k.log)+1-int(k.done) < 2*k.credit+fsm.DoneSlack || k.want > 0
-				if q.settings.SingleActive && i > 0 {
-					room = false
-				}
-				if room && (to == nil || k.before(to)) {
-					to = k
-				}
-			}
-			if x == nil || to == nil {
+	for _, q := range slices.Concat(e.queues[e.from:], e.queues[:e.from]) {
+		for {
+			x, to := e.next(q)
+			if x == nil || to == nil || e.heldBack(x) {
 				break
 			}
+			e.from = e.number(q) % len(e.queues)
 			x.state = "leased"
 			x.plain(false)
 			x.attempts++
@@ -1173,4 +1213,29 @@ func (e *modelEntry) handOut() {
 			e.deliver(q, to, uint64(len(to.log)), d)
 		}
 	}
+	if !slices.ContainsFunc(e.queues, func(q *modelQueue) bool { x, to := e.next(q); return x != nil && to != nil }) {
+		e.from = 0
+	}
+}
+
+// next returns the message of a queue whose turn it is, and who would be given it.
+func (e *modelEntry) next(q *modelQueue) (x *modelMessage, to *modelConsumer) {
+	if q.deleted || q.paused {
+		return nil, nil
+	}
+	for lane := len(q.lanes) - 1; lane >= 0 && x == nil; lane-- {
+		if i := slices.IndexFunc(q.lanes[lane], (*modelMessage).may); i >= 0 {
+			x = q.lanes[lane][i]
+		}
+	}
+	for i, k := range q.consumers {
+		room := k.attached && !k.leaving && k.held() < k.credit && len(k.log)+1-int(k.done) < 2*k.credit+fsm.DoneSlack || k.want > 0
+		if q.settings.SingleActive && i > 0 {
+			room = false
+		}
+		if room && (to == nil || k.before(to)) {
+			to = k
+		}
+	}
+	return x, to
 }

@@ -32,6 +32,8 @@ func (e *modelEntry) puller(id wire.ConsumerID, queue string, first uint64) (*mo
 		return nil, nil, "no queue"
 	case k != nil && (k.pulled == 0 || owner != q || k.leaving), k == nil && first != 1:
 		return nil, nil, "consumer gone"
+	case k == nil && reached(e.Limits.ConsumersMax, e.consumers()):
+		return nil, nil, "too many consumers"
 	case k == nil:
 		k = e.newConsumer(id, q)
 		k.pulled = 1
@@ -69,11 +71,16 @@ func (e *modelEntry) endPull(p *modelPull) string {
 	if p.First < next && held == "" {
 		st = "stale"
 	}
-	if next == 1 {
-		p.queue.consumers = slices.DeleteFunc(p.queue.consumers, func(x *modelConsumer) bool { return x == k })
-	}
+	p.queue.dropUnused(k)
 	k.rest(e)
 	return fmt.Sprintf("%s q%d next %d%s", st, e.number(p.queue), next, held)
+}
+
+// dropUnused forgets a puller that was made for nothing.
+func (q *modelQueue) dropUnused(k *modelConsumer) {
+	if len(k.log) == 0 {
+		q.consumers = slices.DeleteFunc(q.consumers, func(x *modelConsumer) bool { return x == k })
+	}
 }
 
 // rest notes when a puller's last lease went.
@@ -105,6 +112,9 @@ func (e *modelEntry) release(r wire.Release) string {
 	}
 	k.raise(r.Done)
 	switch {
+	case r.First == uint64(len(k.log))+1 && reached(e.Limits.LeasesMax, e.remembered()):
+		q.dropUnused(k)
+		return "too many leases"
 	case r.First == uint64(len(k.log))+1:
 		k.log = append(k.log, &modelDelivery{state: wire.LeaseReturned})
 		k.pulled = r.First

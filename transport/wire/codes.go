@@ -36,6 +36,7 @@ const (
 	CodeConsumerGone       Code = 3002
 	CodeStale              Code = 3003
 	CodeConsumerCap        Code = 3004
+	CodeLeaseCap           Code = 3005 // too many deliveries that their consumers have not answered for
 	CodeConflict           Code = 4001
 	CodeQueueCap           Code = 4002
 	CodeBadName            Code = 4003

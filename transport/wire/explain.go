@@ -49,7 +49,7 @@ var explanations = map[Code]Explanation{
 	},
 	CodeOverloaded: {
 		Name:      "overloaded",
-		What:      "The node has as many requests waiting as it allows. This one was not written.",
+		What:      "The node has as many requests waiting as it allows, or the request asks for more work than fits beside the others that came with it. Nothing was done.",
 		Why:       "More comes in than disks and network of a majority take. One slow disk in a majority is enough.",
 		Do:        "The client retries with growing pauses. If it lasts, look for a slow disk or a slow node, or publish with fewer in flight.",
 		Retriable: true,
@@ -161,7 +161,7 @@ var explanations = map[Code]Explanation{
 	CodeOutcomeCap: {
 		Name:      "too many open outcomes",
 		What:      "The group keeps as many results as it allows for producers that have not settled them. The message was not stored.",
-		Why:       "Very many producers have very much in flight, or a client never raises its floor.",
+		Why:       "Very many producers have very much in flight, or a client never raises its floor. Outcomes are counted, and their bytes together with those of sessions; seals have some room beyond.",
 		Do:        "Publish with less in flight. Waiting helps, since producers settle what they get answers for.",
 		Retriable: true,
 	},
@@ -187,7 +187,7 @@ var explanations = map[Code]Explanation{
 	CodeIndexCap: {
 		Name:      "too many indexed messages",
 		What:      "The group holds as many messages with a record of their own as it allows. The message was not stored.",
-		Why:       "Messages with an ordering key, a delay or a time to live, returned messages, parked messages and dead letters take memory each; all others do not.",
+		Why:       "Messages with an ordering key, a delay or a time to live, returned messages, parked messages and dead letters take memory each; all others do not. Where returned ones have no room left either, only they are handed out.",
 		Do:        "Consume, delete or purge such messages (`onceq queue ls` shows where they are), or publish without these options. Publishing again is safe.",
 		Retriable: true,
 	},
@@ -226,6 +226,13 @@ var explanations = map[Code]Explanation{
 		What:      "The group has as many consumers as it allows. The consumer was not attached.",
 		Why:       "Consumers are started and dropped faster than the grace time returns them, or there are really that many.",
 		Do:        "Run fewer consumers with a larger prefetch each.",
+		Retriable: true,
+	},
+	CodeLeaseCap: {
+		Name:      "too many leases",
+		What:      "The group's consumers hold as many deliveries as it allows, those counted that were settled and whose answer no consumer has said to know. Nothing was done.",
+		Why:       "Consumers take more than they settle, or settle and never tell the cluster that they heard the answers. While it lasts no message is handed out.",
+		Do:        "Let consumers settle what they hold, run fewer of them or give them a smaller prefetch. `onceq consumer ls` shows who holds how many.",
 		Retriable: true,
 	},
 	CodeConflict: {

@@ -33,6 +33,7 @@ var statusNames = map[Status]string{
 	StatusWrongIncarnation: "wrong incarnation", StatusMalformed: "malformed",
 	StatusIndexCap: "too many indexed messages", StatusRestored: "restored: cannot be judged",
 	StatusNotEmpty: "the cluster is not empty", StatusRestoreStale: "another restore",
+	StatusLeaseCap: "too many leases", StatusBusy: "too much at once",
 }
 
 // String is the status in words.
@@ -61,7 +62,7 @@ func (v EditVerb) String() string { return nameOf(editVerbNames, v, "edit verb")
 
 var editStateNames = map[EditState]string{
 	EditDone: "done", EditNotHere: "not here", EditLeased: "leased", EditUnchanged: "unchanged", EditRefused: "refused",
-	EditChanged: "changed",
+	EditChanged: "changed", EditCapped: "too many indexed messages",
 }
 
 // String is the state in words.
@@ -116,6 +117,7 @@ var codeOf = map[Status]Code{
 	StatusConflict: CodeConflict, StatusQueueCap: CodeQueueCap, StatusRevision: CodeRevision,
 	StatusUnsupported: CodeUnsupported, StatusWrongIncarnation: CodeWrongCluster, StatusMalformed: CodeMalformed,
 	StatusIndexCap: CodeIndexCap, StatusRestored: CodeRestored, StatusNotEmpty: CodeNotEmpty, StatusRestoreStale: CodeRestoreStale,
+	StatusLeaseCap: CodeLeaseCap, StatusBusy: CodeOverloaded,
 }
 
 // CodeOf is the error code that stands for a status: 0 for StatusOK,

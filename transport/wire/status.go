@@ -35,6 +35,8 @@ const (
 	StatusRestored         Status = 27 // from before a restore, and without a record: cannot be judged
 	StatusNotEmpty         Status = 28 // a restore would replace what is here
 	StatusRestoreStale     Status = 29 // another restore is under way, or this one was given up or replaced
+	StatusLeaseCap         Status = 30 // too many deliveries that their consumers have not answered for
+	StatusBusy             Status = 31 // more than one entry may do: nothing happened, the same request may go out again
 )
 
 // LeaseState is what became of a delivery.
@@ -83,6 +85,7 @@ const (
 	EditUnchanged EditState = 4 // the verb does not apply to its state
 	EditRefused   EditState = 5 // the target does not exist, is full or unknown
 	EditChanged   EditState = 6 // handed out, or come back, since it was looked at
+	EditCapped    EditState = 7 // it would need a record, and there are as many as may be
 )
 
 // MessageState is where a message is, for those who look.

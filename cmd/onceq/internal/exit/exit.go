@@ -97,7 +97,7 @@ func OfCode(c wire.Code) int {
 		return Conflict
 	case wire.CodeUnreachable, wire.CodeNotLeader, wire.CodeNoLeader, wire.CodeOverloaded,
 		wire.CodeShuttingDown, wire.CodeDiskFull, wire.CodeQueueFull, wire.CodeWindowFull, wire.CodeOutOfOrder,
-		wire.CodeSessionCap, wire.CodeOutcomeCap, wire.CodeIndexCap, wire.CodeConsumerCap,
+		wire.CodeSessionCap, wire.CodeOutcomeCap, wire.CodeIndexCap, wire.CodeConsumerCap, wire.CodeLeaseCap,
 		wire.CodeFlowControl, wire.CodeSlowReader, wire.CodeBackup:
 		return Unavailable
 	case wire.CodeOutcomeUnknown, wire.CodeBelowFloor, wire.CodeSessionExpired, wire.CodeRestored:
