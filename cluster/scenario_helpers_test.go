@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,6 +30,25 @@ func bounded(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), clustertest.Bound)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// wantNoLeader makes a call with a deadline of its own again and again, until its
+// client has heard that nobody leads and the call says so. It ends with that
+// deadline each time, and never with an outcome.
+func wantNoLeader(t *testing.T, what string, call func(context.Context) error) {
+	t.Helper()
+	clustertest.Eventually(t, func() string {
+		ctx, cancel := context.WithTimeout(bounded(t), 300*time.Millisecond)
+		defer cancel()
+		err := call(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Fatalf("%s without a leader: %v", what, err)
+		}
+		if !errors.Is(err, client.ErrNoLeader) || !strings.Contains(err.Error(), "ONCEQ-1003") {
+			return fmt.Sprintf("%s: %v", what, err)
+		}
+		return ""
+	})
 }
 
 // connect makes a client that ends with the test.

@@ -153,9 +153,10 @@ func (p *phase) produce(ctx, until context.Context, i int) error {
 		}
 	}()
 	began := time.Now()
-	for sent := uint64(0); p.wait(until, began, sent); sent++ {
+	var due time.Time
+	for sent := uint64(0); p.wait(ctx, until, began, sent, due); sent++ {
 		n := p.next.Add(1) - 1
-		due := time.Now()
+		due = time.Now()
 		if p.load.rate > 0 {
 			due = dueAt(began, sent, p.load.rate)
 		}
@@ -179,8 +180,13 @@ func dueAt(began time.Time, n uint64, rate float64) time.Time {
 	return began.Add(time.Duration(float64(n) / rate * float64(time.Second)))
 }
 
-// wait waits for the moment of the next message. False: the time is up.
-func (p *phase) wait(until context.Context, began time.Time, sent uint64) bool {
+// wait waits for the moment of the next message. False: the time is up. It is not
+// before a message after the warm-up was sent, the last of which was due at last: a
+// slow machine is measured by one rather than by none.
+func (p *phase) wait(ctx, until context.Context, began time.Time, sent uint64, last time.Time) bool {
+	if last.Before(p.began) {
+		until = ctx
+	}
 	if until.Err() != nil {
 		return false
 	}
