@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"onceq/client"
+	"onceq/cluster/clustertest/volume"
 )
 
 var (
@@ -77,15 +78,15 @@ func (p *powered) url() string {
 	return strings.Join(as, ",")
 }
 
-// cut cuts the power of some disks at the same moment, and then ends their
-// processes, some of which have noticed and ended by themselves.
+// cut cuts the power of some nodes at the same moment: their processes stand still,
+// their disks forget what was not durable, and the processes end.
 func (p *powered) cut(nodes []int, r *rand.Rand) {
 	p.t.Helper()
 	errs := make([]error, powerNodes)
 	var wg sync.WaitGroup
 	for _, i := range nodes {
 		seed := r.Uint64()
-		wg.Go(func() { errs[i] = p.disks[i].cut(seed) })
+		wg.Go(func() { errs[i] = errors.Join(volume.Freeze(p.nodes[i].cmd.Process), p.disks[i].cut(seed)) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {

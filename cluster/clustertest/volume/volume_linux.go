@@ -122,7 +122,8 @@ const (
 )
 
 // CutPower makes the file system forget what was not made durable: from now on
-// every access fails. Who uses it should be killed, and the disk unmounted.
+// every access fails. Who uses it should be frozen before, and then killed, and the
+// disk unmounted.
 func (d *Disk) CutPower() error {
 	f, err := os.Open(d.Dir)
 	if err != nil {

@@ -2,7 +2,10 @@
 
 package volume
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 // Tmpfs mounts a file system in memory.
 func Tmpfs(t testing.TB, _ int64) string {
@@ -33,3 +36,6 @@ func (*Disk) CutPower() error { return nil }
 
 // Remount brings a disk back.
 func (*Disk) Remount() {}
+
+// Freeze stops a process.
+func Freeze(*os.Process) error { return nil }
