@@ -79,6 +79,7 @@ func Checkers() []Checker {
 		{"attempts", "the attempt number of a message did not count up", attempts},
 		{"credit", "a consumer was handed more at a time than it had said that it takes", credit},
 		{"fenced", "an owner of a named session that was replaced stored something or took it back", fenced},
+		{"stale-look", "a look at the outcome of a publish denied what had been answered before it was asked", staleLook},
 		{"linearizable", "no order of the operations on one message explains their answers", linearizable},
 		{"early", "a message was handed out before its time", early},
 		{"priority", "a message was handed out before one of higher priority that was there", priority},

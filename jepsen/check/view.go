@@ -36,6 +36,7 @@ type message struct {
 	publishes []op // in the order they were asked for
 	kept      []op // by its producer's outbox
 	seals     []op
+	looks     []op // ok
 	grants    []op // by attempt
 	dead      []op // seen as a dead letter
 	resumed   []op // attaches that were told that they hold it, with the attempt
@@ -144,6 +145,11 @@ func (v *view) add(o op) {
 	case history.Seal:
 		m := v.message(o.ID)
 		m.seals = append(m.seals, o)
+	case history.Look:
+		if o.Type == history.OK {
+			m := v.message(o.ID)
+			m.looks = append(m.looks, o)
+		}
 	case history.Deliver:
 		m := v.message(o.ID)
 		m.grants = append(m.grants, o)

@@ -26,6 +26,7 @@ const (
 	Nack    = "nack"
 	Extend  = "extend"
 	Nothing = "nothing" // completes a try that proved to have done nothing; Text is what it was
+	Look    = "look"    // the outcome of a publish is looked up; ok: Text is stored, sealed, not stored or why nobody can say
 	Seal    = "seal"    // ok: Text is stored, sealed or below floor
 	Open    = "open"    // a named session is opened or taken over: Session, and when it is ok Epoch
 	Attach  = "attach"  // a consumer asks to be attached; Text is the answer
@@ -94,6 +95,13 @@ const Chained = "chained"
 // Rejected is the text of a nack that gives a message up, and the reason of its dead
 // letter.
 const Rejected = "rejected"
+
+// What a look says (Event.Text), and a seal says the first two.
+const (
+	LookedStored  = "stored"
+	LookedSealed  = "sealed"
+	LookedNothing = "not stored"
+)
 
 // HeldBack is the text of a publish that its outbox holds, since the cluster could
 // not judge it.

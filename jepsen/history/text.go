@@ -78,7 +78,7 @@ func parseLine(all *[]Event, words []string) error {
 
 var reserved = map[string]bool{"ok": true, "fail": true, "info": true, "dup": true, "seen": true}
 
-var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true, Attach: true, Open: true, Admin: true, Members: true, Backup: true, Restore: true, Copy: true}
+var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true, Attach: true, Open: true, Look: true, Admin: true, Members: true, Backup: true, Restore: true, Copy: true}
 
 type parser struct {
 	e   *Event

@@ -161,6 +161,11 @@ func failing() []Mutant {
 				"		number := uint64(1)\n		for m.queues[number] != nil {\n			number++\n		}\n		m.nextQueue = max(m.nextQueue, number)\n		q = newQueue(number, c.name, want)\n"}},
 		},
 		{
+			Name: "look-unverified", Breaks: "a look-up is answered by a node of which a majority confirms that it leads",
+			Workload: "dedup", Faults: []string{"pause"}, Slow: true,
+			Edits: []Edit{{"cluster/reads.go", "	if err := bound(r.g.raft.VerifyLeader(), r.g.ended).Error(); err != nil {\n		return r.g.refusal()\n	}\n", ""}},
+		},
+		{
 			Name: "batch-torn", Breaks: "the messages of one publish are stored together or not at all",
 			Workload: "dedup", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/queue.go", "	for i, b := range messages {\n		p := place{l.number, l.tail}\n", "	for i, b := range messages {\n		if i == 1 && len(messages) > 2 {\n			continue\n		}\n		p := place{l.number, l.tail}\n"}},

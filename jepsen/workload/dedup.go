@@ -59,6 +59,8 @@ const (
 	earlyPercent  = 3
 	batchPercent  = 10
 	batchMost     = 4
+	lookPercent   = 20
+	lookTimeout   = 9 * time.Second // longer than most pauses: it waits in the socket of a node that stands still
 )
 
 // retransmitter is one producer of dedup: one session.
@@ -236,6 +238,11 @@ func (d *retransmitter) drive(e *entry, r *rand.Rand) {
 	if !e.final() {
 		return // it stays open for ever, and so does the floor
 	}
+	if r.IntN(100) < lookPercent {
+		to := d.peers.anywhere(r)
+		wg.Go(func() { d.look(e, to) })
+		defer wg.Wait()
+	}
 	late := r.IntN(4)
 	below := r.IntN(100) < 40 // some of the late copies come below the floor
 	if below {
@@ -405,14 +412,48 @@ func (d *retransmitter) seal(e *entry, to line) {
 	}
 }
 
+// look looks up an outcome that is known here, at any node.
+func (d *retransmitter) look(e *entry, to line) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	c := d.peers.get(ctx, to)
+	if c == nil {
+		return
+	}
+	op := d.w.H.Invoke(history.Event{Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Look, Key: e.queue, ID: e.id, Inner: d.inner(e)})
+	payload, err := c.Call(ctx, wire.OpOutcome, wire.Outcome{
+		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Sequence: e.sequence,
+	})
+	var reply wire.OutcomeReply
+	if err == nil {
+		reply, err = wire.DecodeOutcomeReply(payload)
+	}
+	if err != nil {
+		op.Err = err.Error()
+		d.w.H.Complete(op, history.Fail) // whatever it was, a look changes nothing
+		return
+	}
+	switch st := reply.Result.Status; st {
+	case wire.StatusOK:
+		op.Text, op.Seq, op.Lane = history.LookedStored, reply.Result.Offset, int(reply.Result.Lane)
+	case wire.StatusSealed:
+		op.Text = history.LookedSealed
+	case wire.StatusNotStored:
+		op.Text = history.LookedNothing
+	default:
+		op.Text = st.String()
+	}
+	d.w.H.Complete(op, history.OK)
+}
+
 // sealed writes what a seal said of an entry, for the message at i.
 func (d *retransmitter) sealed(e *entry, op history.Event, o wire.PublishResult, i int) {
 	e.mu.Lock()
 	switch o.Status {
 	case wire.StatusOK:
-		op.Text, op.Seq, e.stored = "stored", o.Offset+uint64(i), true
+		op.Text, op.Seq, e.stored = history.LookedStored, o.Offset+uint64(i), true
 	case wire.StatusSealed:
-		op.Text, e.sealed = "sealed", true
+		op.Text, e.sealed = history.LookedSealed, true
 	default:
 		op.Text = o.Status.String()
 	}
