@@ -19,6 +19,11 @@ func disk() []Mutant {
 				""}},
 		},
 		{
+			Name: "high-water-ignored", Breaks: "a node whose log ends before what it has acknowledged does not start",
+			Workload: "queue", Faults: []string{"rollback"}, Slow: true,
+			Edits: []Edit{{"cluster/raftlog/highwaterfile.go", "	case !k.existed: // a new log", "	case k.existed: // a new log"}},
+		},
+		{
 			Name: "wall-clock-of-leader", Breaks: "the leader measures cluster time by its monotonic clock",
 			Workload: "lease", Faults: []string{"clock-strobe"}, Slow: true,
 			Edits: []Edit{{"cluster/clock.go",

@@ -18,6 +18,7 @@ func damageFaults() []Fault {
 	needs := []Need{NeedThree}
 	return []Fault{
 		{Name: "damage", What: "bits of a node's files are flipped, or files truncated or removed, while it is down: it must refuse, is wiped and joins again", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: damage},
+		{Name: "rollback", What: "a node comes back with the log that it had some time ago: it must refuse, is wiped and joins again", Needs: needs, Away: One, Field: fieldDisk, Weight: 1, run: rollback},
 		{Name: "wipe", What: "a node loses its data directory's content (onceq node wipe) and joins again", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: wipe},
 	}
 }
