@@ -7,25 +7,23 @@ import "fmt"
 // would stop every node when its turn comes. Consumers are gone by then.
 func (m *Machine) audit() error {
 	var messages int64
-	for _, n := range sortedKeys(m.queues) {
-		q := m.queues[n]
+	var wrong error
+	m.queuesByNumber.Ascend(func(q *queue) bool {
 		if err := q.audit(); err != nil {
-			return fmt.Errorf("queue %q: %w", q.name, err)
+			wrong = fmt.Errorf("queue %q: %w", q.name, err)
 		}
 		messages += int64(q.counts.Here())
-	}
+		return wrong == nil
+	})
 	switch {
+	case wrong != nil:
+		return wrong
 	case messages != m.messages:
 		return fmt.Errorf("%d messages in its queues, %d counted", messages, m.messages)
 	case len(m.queuesByName) != len(m.queues):
 		return fmt.Errorf("%d queues under %d names", len(m.queues), len(m.queuesByName))
 	case m.leases != 0 || len(m.consumers) != 0:
 		return fmt.Errorf("%d leases of %d consumers are left", m.leases, len(m.consumers))
-	}
-	for _, n := range sortedKeys(m.sessions) {
-		if s := m.sessions[n]; n > m.nextSession || s.floor == 0 {
-			return fmt.Errorf("session %d of %d with floor %d", n, m.nextSession, s.floor)
-		}
 	}
 	return nil
 }

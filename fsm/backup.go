@@ -27,8 +27,12 @@ type BackupSink interface {
 	Bodies(chunk []byte, bodies int) error
 }
 
-// backupChunkBytes is about how large a chunk gets.
-const backupChunkBytes = 512 << 10
+// About how large chunks get. Those of tables cost Apply most, in the cluster that
+// takes them.
+const (
+	backupChunkBytes  = 512 << 10
+	backupTablesBytes = 64 << 10
+)
 
 // BackupWriter makes a backup of a snapshot, beside the machine that it was
 // taken from: it holds the tables once more, and of the bodies one chunk. A
@@ -138,6 +142,7 @@ func (w *BackupWriter) begin() {
 		return
 	}
 	defer s.Release()
+	s.sectionBytes = backupTablesBytes
 	_, w.err = s.WriteTo(tablesWriter{w})
 }
 
@@ -145,8 +150,8 @@ func (w *BackupWriter) begin() {
 type tablesWriter struct{ w *BackupWriter }
 
 func (t tablesWriter) Write(b []byte) (n int, err error) {
-	for ; len(b) > 0 && err == nil; b = b[min(len(b), backupChunkBytes):] {
-		part := append([]byte(nil), b[:min(len(b), backupChunkBytes)]...)
+	for ; len(b) > 0 && err == nil; b = b[min(len(b), backupTablesBytes):] {
+		part := append([]byte(nil), b[:min(len(b), backupTablesBytes)]...)
 		err = t.w.sink.Tables(part)
 		n += len(part)
 	}
@@ -180,20 +185,24 @@ func (backupBodies) Freeze() FrozenBodies                              { return 
 
 // BackupReader reads a backup through as a restore would, without a cluster.
 type BackupReader struct {
+	m    *Machine
 	s    staging
 	head BackupHead
 }
 
-// NewBackupReader begins to read a backup with this head.
-func NewBackupReader(head BackupHead) *BackupReader {
-	return &BackupReader{head: head, s: staging{
+// NewBackupReader begins to read a backup with this head, as a cluster of this build
+// would take it.
+func NewBackupReader(group uint32, head BackupHead) *BackupReader {
+	m := New(Config{Group: group}, nowhere{})
+	m.version = MachineVersion
+	return &BackupReader{m: m, head: head, s: staging{
 		next: 1, from: Life{Incarnation: head.Incarnation}, queues: head.QueueMax, lanes: map[laneKey]uint64{},
 	}}
 }
 
 // Tables takes a chunk of tables.
 func (r *BackupReader) Tables(chunk []byte) error {
-	r.s.addTables(append([]byte(nil), chunk...))
+	r.s.addTables(r.m, append([]byte(nil), chunk...))
 	return nil
 }
 
@@ -207,10 +216,8 @@ func (r *BackupReader) Bodies(chunk []byte) error {
 }
 
 // End says whether all of it makes a whole.
-func (r *BackupReader) End(group uint32) error {
-	m := New(Config{Group: group}, nowhere{})
-	m.version = MachineVersion // a cluster of this build takes it
-	fresh, err := r.s.assemble(m)
+func (r *BackupReader) End() error {
+	fresh, err := r.s.whole(r.m)
 	if err != nil {
 		return err
 	}

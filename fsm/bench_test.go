@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
 	"onceq/fsm"
 	"onceq/fsm/fsmtest"
@@ -106,9 +107,9 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// BenchmarkRestoreEnd shows how long Apply waits when a backup takes the place of
-// what is there.
-func BenchmarkRestoreEnd(b *testing.B) {
+// BenchmarkRestore shows how long Apply waits for an entry while a backup comes in,
+// when it takes the place of what is there, and afterwards.
+func BenchmarkRestore(b *testing.B) {
 	for _, n := range []int{10_000, 200_000} {
 		b.Run(fmt.Sprintf("sessions=%d/queues=%d", n, n/10), func(b *testing.B) {
 			old := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: b}
@@ -126,19 +127,29 @@ func BenchmarkRestoreEnd(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
+			longest := map[string]time.Duration{}
 			for b.Loop() {
-				b.StopTimer()
 				m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: b}
 				m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}))
-				m.apply(backup.Begin(inc, inc+1, 0, true))
-				for _, c := range backup.Chunks(inc, inc+1) {
-					m.apply(c)
+				apply := func(what string, c fsmtest.Command) *fsm.Effects {
+					began := time.Now()
+					eff := m.apply(c)
+					longest[what] = max(longest[what], time.Since(began))
+					return eff
 				}
-				b.StartTimer()
-				eff := m.apply(backup.End(inc, inc+1, false))
-				if !eff.Restored {
+				apply("begin", backup.Begin(inc, inc+1, 0, true))
+				for _, c := range backup.Chunks(inc, inc+1) {
+					apply("chunk", c)
+				}
+				if eff := apply("end", backup.End(inc, inc+1, false)); !eff.Restored {
 					b.Fatalf("not restored: %+v", eff.Results)
 				}
+				for range n / 1000 {
+					apply("later", fsmtest.New(fsmtest.DigestCommand{}))
+				}
+			}
+			for what, d := range longest {
+				b.ReportMetric(d.Seconds()*1000, what+"-ms")
 			}
 		})
 	}

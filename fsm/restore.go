@@ -1,10 +1,7 @@
 package fsm
 
 import (
-	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"io"
 	"slices"
 
@@ -43,6 +40,7 @@ type staging struct {
 	bodies uint64
 	sum    uint64 // of the chunks of tables, each over the one before
 	tables [][]byte
+	fresh  *assembly          // of the tables; nil before the first
 	lanes  map[laneKey]uint64 // the offset behind the last body
 }
 
@@ -269,7 +267,7 @@ func (m *Machine) takeChunk(c restoreChunk, r *Result) Status {
 	case c.number > s.chunks:
 		return StatusOutOfOrder
 	case c.kind == chunkTables:
-		s.addTables(slices.Clone(c.data))
+		s.addTables(m, slices.Clone(c.data))
 	default:
 		if c.check() != nil {
 			return StatusMalformed
@@ -290,7 +288,11 @@ func (m *Machine) takeChunk(c restoreChunk, r *Result) Status {
 }
 
 // addTables also keeps the sum by which replicas compare what they hold.
-func (s *staging) addTables(b []byte) {
+func (s *staging) addTables(m *Machine, b []byte) {
+	if s.fresh == nil {
+		s.fresh = newAssembly(m, s.base)
+	}
+	s.fresh.take(b)
 	s.tables = append(s.tables, b)
 	var h xxhash.Digest
 	h.ResetWithSeed(s.sum)
@@ -316,7 +318,7 @@ func (m *Machine) endRestore(c restoreEnd, r *Result, eff *Effects) Status {
 	case !s.force && len(m.queues) > 0:
 		return StatusNotEmpty
 	}
-	fresh, err := s.assemble(m)
+	fresh, err := s.whole(m)
 	if err != nil {
 		r.Restore.Text = err.Error()
 		return StatusMalformed
@@ -325,45 +327,6 @@ func (m *Machine) endRestore(c restoreEnd, r *Result, eff *Effects) Status {
 	eff.Restored = true
 	r.Restore = RestoreResult{Incarnation: m.incarnation, Backup: m.backup, Queues: uint64(len(m.queues)), Messages: uint64(m.messages)}
 	return StatusOK
-}
-
-// assemble builds the machine that the backup describes, as it is to go on here.
-// It is of its own until it is whole, and what is wrong with it, if only that a
-// step over its tables fails, is a refusal that is the same on every replica.
-func (s *staging) assemble(m *Machine) (fresh *Machine, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			fresh, err = nil, errors.New("the tables of the backup contradict themselves")
-		}
-	}()
-	// With the version that counts, not the newest known here: the answer is the
-	// same on every replica.
-	fresh = New(Config{Group: m.group, Limits: m.limits, Version: m.version}, nowhere{})
-	parts := make([]io.Reader, len(s.tables))
-	for i, t := range s.tables {
-		parts[i] = bytes.NewReader(t)
-	}
-	if err := fresh.Restore(io.MultiReader(parts...)); err != nil {
-		return nil, err
-	}
-	switch {
-	case fresh.incarnation != s.from.Incarnation:
-		return nil, fmt.Errorf("its tables are of incarnation %016x, its header of %016x", fresh.incarnation, s.from.Incarnation)
-	case fresh.nextQueue > s.queues:
-		return nil, fmt.Errorf("its queues go to number %d, its header to %d", fresh.nextQueue, s.queues)
-	}
-	fresh.dropStaging() // of its own
-	fresh.giveBack()
-	fresh.closeSessions()
-	fresh.shift(m.now - fresh.now)
-	fresh.renumber(s.base)
-	if err := fresh.audit(); err != nil {
-		return nil, err
-	}
-	if fresh.messages != int64(s.bodies) {
-		return nil, fmt.Errorf("%d messages, and %d bodies", fresh.messages, s.bodies)
-	}
-	return fresh, nil
 }
 
 // nowhere is a BodyStore for a machine whose bodies are elsewhere.
@@ -377,109 +340,6 @@ func (nowhere) Reset()                                                      {}
 func (nowhere) Freeze() FrozenBodies                                        { return nowhere{} }
 func (nowhere) Release()                                                    {}
 func (nowhere) Each(func(uint64, uint8, uint64, int64, []byte) error) error { return nil }
-
-// giveBack returns every lease, and forgets the consumers: none of them can be
-// here. Nobody knows how far their handlers came, so the attempt counts and a
-// failure it is not. What is too old by now goes when timers fire.
-func (m *Machine) giveBack() {
-	for c := m.consumersByOrdinal.first(); c != nil; c = m.consumersByOrdinal.first() {
-		for i := range c.slots {
-			s := &c.slots[i]
-			if m.resolve(c, c.done+uint64(i)) || s.state != LeaseHeld {
-				continue
-			}
-			msg := m.recordOf(c, s)
-			m.drop(c, s, LeaseReturned)
-			s.msg = nil
-			c.queue.counts.RedeliveredGone++
-			m.expireAt(msg, msg.expires)
-			m.ready(msg)
-			m.retimeQueue(c.queue)
-		}
-		m.removeConsumer(c)
-	}
-}
-
-// closeSessions closes all sessions for new sequences. Their names are free for
-// sessions of the new life. Unnamed ones expire as if they had just been used:
-// what their producers still send comes now.
-func (m *Machine) closeSessions() {
-	clear(m.sessionsByKey)
-	for _, n := range sortedKeys(m.sessions) {
-		s := m.sessions[n]
-		if !s.restored() {
-			s.incarnation = m.incarnation
-		}
-		s.lastActive = m.now
-		if !s.named {
-			m.timers.set(&s.timer, m.now+Time(SessionExpiry))
-		}
-		m.dirty(s)
-	}
-}
-
-// shift moves all moments into this cluster's time, so that what remained of a
-// delay remains, and ages stay.
-func (m *Machine) shift(by Time) {
-	move := func(t *Time) {
-		if *t != never {
-			*t += by
-		}
-	}
-	for _, t := range m.timers.h {
-		t.at += by // all alike, so the heap stays one
-	}
-	for _, s := range m.sessions {
-		move(&s.lastActive)
-	}
-	for _, q := range m.queues {
-		for _, l := range q.lanes {
-			if l == nil {
-				continue
-			}
-			for i := range l.milestones {
-				move(&l.milestones[i].stored)
-			}
-		}
-		for _, msg := range q.records {
-			move(&msg.stored)
-			move(&msg.due)
-			move(&msg.expires)
-			if msg.notes == nil {
-				continue
-			}
-			move(&msg.notes.origin.stored)
-			for i := range msg.notes.events {
-				move(&msg.notes.events[i].at)
-			}
-		}
-	}
-	m.now += by
-}
-
-// renumber moves all queue numbers up, and marks what is here as restored. The
-// records of sessions keep theirs: they say what the first answer said.
-func (m *Machine) renumber(base uint64) {
-	queues := make(map[uint64]*queue, len(m.queues))
-	for _, q := range m.queues {
-		q.number += base
-		q.timer.id = q.number
-		queues[q.number] = q
-		for _, l := range q.lanes {
-			if l != nil {
-				l.restoredBelow = l.tail
-			}
-		}
-		for _, msg := range q.records {
-			if msg.notes != nil && msg.notes.origin.number != 0 {
-				msg.notes.origin.number += base
-			}
-			m.dirty(msg)
-		}
-		m.dirty(q)
-	}
-	m.queues = queues
-}
 
 // fromBefore says whether a message was stored before a restore.
 func (q *queue) fromBefore(p place, msg *message) bool {
@@ -516,7 +376,11 @@ func (m *Machine) become(fresh *Machine, s *staging) {
 	fresh.assignFrom = 0
 	fresh.version, fresh.supports = m.version, m.supports
 	fresh.digests, fresh.dec, fresh.spent, fresh.pulls = m.digests, m.dec, m.spent, m.pulls
-	*m = *fresh
+	copying := m.copying != nil
+	m.EndCopy()
+	if *m = *fresh; copying {
+		m.BeginCopy() // of the tables that are here now
+	}
 }
 
 // newestLives keeps the newest, each once.
@@ -567,12 +431,8 @@ func (m *Machine) readLives(r *pack.Reader) {
 	}
 }
 
-// each writes the rows of a snapshot: what there is to know, then the tables.
-func (s *staging) each(w *pack.Writer, emit func()) {
-	if s == nil {
-		return
-	}
-	w.Reset()
+// appendRow writes what a snapshot says of it, before its tables.
+func (s *staging) appendRow(w *pack.Writer) {
 	w.Array(stagingFields)
 	w.Str(s.from.Cluster)
 	w.Uint(s.from.Incarnation)
@@ -588,13 +448,12 @@ func (s *staging) each(w *pack.Writer, emit func()) {
 		w.Uint(uint64(k.lane))
 		w.Uint(s.lanes[k])
 	}
-	emit()
-	for _, t := range s.tables {
-		w.Reset()
-		w.Array(1)
-		w.Bin(t)
-		emit()
-	}
+}
+
+// appendChunk writes a chunk of tables, a row of its own.
+func appendChunk(w *pack.Writer, tables []byte) {
+	w.Array(1)
+	w.Bin(tables)
 }
 
 const stagingFields = 7
@@ -607,7 +466,7 @@ func (m *Machine) readStaging(r *pack.Reader) {
 	case s == nil:
 		r.Failf("part of a backup that is not under way")
 	case n == 1:
-		s.addTables(slices.Clone(r.Bin(PayloadBytesMax)))
+		s.addTables(m, slices.Clone(r.Bin(PayloadBytesMax)))
 	case n == stagingFields:
 		s.from = Life{r.Str(ClusterBytesMax), r.Uint()}
 		r.BinExact(s.backup[:])

@@ -45,11 +45,13 @@ func (m *Machine) appendScalars(w *pack.Writer) {
 	m.appendLives(w)
 }
 
+const versionUnknown = "machine version %d, %d is known here: start the node with the build that made it"
+
 func (m *Machine) readScalars(r *pack.Reader) {
 	r.ArrayExact(scalarFields)
 	m.version = r.Uint32()
 	if r.Err() == nil && (m.version > m.supports || m.version < machineVersionFirst) {
-		r.Failf("machine version %d, %d is known here: start the node with the build that made it", m.version, m.supports)
+		r.Failf(versionUnknown, m.version, m.supports)
 		return
 	}
 	m.now = Time(r.Int())
@@ -98,7 +100,7 @@ func (s *session) appendRow(w *pack.Writer) {
 	}
 }
 
-func (m *Machine) readSession(r *pack.Reader) {
+func (m *Machine) readSession(r *pack.Reader, from *origins) {
 	r.ArrayExact(sessionFields)
 	s := &session{number: r.Uint(), incarnation: r.Uint(), named: r.Bool(), name: r.Str(SessionNameBytesMax), label: r.Str(LabelBytesMax), epoch: r.Uint()}
 	r.BinExact(s.nonce[:])
@@ -119,6 +121,9 @@ func (m *Machine) readSession(r *pack.Reader) {
 		}
 		s.outcomes[seq] = o
 	}
+	if from.backup && r.Err() == nil && (s.number > m.nextSession || s.floor == 0) {
+		r.Failf("session %d of %d with floor %d", s.number, m.nextSession, s.floor)
+	}
 	if r.Err() != nil {
 		return
 	}
@@ -127,6 +132,9 @@ func (m *Machine) readSession(r *pack.Reader) {
 		m.count(s, o.bytes())
 	}
 	s.timer = timer{kind: timerSession, id: s.number, pos: -1}
+	if from.backup {
+		m.closeForGood(s, &at)
+	}
 	m.timers.set(&s.timer, at)
 	m.addSession(s)
 	m.dirty(s)
@@ -164,9 +172,9 @@ func (q *queue) appendRow(w *pack.Writer) {
 	}
 }
 
-func (m *Machine) readQueue(r *pack.Reader) {
+func (m *Machine) readQueue(r *pack.Reader, from *origins) {
 	r.ArrayExact(queueFields)
-	q := newQueue(r.Uint(), r.Str(QueueNameBytesMax), QueueSettings{})
+	q := newQueue(from.base+r.Uint(), r.Str(QueueNameBytesMax), QueueSettings{})
 	q.revision, q.settings, q.paused = r.Uint(), readSettings(r), r.Bool()
 	q.counts.read(r)
 	q.bytes = r.Uint()
@@ -177,6 +185,9 @@ func (m *Machine) readQueue(r *pack.Reader) {
 		q.edited.states = append(q.edited.states, EditState(s))
 	}
 	at := Time(r.Int())
+	if from.backup && r.Err() == nil && (q.number <= from.base || q.number-from.base > m.nextQueue) {
+		r.Failf("queue %d, numbers go to %d", q.number-from.base, m.nextQueue)
+	}
 	for range r.Array(Priorities) {
 		l := readLane(r)
 		if r.Err() != nil {
@@ -185,6 +196,9 @@ func (m *Machine) readQueue(r *pack.Reader) {
 		if q.lanes[l.number] != nil {
 			r.Failf("lane %d of queue %d stands twice", l.number, q.number)
 			return
+		}
+		if from.backup {
+			l.restoredBelow = l.tail
 		}
 		q.lanes[l.number] = l
 		q.eligible += l.plain
@@ -326,9 +340,9 @@ const notesTextMax = 1024
 
 // readMessage follows the queues; messages stand in the order of their places,
 // so that those of a key line up as they were.
-func (m *Machine) readMessage(r *pack.Reader) {
+func (m *Machine) readMessage(r *pack.Reader, from *origins) {
 	r.ArrayExact(messageRowFields)
-	q := m.queues[r.Uint()]
+	q := m.queues[from.base+r.Uint()]
 	msg := &message{place: place{r.Uint8(), r.Uint()}, state: messageState(r.Uint8()), size: r.Uint32(), attempts: r.Uint32(), failures: r.Uint32()}
 	msg.stored, msg.due = Time(r.Int()), Time(r.Int())
 	expires, waits := Time(r.Int()), r.Bool()
@@ -337,6 +351,9 @@ func (m *Machine) readMessage(r *pack.Reader) {
 	msg.notes = readNotes(r)
 	if r.Err() != nil {
 		return
+	}
+	if msg.notes != nil && msg.notes.origin.number != 0 {
+		msg.notes.origin.number += from.base
 	}
 	if q == nil || msg.lane >= Priorities || q.lanes[msg.lane] == nil || msg.state == stateNew || msg.state > stateGone {
 		r.Failf("a message at lane %d offset %d in state %d belongs nowhere", msg.lane, msg.offset, msg.state)
@@ -431,9 +448,8 @@ func (c *consumer) appendRow(w *pack.Writer) {
 	}
 }
 
-// readConsumer follows the queues. deleted keeps the queues that are gone and
-// whose consumers have not ended yet.
-func (m *Machine) readConsumer(r *pack.Reader, deleted map[uint64]*queue) {
+// readConsumer follows the queues.
+func (m *Machine) readConsumer(r *pack.Reader, from *origins) {
 	r.ArrayExact(consumerFields)
 	c := &consumer{hungry: -1}
 	r.BinExact(c.id[:])
@@ -462,12 +478,12 @@ func (m *Machine) readConsumer(r *pack.Reader, deleted map[uint64]*queue) {
 		r.Failf("consumer %x has %d slots for deliveries %d to %d", c.id, len(c.slots), c.done, c.next)
 		return
 	}
-	c.queue = m.queues[queueNumber]
+	c.queue = m.queues[from.base+queueNumber]
 	if queueDeleted {
-		if c.queue = deleted[queueNumber]; c.queue == nil {
+		if c.queue = from.deleted[queueNumber]; c.queue == nil {
 			c.queue = newQueue(queueNumber, "", QueueSettings{LeaseTime: time.Second})
 			c.queue.deleted = true
-			deleted[queueNumber] = c.queue
+			from.deleted[queueNumber] = c.queue
 		}
 	}
 	if c.queue == nil {
@@ -486,6 +502,10 @@ func (m *Machine) readConsumer(r *pack.Reader, deleted map[uint64]*queue) {
 	c.timer = timer{kind: timerConsumer, id: c.ordinal, pos: -1}
 	m.timers.set(&c.timer, at)
 	m.addConsumer(c)
+	if from.backup {
+		m.giveBack(c)
+		return
+	}
 	m.feed(c)
 	m.dirty(c)
 }

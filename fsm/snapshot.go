@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"onceq/transport/wire/pack"
 )
@@ -35,7 +36,7 @@ const (
 	sectionEnd       = 255
 
 	sectionHeaderBytes = 9
-	sectionBytesTarget = 256 << 10 // a section is closed when it is larger
+	sectionBytesTarget = 256 << 10
 	sectionBytesMax    = 1 << 30
 )
 
@@ -49,9 +50,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type Snapshot struct {
 	head    []byte // up to the first table
 	tables  *tableCopy
-	staging []byte // the restore's sections
-	count   uint64 // sections in head and staging
+	staging []byte   // what there is to know of a restore under way; nil: none is
+	chunks  [][]byte // its tables, as they came
 	bodies  FrozenBodies
+
+	sectionBytes int // a section is closed when it is larger
 }
 
 // Snapshot freezes the state. After BeginCopy it costs what has changed since
@@ -69,22 +72,21 @@ func (m *Machine) Snapshot() (*Snapshot, error) {
 		c.copy(r)
 	}
 	m.EndCopy()
-	s := &Snapshot{tables: c}
+	s := &Snapshot{tables: c, sectionBytes: sectionBytesTarget}
 	s.head = append(s.head, snapshotMagic...)
 	s.head = binary.BigEndian.AppendUint16(s.head, snapshotVersion)
 	s.head = binary.BigEndian.AppendUint32(s.head, m.group)
 	var row pack.Writer
-	w := sectionWriter{emit: func(b []byte) error { s.head = append(s.head, b...); return nil }}
+	w := sectionWriter{most: s.sectionBytes, emit: func(b []byte) error { s.head = append(s.head, b...); return nil }}
 	m.appendScalars(&row)
 	if err := errors.Join(w.row(sectionScalars, row.Bytes()), w.flush()); err != nil {
 		return nil, err
 	}
-	w.emit = func(b []byte) error { s.staging = append(s.staging, b...); return nil }
-	m.staging.each(&row, func() { w.row(sectionRestore, row.Bytes()) })
-	if err := w.flush(); err != nil {
-		return nil, err
+	if m.staging != nil {
+		row.Reset()
+		m.staging.appendRow(&row)
+		s.staging, s.chunks = slices.Clone(row.Bytes()), m.staging.tables
 	}
-	s.count = w.sections
 	s.bodies = m.bodies.Freeze()
 	return s, nil
 }
@@ -106,22 +108,26 @@ func (s *Snapshot) WriteTo(out io.Writer) (int64, error) {
 	}
 	// One write for small tables, however many sections they are.
 	tables := bufio.NewWriterSize(writerFunc(emit), 1<<20)
-	w := sectionWriter{emit: func(b []byte) error { _, err := tables.Write(b); return err }, sections: s.count}
+	w := sectionWriter{most: s.sectionBytes, emit: func(b []byte) error { _, err := tables.Write(b); return err }, sections: 1}
 	tables.Write(s.head)
 	for _, r := range s.tables.frozen() {
 		if err := w.row(sectionOrder[rowKey(r.row).section], r.data); err != nil {
 			return written, err
 		}
 	}
-	if err := w.flush(); err != nil {
-		return written, err
+	var row pack.Writer
+	if s.staging != nil {
+		w.row(sectionRestore, s.staging) // a write that fails makes all that follow fail
+		for _, t := range s.chunks {
+			row.Reset()
+			appendChunk(&row, t)
+			w.row(sectionRestore, row.Bytes())
+		}
 	}
-	tables.Write(s.staging)
-	if err := tables.Flush(); err != nil {
+	if err := errors.Join(w.flush(), tables.Flush()); err != nil {
 		return written, err
 	}
 	w.emit = emit
-	var row pack.Writer
 	err := s.bodies.Each(func(queue uint64, lane uint8, offset uint64, publishedAt int64, message []byte) error {
 		row.Reset()
 		row.Array(5)
@@ -156,13 +162,14 @@ func (f writerFunc) Write(b []byte) (int, error) {
 // sectionWriter collects rows of one kind into sections.
 type sectionWriter struct {
 	emit     func([]byte) error
+	most     int // a section is closed when it is larger
 	kind     byte
 	buf      []byte
 	sections uint64
 }
 
 func (w *sectionWriter) row(kind byte, row []byte) error {
-	if len(w.buf) > 0 && (kind != w.kind || len(w.buf) >= sectionBytesTarget) {
+	if len(w.buf) > 0 && (kind != w.kind || len(w.buf) >= w.most) {
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -198,30 +205,24 @@ func sectionSum(head, payload []byte) uint32 {
 // must not be used.
 func (m *Machine) Restore(in io.Reader) error {
 	br := bufio.NewReaderSize(in, 1<<20)
-	head := make([]byte, len(snapshotMagic)+6)
+	head := make([]byte, snapshotHeadBytes)
 	if _, err := io.ReadFull(br, head); err != nil {
 		return fmt.Errorf("%w: header: %w", ErrBadSnapshot, err)
 	}
-	version := binary.BigEndian.Uint16(head[len(snapshotMagic):])
-	group := binary.BigEndian.Uint32(head[len(snapshotMagic)+2:])
-	switch {
-	case string(head[:len(snapshotMagic)]) != snapshotMagic:
-		return fmt.Errorf("%w: it does not begin with %s", ErrBadSnapshot, snapshotMagic)
-	case version != snapshotVersion:
-		return fmt.Errorf("%w: version %d, this build knows %d", ErrBadSnapshot, version, snapshotVersion)
-	case group != m.group:
-		return fmt.Errorf("%w: of group %d, not %d", ErrBadSnapshot, group, m.group)
+	if err := m.checkHead(head); err != nil {
+		return err
 	}
+	copying := m.copying != nil
 	m.reset()
 	m.bodies.Reset()
 	at := int64(len(head))
-	deleted := map[uint64]*queue{}
+	from := &origins{deleted: map[uint64]*queue{}}
 	for sections := uint64(0); ; sections++ {
 		kind, payload, err := readSection(br)
 		if err != nil {
 			return fmt.Errorf("%w: section %d at byte %d: %w", ErrBadSnapshot, sections, at, err)
 		}
-		done, err := m.restoreSection(kind, payload, sections, deleted)
+		done, err := m.restoreSection(kind, payload, sections, from)
 		if err != nil {
 			return fmt.Errorf("%w: section %d (kind %d) at byte %d: %w", ErrBadSnapshot, sections, kind, at, err)
 		}
@@ -234,6 +235,32 @@ func (m *Machine) Restore(in io.Reader) error {
 		if q := m.queues[n]; q.assignable() {
 			m.wake(q)
 		}
+	}
+	if copying {
+		m.BeginCopy()
+	}
+	return nil
+}
+
+// origins is what the rows of a snapshot or a backup refer to while they are read.
+type origins struct {
+	deleted map[uint64]*queue // that are gone and whose consumers have not ended yet
+	backup  bool              // what is read becomes part of another life, see assembly
+	base    uint64            // added to the numbers of queues
+}
+
+const snapshotHeadBytes = len(snapshotMagic) + 6
+
+func (m *Machine) checkHead(head []byte) error {
+	version := binary.BigEndian.Uint16(head[len(snapshotMagic):])
+	group := binary.BigEndian.Uint32(head[len(snapshotMagic)+2:])
+	switch {
+	case string(head[:len(snapshotMagic)]) != snapshotMagic:
+		return fmt.Errorf("%w: it does not begin with %s", ErrBadSnapshot, snapshotMagic)
+	case version != snapshotVersion:
+		return fmt.Errorf("%w: version %d, this build knows %d", ErrBadSnapshot, version, snapshotVersion)
+	case group != m.group:
+		return fmt.Errorf("%w: of group %d, not %d", ErrBadSnapshot, group, m.group)
 	}
 	return nil
 }
@@ -269,7 +296,7 @@ func noEOF(err error) error {
 	return err
 }
 
-func (m *Machine) restoreSection(kind byte, payload []byte, before uint64, deleted map[uint64]*queue) (done bool, err error) {
+func (m *Machine) restoreSection(kind byte, payload []byte, before uint64, from *origins) (done bool, err error) {
 	var r pack.Reader
 	for len(payload) > 0 {
 		if len(payload) < 4 {
@@ -285,13 +312,13 @@ func (m *Machine) restoreSection(kind byte, payload []byte, before uint64, delet
 		case sectionScalars:
 			m.readScalars(&r)
 		case sectionSessions:
-			m.readSession(&r)
+			m.readSession(&r, from)
 		case sectionQueues:
-			m.readQueue(&r)
+			m.readQueue(&r, from)
 		case sectionMessages:
-			m.readMessage(&r)
+			m.readMessage(&r, from)
 		case sectionConsumers:
-			m.readConsumer(&r, deleted)
+			m.readConsumer(&r, from)
 		case sectionRestore:
 			m.readStaging(&r)
 		case sectionBodies:

@@ -295,7 +295,7 @@ func badBackup(file string, err error) error {
 func verifyBackup(r io.Reader) (client.BackupSummary, error) {
 	var tables *fsm.BackupReader
 	s, err := client.ReadBackup(r, func(h client.BackupHead) error {
-		tables = fsm.NewBackupReader(fsm.BackupHead{
+		tables = fsm.NewBackupReader(backupGroup, fsm.BackupHead{
 			Incarnation: h.Incarnation, QueueMax: h.QueueMax, Queues: h.Queues, Messages: h.Messages, Sessions: h.Sessions, Now: fsm.Time(h.Now),
 		})
 		return nil
@@ -312,7 +312,7 @@ func verifyBackup(r io.Reader) (client.BackupSummary, error) {
 	if err != nil {
 		return s, err
 	}
-	if err := tables.End(backupGroup); err != nil {
+	if err := tables.End(); err != nil {
 		return s, wrongInside("it is read to its end, and cannot be restored: %v", err)
 	}
 	return s, nil

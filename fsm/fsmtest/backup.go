@@ -39,7 +39,7 @@ func TakeBackup(m *fsm.Machine, cfg fsm.Config) (*Backup, error) {
 
 // verify reads the backup as `onceq backup verify` does.
 func (b *Backup) verify(cfg fsm.Config) error {
-	r := fsm.NewBackupReader(b.Head)
+	r := fsm.NewBackupReader(cfg.Group, b.Head)
 	for i, p := range b.Parts {
 		read := r.Tables
 		if p.Kind == wire.BackupBodies {
@@ -49,7 +49,7 @@ func (b *Backup) verify(cfg fsm.Config) error {
 			return fmt.Errorf("part %d: %w", i, err)
 		}
 	}
-	return r.End(cfg.Group)
+	return r.End()
 }
 
 type backupSink struct{ b *Backup }
