@@ -145,8 +145,9 @@ func BenchmarkRestore(b *testing.B) {
 					b.Fatalf("not restored: %+v", eff.Results)
 				}
 				for range n / 1000 {
-					apply("later", fsmtest.New(fsmtest.DigestCommand{}))
+					apply("later", create("later"))
 				}
+				apply("digest", fsmtest.New(fsmtest.DigestCommand{}))
 			}
 			for what, d := range longest {
 				b.ReportMetric(d.Seconds()*1000, what+"-ms")

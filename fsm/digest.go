@@ -91,25 +91,51 @@ func (m *Machine) add(r row, hash uint64) {
 
 // Digest returns the digest of the present state.
 func (m *Machine) Digest() uint64 {
-	w := &m.scratch
 	for _, r := range m.changed {
-		rec := r.rec()
-		rec.changed = false
-		if !r.inTable() {
-			continue
-		}
-		w.Reset()
-		r.appendRow(w)
-		h := xxhash.Sum64(w.Bytes())
-		if rec.summed {
-			m.add(r, -rec.hash)
-		}
-		rec.hash, rec.summed = h, true
-		m.add(r, h)
+		m.sumRow(r)
 	}
 	clear(m.changed)
 	m.changed, m.droppedChanged = m.changed[:0], 0
+	w := &m.scratch
 	w.Reset()
 	m.appendScalars(w)
 	return m.sum + xxhash.Sum64(w.Bytes())
+}
+
+func (m *Machine) sumRow(r row) {
+	rec := r.rec()
+	rec.changed = false
+	if !r.inTable() {
+		return
+	}
+	w := &m.scratch
+	w.Reset()
+	r.appendRow(w)
+	h := xxhash.Sum64(w.Bytes())
+	if rec.summed {
+		m.add(r, -rec.hash)
+	}
+	rec.hash, rec.summed = h, true
+	m.add(r, h)
+}
+
+const (
+	// digestRowsMax rows may be left for a digest to sum; more of them, as after a
+	// restore, are summed before, digestStepRows with each entry.
+	digestRowsMax  = 64 << 10
+	digestStepRows = 1 << 10
+)
+
+// sumSome keeps small what the next digest costs.
+func (m *Machine) sumSome() {
+	for range min(digestStepRows, len(m.changed)-digestRowsMax) {
+		last := len(m.changed) - 1
+		r := m.changed[last]
+		m.changed[last] = nil
+		m.changed = m.changed[:last]
+		if r.rec().dropped {
+			m.droppedChanged--
+		}
+		m.sumRow(r)
+	}
 }

@@ -48,7 +48,8 @@
 // # Restores
 //
 // A backup comes in through the log like everything else and takes the place of
-// all tables in one command (restore.go). With it another incarnation begins.
+// all tables in one command (restore.go), after Apply has built them with the
+// chunks in which they came (assembly.go). With it another incarnation begins.
 // Sessions from before are kept, closed for good: a copy of a publish that has a
 // record is answered from it, any other is refused, since what happened between
 // the backup and the restore nobody knows. Leases went back, consumers are gone.

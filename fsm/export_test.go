@@ -35,6 +35,12 @@ func Rows(m *Machine) map[string]string {
 	return rows
 }
 
+// Unsummed is how many rows the next digest has to sum.
+func Unsummed(m *Machine) int { return len(m.changed) }
+
+// DigestRowsMax is digestRowsMax.
+const DigestRowsMax = digestRowsMax
+
 // DifferentRows names the rows in which two machines differ.
 func DifferentRows(a, b *Machine) (names []string) {
 	ra, rb := Rows(a), Rows(b)

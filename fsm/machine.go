@@ -130,6 +130,7 @@ func (m *Machine) Apply(index uint64, entry []byte) (*Effects, error) {
 	}
 	m.fireTimers(eff)
 	m.assign(eff)
+	m.sumSome()
 	eff.Now, eff.NextTimer = m.now, m.NextTimer()
 	return eff, nil
 }

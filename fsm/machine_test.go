@@ -416,6 +416,30 @@ func FuzzRestore(f *testing.F) {
 // TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate: the moment becomes a delay once,
 // by the wall clock of the leader that stores it. A copy that another leader judges, whose
 // clock says something else, is the same publish all the same.
+// TestDigest_AfterARestore_IsSummedWithTheEntriesBefore, so that no single entry waits
+// for the hashes of all rows.
+func TestDigest_AfterARestore_IsSummedWithTheEntriesBefore(t *testing.T) {
+	t.Parallel()
+	const sessions = 40_000
+	old := large(t, sessions)
+	m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: t, index: old.index, now: old.now}
+	restore(t, old.Machine, m.Machine)
+	if fsm.Unsummed(m.Machine) < 2*sessions {
+		t.Fatalf("%d rows wait for a digest", fsm.Unsummed(m.Machine))
+	}
+	for fsm.Unsummed(m.Machine) > fsm.DigestRowsMax {
+		before := fsm.Unsummed(m.Machine)
+		m.apply()
+		old.apply()
+		if fsm.Unsummed(m.Machine) >= before {
+			t.Fatalf("%d rows wait for a digest, and no fewer after an entry", before)
+		}
+	}
+	if m.Digest() != old.Digest() {
+		t.Error("the digests differ")
+	}
+}
+
 func TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, fsm.Limits{})
