@@ -103,12 +103,12 @@ func (w *world) now() fsm.Time { return fsm.Time(time.Since(w.started)) }
 func (w *world) apply(kind fsm.Kind, payload []byte) fsm.Result {
 	var first fsm.Result
 	for more := true; more; {
-		e := fsm.NewEntry(w.index + 1)
+		var commands fsm.Commands
 		if kind != 0 {
-			e.Add(kind, payload)
+			commands.Add(kind, payload)
 		}
 		w.index++
-		eff, err := w.machine.Apply(w.index, e.Finish(w.now(), time.Now().UnixNano()))
+		eff, err := w.machine.Apply(w.index, fsm.NewEntry(w.index, w.now(), time.Now().UnixNano(), &commands))
 		if err != nil {
 			w.t.Fatalf("apply: %v", err)
 		}

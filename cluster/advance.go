@@ -28,7 +28,7 @@ func (n *Node) Advance(ctx context.Context, d time.Duration) error {
 	look := time.NewTicker(advanceLook)
 	defer look.Stop()
 	for {
-		g.proposer.tick()
+		g.proposer.requestTick()
 		g.mu.RLock()
 		now, next := g.machine.Now(), g.machine.NextTimer()
 		g.mu.RUnlock()

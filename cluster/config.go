@@ -67,7 +67,9 @@ type Config struct {
 
 	// Timings of raft. A leader change takes about twice HeartbeatTimeout. A
 	// node that is stalled longer than that is taken for dead, so they should
-	// be well above the longest fsync. Defaults 500 ms each.
+	// be well above the longest fsync. Defaults 500 ms each. raft allows no
+	// LeaderLeaseTimeout above HeartbeatTimeout, and rightly: a leader without a
+	// majority that keeps on for longer holds its clients while another is elected.
 	HeartbeatTimeout   time.Duration
 	ElectionTimeout    time.Duration
 	LeaderLeaseTimeout time.Duration

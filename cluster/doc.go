@@ -26,8 +26,9 @@
 //
 // # The path of a command
 //
-//	connection's reader   fsm.Check, then into the open entry of its lane
-//	lane worker           stamps the entry, hands it to raft, waits for the future
+//	connection's reader   fsm.Check, then into the open batch of its lane
+//	proposer's worker     makes an entry of a batch of each lane, stamps it, hands it
+//	                      to raft, waits for the future
 //	raft                  disk, replication, commit
 //	raft's FSM goroutine  group.Apply: machine, answers in the order of the
 //	                      commands, then deliveries, then what timers took
@@ -46,9 +47,9 @@
 //	                      only writer of the machine (group.mu)
 //	leadership.run        whether this node leads; reads raft's NotifyCh, which
 //	                      blocks raft until it is read, so it never waits for raft
-//	proposer workers      2 for settles, 4 for publishes; each owns the entry it
-//	                      took until that is answered. A lane's turn goes round, so
-//	                      entries keep their order
+//	proposer workers      one for each entry that may be in flight; each owns the
+//	                      one that it made until that is answered. A turn goes round,
+//	                      so entries keep their order
 //	ticker.run            samples the clock each 100 ms while the node serves, asks
 //	                      for ticks, proposes detaches again, answers receives that
 //	                      have waited long enough
@@ -107,9 +108,15 @@
 // many commands, which is cheaper than many entries, and keep a definite answer
 // for everything that has not been handed over.
 //
-// Settles and publishes are entries of their own, so an ack may cost a write of
-// its own beside the publishes'; raft writes both with one fsync when they come
-// together. In return neither waits for the other's memory.
+// Settles and publishes wait in lanes of their own, so neither waits for the
+// other's memory, and share entries: at 2,000 messages a second that are acked, with
+// load and nodes on two cores, half as many entries took a third off the median of
+// the latency from end to end. The price is one more copy, and that an ack may wait
+// for the write of a publish beside it.
+//
+// A small entry waits for the one under way. With a distant follower that can be a
+// round more than an entry of its own at once would take; under load, when entries
+// are large, they overlap.
 //
 // Deliveries wait at the sender as leases, not as bytes: a slow consumer costs
 // the leader a few dozen bytes a message, bounded by the consumer's credit. The

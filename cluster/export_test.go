@@ -36,9 +36,9 @@ func Diverge(nodes ...*Node) (done bool, err error) {
 	}
 	for _, n := range nodes {
 		g := n.group.Load()
-		w := fsm.NewEntry(0)
-		w.Add(fsm.KindQueueCreate, encoded(wire.QueueCreate{Incarnation: g.life.incarnation(), Group: groupNumber, Name: "of-" + g.node}))
-		eff, err := g.machine.Apply(g.machine.Index(), w.Finish(0, 0))
+		var c fsm.Commands
+		c.Add(fsm.KindQueueCreate, encoded(wire.QueueCreate{Incarnation: g.life.incarnation(), Group: groupNumber, Name: "of-" + g.node}))
+		eff, err := g.machine.Apply(g.machine.Index(), fsm.NewEntry(0, 0, 0, &c))
 		if err != nil || eff.Results[0].Status != fsm.StatusOK {
 			return false, err
 		}

@@ -78,9 +78,9 @@ func (l *leadership) gained(spawn func(func())) {
 // it carries no stamp, since there is no time to stamp with yet.
 func (l *leadership) proposeTerm(nonce fsm.Nonce, dropped <-chan struct{}) {
 	for {
-		w := fsm.NewEntry(l.g.proposer.nextNumber())
-		w.Add(fsm.KindTerm, fsm.TermPayload(l.g.node, nonce, l.g.life.founded))
-		f := l.g.raft.Apply(w.Finish(0, time.Now().UnixNano()), proposeTimeout)
+		var term fsm.Commands
+		term.Add(fsm.KindTerm, fsm.TermPayload(l.g.node, nonce, l.g.life.founded))
+		f := l.g.raft.Apply(fsm.NewEntry(l.g.proposer.nextNumber(), 0, time.Now().UnixNano(), &term), proposeTimeout)
 		err := bound(f, l.g.ended).Error()
 		if err == nil {
 			return

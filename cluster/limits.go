@@ -12,6 +12,9 @@ const (
 	// one fsync short and let replication overlap with the next write.
 	entryBytesMax  = 4 << 20
 	entryBytesGoal = 1 << 20
+	// entryBytesWorth is from which size on an entry is worth to be written while
+	// another is under way, instead of collecting more until that is applied.
+	entryBytesWorth = 16 << 10
 
 	// What may wait or be in flight in each lane, payloads plus waiterBytes for
 	// each request. Settles have memory of their own, so that publishes cannot
@@ -20,13 +23,13 @@ const (
 	settleLaneBytesMax  = 32 << 20
 	waiterBytes         = 256
 
-	// Proposals of one lane that may be in flight. While fewer are, an entry
-	// leaves at once; beyond, requests collect in the open entry.
+	// Batches of one lane that may be in flight. Beyond, requests collect in the open
+	// batch.
 	publishLaneInFlight = 4
 	settleLaneInFlight  = 2
 
-	// entryCommandsMax bounds the commands of one entry.
-	entryCommandsMax = 65_536
+	// batchCommandsMax bounds the commands that an entry takes of one lane.
+	batchCommandsMax = 65_536
 
 	// proposeTimeout bounds how long a proposal waits for raft's main loop.
 	// Past it nothing was appended.

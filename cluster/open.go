@@ -269,8 +269,7 @@ func (g *group) cureInstalls(end <-chan struct{}) {
 		case <-end:
 			return
 		}
-		w := fsm.NewEntry(g.proposer.nextNumber())
-		f := g.raft.Apply(w.Finish(0, time.Now().UnixNano()), proposeTimeout)
+		f := g.raft.Apply(fsm.NewEntry(g.proposer.nextNumber(), 0, time.Now().UnixNano()), proposeTimeout)
 		if err := bound(f, g.ended).Error(); err != nil {
 			g.log.Warn("entry before a snapshot", "error", err)
 			continue

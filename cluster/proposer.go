@@ -50,11 +50,15 @@ type proposerConfig struct {
 // holdPause is how often a publish that is held looks again.
 const holdPause = 5 * time.Millisecond
 
-// proposer turns commands into entries and entries into answers. Each lane has
-// memory and workers of its own. A worker takes the oldest entry, stamps it,
-// hands it to raft and waits until it is applied here or has failed; while
-// every worker of the lane waits, commands collect. So batches adapt to the
-// load: one command when nothing is in flight, hundreds when the disk is busy.
+// proposer turns commands into entries and entries into answers. Commands wait in
+// batches, in the lane of their kind, which has memory of its own. A worker makes
+// an entry of the oldest batch of each lane, settles first, stamps it, hands it to
+// raft and waits until it is applied here or has failed.
+//
+// An entry costs each node a write, a round and a wake-up, whatever is in it: about
+// a millisecond of CPU in all. So a second one follows only when it is worth that
+// (see maybeTake), and meanwhile commands collect: batches adapt to the load, one
+// command when nothing is in flight, hundreds when the disk is busy.
 //
 // raft's applyCh stays unbuffered: what cannot be handed over yet can still
 // grow here, and each proposal has a definite place, in a lane or in raft.
@@ -65,6 +69,8 @@ type proposer struct {
 	cfg  proposerConfig
 	raft proposals     // set by start
 	end  chan struct{} // closed by close
+	turn chan struct{} // held by the worker that takes and hands over, so that entries keep their order
+	wake chan struct{} // cap 1: there may be something to take
 	wg   sync.WaitGroup
 
 	mu       sync.Mutex // guards the fields below; no call-out is made under it
@@ -72,14 +78,16 @@ type proposer struct {
 	lanes    [lanes]*lane
 	inflight map[uint64]*proposal // by number
 	number   uint64               // of the newest entry
+	tick     bool                 // an entry is wanted even without commands
+	passed   bool                 // publishes did not fit beside the settles of the newest entry
 	idle     chan struct{}        // closed when draining and nothing is in flight; nil otherwise
 }
 
 // proposal is an entry that was handed to raft, or is being handed.
 type proposal struct {
-	entry *entry
-	lane  *lane
-	since time.Duration // monotonic, when it left its lane
+	number  uint64
+	batches [lanes]*batch // in the order of its commands; nil when there is none of a lane
+	since   time.Duration // monotonic, when they left their lanes
 }
 
 // laneID says which lane a command takes.
@@ -100,19 +108,16 @@ func laneOf(k fsm.Kind) laneID {
 	return settleLane
 }
 
-// lane is a queue of entries with memory of its own.
+// lane is a queue of batches with memory of its own.
 type lane struct {
-	name     string
-	bytesMax int
-	workers  int
-	turn     chan struct{} // held by the worker that takes and hands over, so that entries keep their order
-	wake     chan struct{} // cap 1: there may be something to take
+	name      string
+	bytesMax  int
+	flyingMax int
 
 	// Guarded by proposer.mu.
-	queue    []*entry // oldest first; the last is open for more
+	queue    []*batch // oldest first; the last is open for more
 	bytes    int      // waiting and in flight
-	flying   int      // proposals in flight
-	tick     bool     // an entry is wanted even without commands
+	flying   int      // batches in flight
 	attaches int      // waiting or in flight
 }
 
@@ -120,28 +125,24 @@ func newProposer(cfg proposerConfig) *proposer {
 	p := &proposer{
 		cfg:      cfg,
 		end:      make(chan struct{}),
+		turn:     make(chan struct{}, 1),
+		wake:     make(chan struct{}, 1),
 		inflight: make(map[uint64]*proposal),
 		// Another leader's entries are applied here as well, also while a
 		// proposal of ours waits for its future. Numbers that start at random
 		// keep them apart.
 		number: rand.Uint64(),
 	}
-	mk := func(name string, bytesMax, workers int) *lane {
-		return &lane{name: name, bytesMax: bytesMax, workers: workers,
-			turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
-	}
-	p.lanes[settleLane] = mk("settles", settleLaneBytesMax, settleLaneInFlight)
-	p.lanes[publishLane] = mk("publishes", publishLaneBytesMax, publishLaneInFlight)
+	p.lanes[settleLane] = &lane{name: "settles", bytesMax: settleLaneBytesMax, flyingMax: settleLaneInFlight}
+	p.lanes[publishLane] = &lane{name: "publishes", bytesMax: publishLaneBytesMax, flyingMax: publishLaneInFlight}
 	return p
 }
 
 // start begins proposing to r. Until then commands can only be refused.
 func (p *proposer) start(r proposals) {
 	p.raft = r
-	for _, l := range p.lanes {
-		for range l.workers {
-			p.wg.Go(func() { p.work(l) })
-		}
+	for range settleLaneInFlight + publishLaneInFlight {
+		p.wg.Go(p.work)
 	}
 }
 
@@ -178,21 +179,20 @@ func (p *proposer) join(kind fsm.Kind, payload []byte, done func(outcome)) *wire
 		p.mu.Unlock()
 		return errOverloaded(l.name)
 	}
-	e := l.open(command)
-	if e == nil {
-		p.number++
-		e = &entry{w: fsm.NewEntry(p.number), number: p.number}
-		l.queue = append(l.queue, e)
+	b := l.open(command)
+	if b == nil {
+		b = newBatch()
+		l.queue = append(l.queue, b)
 	}
-	e.w.Add(kind, payload)
-	e.waiters = append(e.waiters, waiter{kind: kind, bytes: bytes, done: done})
-	e.bytes += bytes
+	b.commands.Add(kind, payload)
+	b.waiters = append(b.waiters, waiter{kind: kind, bytes: bytes, done: done})
+	b.bytes += bytes
 	l.bytes += bytes
 	if kind == fsm.KindAttach {
 		l.attaches++
 	}
 	p.mu.Unlock()
-	l.signal()
+	p.signal()
 	return nil
 }
 
@@ -204,105 +204,152 @@ const (
 	restoreOverhead = 256
 )
 
-// open returns the entry that a command of n bytes may join, nil for none.
-func (l *lane) open(n int) *entry {
+// open returns the batch that a command of n bytes may join, nil for none.
+func (l *lane) open(n int) *batch {
 	if len(l.queue) == 0 {
 		return nil
 	}
-	e := l.queue[len(l.queue)-1]
-	if e.w.Len()+n > entryBytesGoal || e.w.Count() >= entryCommandsMax {
+	b := l.queue[len(l.queue)-1]
+	if b.commands.Len()+n > entryBytesGoal || b.commands.Count() >= batchCommandsMax {
 		return nil
 	}
-	return e
+	return b
 }
 
-func (l *lane) signal() {
+// next is the batch that an entry may take, nil for none.
+func (l *lane) next() *batch {
+	if len(l.queue) == 0 || l.flying >= l.flyingMax {
+		return nil
+	}
+	return l.queue[0]
+}
+
+// take moves the oldest batch into flight.
+func (l *lane) take() *batch {
+	b := l.queue[0]
+	l.queue[0] = nil
+	l.queue = l.queue[1:]
+	l.flying++
+	return b
+}
+
+func (p *proposer) signal() {
 	select {
-	case l.wake <- struct{}{}:
+	case p.wake <- struct{}{}:
 	default:
 	}
 }
 
-// tick asks for an entry, so that the log's time moves and timers fire. While
-// one of the lane is waiting or in flight it is not needed: the ticker looks
-// again when that one is applied.
-func (p *proposer) tick() {
+// requestTick asks for an entry, so that the log's time moves and timers fire.
+// While one is in flight, or settles wait for theirs, it is not needed: the ticker
+// looks again when that one is applied.
+func (p *proposer) requestTick() {
 	p.mu.Lock()
-	l := p.lanes[settleLane]
-	wanted := p.phase == serving && len(l.queue) == 0 && l.flying == 0 && !l.tick
+	wanted := p.phase == serving && len(p.lanes[settleLane].queue) == 0 && len(p.inflight) == 0 && !p.tick
 	if wanted {
-		l.tick = true
+		p.tick = true
 	}
 	p.mu.Unlock()
 	if wanted {
-		l.signal()
+		p.signal()
 	}
 }
 
-func (p *proposer) work(l *lane) {
+func (p *proposer) work() {
 	for {
 		select {
-		case l.turn <- struct{}{}:
+		case p.turn <- struct{}{}:
 		case <-p.end:
 			return
 		}
-		pr := p.take(l)
+		pr := p.take()
 		if pr == nil {
-			<-l.turn
+			<-p.turn
 			return
 		}
 		stamp := p.cfg.clock.sample(p.oldestWait())
-		f := p.raft.Apply(pr.entry.w.Finish(stamp, p.cfg.wall()), proposeTimeout)
+		f := p.raft.Apply(pr.encode(stamp, p.cfg.wall()), proposeTimeout)
 		f = bound(f, p.cfg.ended)
-		<-l.turn
+		<-p.turn
 		p.finish(pr, f.Error())
 	}
 }
 
-// take waits for an entry to propose, and returns nil when the proposer ends.
-func (p *proposer) take(l *lane) *proposal {
-	for {
-		for l == p.lanes[publishLane] && p.cfg.hold != nil && p.cfg.hold() {
-			select {
-			case <-time.After(holdPause):
-			case <-p.end:
-				return nil
-			}
+// encode returns the entry.
+func (pr *proposal) encode(stamp fsm.Time, wall int64) []byte {
+	parts := make([]*fsm.Commands, 0, lanes)
+	for _, b := range pr.batches {
+		if b != nil {
+			parts = append(parts, &b.commands)
 		}
-		if pr := p.maybeTake(l); pr != nil {
+	}
+	return fsm.NewEntry(pr.number, stamp, wall, parts...)
+}
+
+// take waits for an entry to propose, and returns nil when the proposer ends.
+func (p *proposer) take() *proposal {
+	for {
+		held := p.cfg.hold != nil && p.cfg.hold()
+		if pr := p.maybeTake(held); pr != nil {
 			return pr
 		}
+		var again <-chan time.Time
+		if held {
+			again = time.After(holdPause)
+		}
 		select {
-		case <-l.wake:
+		case <-p.wake:
+		case <-again:
 		case <-p.end:
 			return nil
 		}
 	}
 }
 
-func (p *proposer) maybeTake(l *lane) *proposal {
+// maybeTake makes a proposal of what waits, if it is worth an entry now:
+//
+//   - nothing is in flight;
+//   - settles wait, and none are in flight: they never wait for publishes alone;
+//   - so much waits that it gains more from being written while others are
+//     replicated than it costs to be an entry of its own.
+func (p *proposer) maybeTake(held bool) *proposal {
 	since := p.cfg.mono()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != serving && p.phase != draining {
 		return nil
 	}
-	var e *entry
-	switch {
-	case len(l.queue) > 0:
-		e = l.queue[0]
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
-	case l.tick:
-		p.number++
-		e = &entry{w: fsm.NewEntry(p.number), number: p.number}
-	default:
+	settles, publishes := p.lanes[settleLane].next(), p.lanes[publishLane].next()
+	if held {
+		publishes = nil
+	}
+	if settles == nil && publishes == nil && !p.tick {
 		return nil
 	}
-	l.tick = false
-	l.flying++
-	pr := &proposal{entry: e, lane: l, since: since}
-	p.inflight[e.number] = pr
+	settlesBytes, publishesBytes := settles.len(), publishes.len()
+	alone := settles != nil && p.lanes[settleLane].flying == 0
+	if len(p.inflight) > 0 && !alone && settlesBytes+publishesBytes < entryBytesWorth {
+		return nil
+	}
+	if settles != nil && publishes != nil && settlesBytes+publishesBytes > entryBytesMax-entryOverhead {
+		// One after the other, and the settles first.
+		if p.passed {
+			settles = nil
+		} else {
+			publishes = nil
+		}
+		p.passed = !p.passed
+	}
+	p.number++
+	pr := &proposal{number: p.number, since: since}
+	if settles != nil {
+		pr.batches[settleLane] = p.lanes[settleLane].take()
+	}
+	if publishes != nil {
+		pr.batches[publishLane] = p.lanes[publishLane].take()
+	}
+	p.tick = false
+	p.inflight[pr.number] = pr
 	return pr
 }
 
@@ -311,7 +358,7 @@ func (p *proposer) maybeTake(l *lane) *proposal {
 // unless the node was being closed and applied nothing any more.
 func (p *proposer) finish(pr *proposal, err error) {
 	p.mu.Lock()
-	_, waiting := p.inflight[pr.entry.number]
+	_, waiting := p.inflight[pr.number]
 	if waiting {
 		p.release(pr)
 	}
@@ -326,8 +373,8 @@ func (p *proposer) finish(pr *proposal, err error) {
 			refused = p.cfg.refusal()
 		}
 	}
-	for _, w := range pr.entry.waiters {
-		w.done(outcome{Err: refused})
+	for _, b := range pr.batches {
+		b.refuse(refused)
 	}
 }
 
@@ -343,28 +390,51 @@ func (p *proposer) applied(index uint64, eff *fsm.Effects) {
 	if !ours {
 		return
 	}
-	for i, w := range pr.entry.waiters {
-		if len(eff.Results) != len(pr.entry.waiters) {
-			w.done(outcome{Err: errUnknown("the entry was applied with another number of results")})
+	results := eff.Results
+	if len(results) != pr.commands() {
+		for _, b := range pr.batches {
+			b.refuse(errUnknown("the entry was applied with another number of results"))
+		}
+		return
+	}
+	for _, b := range pr.batches {
+		if b == nil {
 			continue
 		}
-		w.done(outcome{Result: &eff.Results[i], Effects: eff, Index: index})
+		for i, w := range b.waiters {
+			w.done(outcome{Result: &results[i], Effects: eff, Index: index})
+		}
+		results = results[len(b.waiters):]
+		b.free()
 	}
+}
+
+// commands is how many the proposal has.
+func (pr *proposal) commands() (n int) {
+	for _, b := range pr.batches {
+		if b != nil {
+			n += len(b.waiters)
+		}
+	}
+	return n
 }
 
 // release takes a proposal out of the tables. Called with mu held.
 func (p *proposer) release(pr *proposal) {
-	delete(p.inflight, pr.entry.number)
-	l := pr.lane
-	l.flying--
-	l.forget(pr.entry)
+	delete(p.inflight, pr.number)
+	for i, b := range pr.batches {
+		if b != nil {
+			p.lanes[i].flying--
+			p.lanes[i].forget(b)
+		}
+	}
 	p.maybeIdle()
-	l.signal()
+	p.signal()
 }
 
-func (l *lane) forget(e *entry) {
-	l.bytes -= e.bytes
-	for _, w := range e.waiters {
+func (l *lane) forget(b *batch) {
+	l.bytes -= b.bytes
+	for _, w := range b.waiters {
 		if w.kind == fsm.KindAttach {
 			l.attaches--
 		}
@@ -400,21 +470,20 @@ func (p *proposer) setPhase(ph phase) {
 		return
 	}
 	p.phase = ph
-	var refused []*entry
+	var refused []*batch
 	if ph == following || ph == closed {
 		for _, l := range p.lanes {
-			for _, e := range l.queue {
-				l.forget(e)
+			for _, b := range l.queue {
+				l.forget(b)
 			}
 			refused = append(refused, l.queue...)
-			l.queue, l.tick = nil, false
+			l.queue = nil
 		}
+		p.tick = false
 	}
 	p.maybeIdle()
 	p.mu.Unlock()
-	for _, l := range p.lanes {
-		l.signal()
-	}
+	p.signal()
 	if len(refused) == 0 {
 		return
 	}
@@ -422,10 +491,8 @@ func (p *proposer) setPhase(ph phase) {
 	if ph == closed {
 		answer = errShuttingDown()
 	}
-	for _, e := range refused {
-		for _, w := range e.waiters {
-			w.done(outcome{Err: answer})
-		}
+	for _, b := range refused {
+		b.refuse(answer)
 	}
 }
 
@@ -450,7 +517,7 @@ func (p *proposer) maybeIdle() {
 	}
 	if p.phase == draining {
 		for _, l := range p.lanes {
-			if len(l.queue) > 0 || l.tick {
+			if len(l.queue) > 0 || p.tick {
 				return
 			}
 		}
@@ -462,12 +529,11 @@ func (p *proposer) maybeIdle() {
 // stamp asks for a tick while draining, the last one of the term.
 func (p *proposer) stamp() {
 	p.mu.Lock()
-	l := p.lanes[settleLane]
 	if p.phase == draining {
-		l.tick = true
+		p.tick = true
 	}
 	p.mu.Unlock()
-	l.signal()
+	p.signal()
 }
 
 // close ends the workers. raft must have ended before, or a worker may wait

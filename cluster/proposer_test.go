@@ -106,9 +106,12 @@ func (pt *proposerTest) ask(t *testing.T, name string, kind fsm.Kind, bytes int)
 // commit applies the i-th proposal, as the library would: Apply, then the
 // future.
 func (pt *proposerTest) commit(i, results int) {
+	pt.raft.mu.Lock()
 	number, _ := fsm.EntryProposal(pt.raft.entries[i])
+	future := pt.raft.futures[i]
+	pt.raft.mu.Unlock()
 	pt.applied(uint64(i+1), &fsm.Effects{Proposal: number, Results: make([]fsm.Result, results)})
-	pt.raft.futures[i].err <- nil
+	future.err <- nil
 }
 
 func TestProposer_OneAtLowLoadManyAtHigh(t *testing.T) {
@@ -120,26 +123,102 @@ func TestProposer_OneAtLowLoadManyAtHigh(t *testing.T) {
 		if n := pt.raft.count(); n != 1 {
 			t.Fatalf("%d proposals for one publish with nothing in flight", n)
 		}
-		for i := range publishLaneInFlight - 1 {
-			pt.ask(t, fmt.Sprint("alone ", i), fsm.KindPublish, 10)
-			synctest.Wait()
-		}
 		for i := range 500 {
 			pt.ask(t, fmt.Sprint("batched ", i), fsm.KindPublish, 10)
 		}
 		synctest.Wait()
+		if n := pt.raft.count(); n != 1 {
+			t.Fatalf("%d proposals, want the first in flight and the rest, which is small, waiting", n)
+		}
+		pt.commit(0, 1)
+		synctest.Wait()
+		if n := pt.raft.count(); n != 2 {
+			t.Fatalf("%d proposals after the first ended", n)
+		}
+		pt.commit(1, 500)
+		synctest.Wait()
+		if pt.answers() != 501 {
+			t.Fatalf("%d answers, want 501", pt.answers())
+		}
+	})
+}
+
+// Large entries are written while others are replicated, up to a number.
+func TestProposer_LargeEntriesOverlap(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		pt.setPhase(serving)
+		for i := range publishLaneInFlight + 3 {
+			pt.ask(t, fmt.Sprint("large ", i), fsm.KindPublish, entryBytesWorth)
+			synctest.Wait()
+		}
 		if n := pt.raft.count(); n != publishLaneInFlight {
-			t.Fatalf("%d proposals, want %d in flight and the rest waiting", n, publishLaneInFlight)
+			t.Fatalf("%d proposals, want %d", n, publishLaneInFlight)
 		}
 		pt.commit(0, 1)
 		synctest.Wait()
 		if n := pt.raft.count(); n != publishLaneInFlight+1 {
-			t.Fatalf("%d proposals after one ended", n)
+			t.Fatalf("%d proposals after one ended, want one more, of all that waits", n)
 		}
-		pt.commit(publishLaneInFlight, 500)
+		pt.commit(publishLaneInFlight, 3)
 		synctest.Wait()
-		if pt.answers() != 501 {
-			t.Fatalf("%d answers, want 501", pt.answers())
+		if pt.answers() != 4 {
+			t.Fatalf("%d answers, want 4", pt.answers())
+		}
+	})
+}
+
+// An ack costs no entry of its own while publishes are on their way, and each
+// command gets its own result.
+func TestProposer_SettlesRideWithPublishes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		pt.setPhase(serving)
+		pt.ask(t, "first", fsm.KindSettle, 10)
+		synctest.Wait()
+		pt.ask(t, "publish", fsm.KindPublish, 10)
+		pt.ask(t, "settle", fsm.KindSettle, 10)
+		synctest.Wait()
+		pt.commit(0, 1)
+		synctest.Wait()
+		if n := pt.raft.count(); n != 2 {
+			t.Fatalf("%d proposals, want the settle and the publish in one", n)
+		}
+		number, _ := fsm.EntryProposal(pt.raft.entries[1])
+		results := []fsm.Result{{Status: fsm.StatusLeaseLost}, {Status: fsm.StatusOK}}
+		pt.applied(2, &fsm.Effects{Proposal: number, Results: results})
+		for name, want := range map[string]fsm.Status{"settle": fsm.StatusLeaseLost, "publish": fsm.StatusOK} {
+			if o, _ := pt.out(name); o.Result == nil || o.Result.Status != want {
+				t.Errorf("%s: %+v, want %v: settles come first in an entry", name, o, want)
+			}
+		}
+	})
+}
+
+// What does not fit an entry together goes one after the other, whoever keeps
+// coming.
+func TestProposer_SettlesDoNotKeepALargePublishOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pt := newProposerTest(t)
+		pt.setPhase(preparing)
+		pt.ask(t, "large", fsm.KindPublish, entryBytesMax-entryOverhead-restoreOverhead-fsm.CommandBytes(0))
+		for i := range 3 {
+			pt.ask(t, fmt.Sprint("settle ", i), fsm.KindSettle, entryBytesGoal-fsm.CommandBytes(0))
+		}
+		pt.setPhase(serving)
+		synctest.Wait()
+		var bytes []int
+		for _, e := range pt.raft.entries {
+			if len(e) > entryBytesMax {
+				t.Errorf("an entry of %d bytes, more than fits", len(e))
+			}
+			bytes = append(bytes, len(e))
+		}
+		if len(bytes) < 2 || bytes[0] > 2*entryBytesGoal || bytes[1] < 2*entryBytesGoal {
+			t.Errorf("entries of %d bytes, want settles and then the publish", bytes)
 		}
 	})
 }
@@ -226,11 +305,11 @@ func TestProposer_NothingIsProposedBeforeTheNodeServes(t *testing.T) {
 		}
 		pt.ask(t, "waiting", fsm.KindOpenSession, 10)
 		synctest.Wait()
-		for i := range settleLaneInFlight {
+		for i := range 2 {
 			pt.ask(t, fmt.Sprint("more ", i), fsm.KindOpenSession, 10)
 			synctest.Wait()
 		}
-		last := fmt.Sprint("more ", settleLaneInFlight-1)
+		last := "more 1"
 		if _, answered := pt.out(last); answered {
 			t.Fatal("answered early")
 		}

@@ -69,7 +69,7 @@ func (t *ticker) applied(eff *fsm.Effects) {
 	sooner := t.target != 0 && (old == 0 || t.target < old)
 	t.mu.Unlock()
 	if eff.More {
-		t.g.proposer.tick()
+		t.g.proposer.requestTick()
 		return
 	}
 	if sooner {
@@ -119,7 +119,7 @@ func (t *ticker) step() (wait time.Duration, active bool) {
 	wait = clockSampleEvery
 	if target != 0 {
 		if target <= now {
-			t.g.proposer.tick()
+			t.g.proposer.requestTick()
 		} else {
 			wait = min(wait, time.Duration(target-now))
 		}

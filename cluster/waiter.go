@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"sync"
+
 	"onceq/fsm"
 	"onceq/transport/wire"
 )
@@ -23,12 +25,44 @@ type outcome struct {
 	Err     *wire.ErrorReply
 }
 
-// entry collects commands until it is proposed.
-type entry struct {
-	w       *fsm.EntryWriter
-	waiters []waiter // one for each command, in order
-	number  uint64
-	bytes   int
+// batch collects commands of a lane until an entry takes it.
+type batch struct {
+	commands fsm.Commands
+	waiters  []waiter // one for each command, in order
+	bytes    int
+}
+
+// batches keeps the memory of batches that are answered: they are as large as the
+// next ones will be.
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+func newBatch() *batch { return batches.Get().(*batch) }
+
+// len is how many bytes it adds to an entry. There may be none.
+func (b *batch) len() int {
+	if b == nil {
+		return 0
+	}
+	return b.commands.Len()
+}
+
+// refuse answers all of it with an error.
+func (b *batch) refuse(e *wire.ErrorReply) {
+	if b == nil {
+		return
+	}
+	for _, w := range b.waiters {
+		w.done(outcome{Err: e})
+	}
+	b.free()
+}
+
+// free gives the batch's memory back. Nobody may use it any more.
+func (b *batch) free() {
+	b.commands.Reset()
+	clear(b.waiters)
+	b.waiters, b.bytes = b.waiters[:0], 0
+	batches.Put(b)
 }
 
 // refusals: nothing was appended.

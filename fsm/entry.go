@@ -30,44 +30,49 @@ const (
 // without the entry is not what the others do with it.
 var ErrBadEntry = errors.New("entry does not decode")
 
-// EntryWriter collects commands for one entry.
-type EntryWriter struct {
+// Commands collects commands for an entry. The zero value is empty.
+type Commands struct {
 	buf   []byte
 	count int
 }
 
-// NewEntry begins an entry under a proposal number.
-func NewEntry(proposal uint64) *EntryWriter {
-	w := &EntryWriter{buf: make([]byte, entryHeaderBytes, 512)}
-	w.buf[0] = entryVersion
-	binary.BigEndian.PutUint64(w.buf[4:], proposal)
-	return w
-}
-
 // Add appends a command whose payload has passed Check.
-func (w *EntryWriter) Add(kind Kind, payload []byte) {
-	w.buf = append(w.buf, byte(kind))
-	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(len(payload)))
-	w.buf = append(w.buf, payload...)
-	w.count++
+func (c *Commands) Add(kind Kind, payload []byte) {
+	c.buf = append(c.buf, byte(kind))
+	c.buf = binary.BigEndian.AppendUint32(c.buf, uint32(len(payload)))
+	c.buf = append(c.buf, payload...)
+	c.count++
 }
 
-// Len returns the bytes of the entry so far.
-func (w *EntryWriter) Len() int { return len(w.buf) }
+// Len returns the bytes of the commands so far.
+func (c *Commands) Len() int { return len(c.buf) }
 
 // Count returns the number of commands so far.
-func (w *EntryWriter) Count() int { return w.count }
+func (c *Commands) Count() int { return c.count }
+
+// Reset empties it and keeps its memory.
+func (c *Commands) Reset() { c.buf, c.count = c.buf[:0], 0 }
 
 // CommandBytes returns what a payload of n bytes adds to an entry.
 func CommandBytes(n int) int { return commandHeaderSize + n }
 
-// Finish stamps the entry and returns its bytes. The writer must not be used
-// afterwards.
-func (w *EntryWriter) Finish(stamp Time, wallUnixNano int64) []byte {
-	binary.BigEndian.PutUint64(w.buf[12:], uint64(stamp))
-	binary.BigEndian.PutUint64(w.buf[20:], uint64(wallUnixNano))
-	binary.BigEndian.PutUint32(w.buf[28:], uint32(w.count))
-	return w.buf
+// NewEntry returns an entry under a proposal number: the commands of each part, in
+// their order, in memory of its own that fits.
+func NewEntry(proposal uint64, stamp Time, wallUnixNano int64, parts ...*Commands) []byte {
+	n, count := entryHeaderBytes, 0
+	for _, c := range parts {
+		n, count = n+len(c.buf), count+c.count
+	}
+	entry := make([]byte, entryHeaderBytes, n)
+	entry[0] = entryVersion
+	binary.BigEndian.PutUint64(entry[4:], proposal)
+	binary.BigEndian.PutUint64(entry[12:], uint64(stamp))
+	binary.BigEndian.PutUint64(entry[20:], uint64(wallUnixNano))
+	binary.BigEndian.PutUint32(entry[28:], uint32(count))
+	for _, c := range parts {
+		entry = append(entry, c.buf...)
+	}
+	return entry
 }
 
 // EntryProposal returns the proposal number of an entry.

@@ -111,11 +111,11 @@ func New(request any) Command {
 
 // Entry encodes an entry of commands.
 func Entry(proposal uint64, stamp fsm.Time, wall int64, cs ...Command) []byte {
-	w := fsm.NewEntry(proposal)
+	var commands fsm.Commands
 	for _, c := range cs {
-		w.Add(c.Kind, c.Payload)
+		commands.Add(c.Kind, c.Payload)
 	}
-	return w.Finish(stamp, wall)
+	return fsm.NewEntry(proposal, stamp, wall, &commands)
 }
 
 // Frame returns a publish frame with one publish, its checksum set.
