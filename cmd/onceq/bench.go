@@ -93,6 +93,9 @@ func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Conte
 		return err
 	}
 	for _, r := range rows {
+		if r.Terms > 0 {
+			a.Note("%s, %d bytes, %s: %d elections meanwhile", r.Workload, r.BodyBytes, r.Load, r.Terms)
+		}
 		if !r.Clean() {
 			return exit.Errorf(exit.CheckFailed, "%s, %d bytes, %s: %d missing, %d received twice", r.Workload, r.BodyBytes, r.Load, r.Missing, r.Duplicates)
 		}

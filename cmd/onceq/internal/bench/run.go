@@ -25,6 +25,7 @@ type Row struct {
 	Retransmitted uint64  `json:"retransmitted"`
 	Duplicates    uint64  `json:"duplicates"` // received twice; a finding
 	Missing       uint64  `json:"missing"`    // not confirmed, or not received; a finding
+	Terms         uint64  `json:"terms"`      // that began meanwhile: elections, which nobody asked for
 	// What all nodes together spent on a message; 0 when they are not ours.
 	CPUMicros float64 `json:"cpu_us_per_message,omitempty"`
 	DiskBytes float64 `json:"disk_bytes_per_message,omitempty"` // that reached the device, of whoever wrote there
@@ -109,8 +110,31 @@ func measure(ctx context.Context, cfg Config, t Target, size int, l load) (Row, 
 		defer cancel()
 		c.Admin().DeleteQueue(cleaning, queue) // a queue that stays behind harms nothing
 	}()
+	before, err := newestTerm(ctx, c)
+	if err != nil {
+		return row, err
+	}
 	p := &phase{cfg: cfg, load: l, url: t.URL, queue: queue, size: size, hist: latency.New()}
-	return p.run(ctx, t, row)
+	if row, err = p.run(ctx, t, row); err != nil {
+		return row, err
+	}
+	after, err := newestTerm(ctx, c)
+	row.Terms = after - min(before, after) // a node that has the newest may not answer
+	return row, err
+}
+
+// newestTerm is the newest term that a node knows of.
+func newestTerm(ctx context.Context, c *client.Client) (term uint64, err error) {
+	reports, err := c.Admin().Nodes(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range reports {
+		if r.Err == nil {
+			term = max(term, r.Status.Term)
+		}
+	}
+	return term, nil
 }
 
 // Spent is what the nodes have spent since they started. What is not known
