@@ -2,8 +2,8 @@
 // catch: one for each rule that can be broken without anything showing. A mutant
 // is a set of exact search-and-replace edits, made at build time with go build
 // -overlay, so that no broken line is ever in the product. Each edit must match
-// exactly once: when the code moves on, the test of this package says which
-// mutant has to follow. That a mutant compiles shows when it is run.
+// exactly once, and what it leaves must compile: when the code moves on, the test of
+// this package says which mutant has to follow.
 package mutants
 
 import (

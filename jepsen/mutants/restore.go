@@ -13,9 +13,9 @@ func restores() []Mutant {
 		{
 			Name: "restored-unmarked", Breaks: "what was stored before a restore is delivered with a mark",
 			Workload: "backup", Faults: []string{"kill"}, Slow: true,
-			Edits: []Edit{{"fsm/restore.go",
-				"				l.restoredBelow = l.tail\n",
-				"				l.restoredBelow = 0 * l.tail\n"}},
+			Edits: []Edit{{"fsm/rows.go",
+				"			l.restoredBelow = l.tail\n",
+				"			l.restoredBelow = 0 * l.tail\n"}},
 		},
 	}
 }

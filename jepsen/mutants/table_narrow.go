@@ -96,7 +96,7 @@ func narrow() []Mutant {
 			Workload: "queue", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/assign.go",
 				"	c := q.hungry[0]\n",
-				"	c := q.hungry[0]\n	for _, any := range q.consumers {\n		if any.hungry >= 0 {\n			c = any\n			break\n		}\n	}\n"}},
+				"	c := q.hungry[0]\n	for _, any := range m.consumers {\n		if any.queue == q && any.hungry >= 0 {\n			c = any\n			break\n		}\n	}\n"}},
 		},
 		{
 			Name: "checkpoint-without-flush", Breaks: "the bodies that a snapshot names are in its checkpoint",
