@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 
 	"onceq/transport/wire"
@@ -64,12 +66,24 @@ func (a *Admin) Queue(ctx context.Context, name string) (QueueInfo, error) {
 
 // Queues lists all queues by name.
 func (a *Admin) Queues(ctx context.Context) ([]QueueInfo, error) {
-	payload, err := a.c.ask(ctx, wire.OpQueueList, wire.QueueList{}.Append)
-	if err != nil {
-		return nil, err
+	var all []QueueInfo
+	for from := uint64(1); from != 0; {
+		payload, err := a.c.ask(ctx, wire.OpQueueList, wire.QueueList{From: from}.Append)
+		if err != nil {
+			return nil, err
+		}
+		r, err := wire.DecodeQueuesReply(payload)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r.Queues...)
+		if r.Next != 0 && r.Next <= from {
+			return nil, newError(wire.CodeInternal, "the list of queues goes on at %d after %d", r.Next, from)
+		}
+		from = r.Next
 	}
-	r, err := wire.DecodeQueuesReply(payload)
-	return r.Queues, err
+	slices.SortFunc(all, func(a, b QueueInfo) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
 }
 
 // DeleteQueue deletes a queue and returns how many messages went with it. One that

@@ -145,7 +145,13 @@ func TestAdmin_Queues(t *testing.T) {
 				}
 				r.reply(wire.QueueReply{Status: wire.StatusOK, Removed: 6})
 			},
-			wire.OpQueueList: func(r *fakeRequest) { r.reply(wire.QueuesReply{Queues: []wire.QueueInfo{info}}) },
+			wire.OpQueueList: func(r *fakeRequest) {
+				if decoded(r, wire.DecodeQueueList).From == 1 {
+					r.reply(wire.QueuesReply{Queues: []wire.QueueInfo{info}, Next: 8})
+				} else {
+					r.reply(wire.QueuesReply{Queues: []wire.QueueInfo{{Number: 9, Name: "invoices"}}})
+				}
+			},
 		}
 		n.mu.Lock()
 		for op, f := range answers {
@@ -168,7 +174,7 @@ func TestAdmin_Queues(t *testing.T) {
 		if removed, err := a.DeleteQueue(ctx, "orders"); err != nil || removed != 6 {
 			t.Fatal(removed, err)
 		}
-		if qs, err := a.Queues(ctx); err != nil || len(qs) != 1 {
+		if qs, err := a.Queues(ctx); err != nil || len(qs) != 2 || qs[0].Name != "invoices" || qs[1].Name != "orders" {
 			t.Fatal(qs, err)
 		}
 		n.mu.Lock()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"onceq/fsm"
 	"onceq/transport"
@@ -144,6 +142,10 @@ func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 	done := func(o outcome) {
 		if o.Err != nil {
 			c.Error(corr, *o.Err)
+			return
+		}
+		if o.Result.Status == fsm.StatusBusy {
+			c.Error(corr, *errBusy())
 			return
 		}
 		reply, refused := commandReply(o.Result)
@@ -307,36 +309,25 @@ func (g *group) queueShow(c conn, corr uint32, payload []byte) {
 }
 
 func (g *group) queueList(c conn, corr uint32, payload []byte) {
-	if _, err := wire.DecodeQueueList(payload); err != nil {
+	asked, err := wire.DecodeQueueList(payload)
+	if err != nil {
 		c.Error(corr, *malformed(err))
 		return
 	}
-	var found []fsm.QueueInfo
-	next := uint64(1)
-	var step read
-	step = read{
+	g.reads.submit(read{
 		do: func() {
-			some := g.machine.QueuesFrom(next, queuesAtOnce)
-			found = append(found, some...)
-			if next = 0; len(some) == queuesAtOnce {
-				next = some[len(some)-1].Number + 1
-			}
-		},
-		then: func() {
-			if next != 0 {
-				g.reads.submit(step)
-				return
-			}
-			slices.SortFunc(found, func(a, b fsm.QueueInfo) int { return strings.Compare(a.Name, b.Name) })
+			found := g.machine.QueuesFrom(asked.From, wire.QueuesMax)
 			m := wire.QueuesReply{Queues: make([]wire.QueueInfo, len(found))}
 			for i, q := range found {
 				m.Queues[i] = queueInfo(q)
 			}
+			if len(found) == wire.QueuesMax {
+				m.Next = found[len(found)-1].Number + 1
+			}
 			c.Reply(corr, wire.OpQueueList, encoded(m))
 		},
 		refuse: func(e *wire.ErrorReply) { c.Error(corr, *e) },
-	}
-	g.reads.submit(step)
+	})
 }
 
 // digestRequest puts a digest entry into the log, so that every replica notes

@@ -36,8 +36,6 @@ const (
 	proposeTimeout = 10 * time.Second
 
 	readsMax = 16_384 // look-ups waiting at the leader
-	// queuesAtOnce is how many queues a list looks at before the machine may go on.
-	queuesAtOnce = 1_000
 	// redrivesMax bounds the steps of redrives that are under way, each of which has a
 	// goroutine and may read some MiB of bodies.
 	redrivesMax = 4

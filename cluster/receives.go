@@ -98,6 +98,10 @@ func (r *receives) release(c conn, corr uint32, payload []byte, m wire.Release) 
 			c.Error(corr, *o.Err)
 			return
 		}
+		if o.Result.Status == fsm.StatusBusy {
+			c.Error(corr, *errBusy())
+			return
+		}
 		c.Reply(corr, wire.OpRelease, encoded(receivedReply(o.Result)))
 	})
 }
@@ -194,6 +198,8 @@ func (r *receives) applied(p *pending, o outcome) {
 	}
 	switch {
 	case over || waits:
+	case o.Err == nil && o.Result.Status == fsm.StatusBusy:
+		p.conn.Error(p.corr, *errBusy())
 	case o.Err != nil:
 		p.conn.Error(p.corr, *o.Err)
 	default:

@@ -72,6 +72,12 @@ func errOverloaded(lane string) *wire.ErrorReply {
 		Text: "the leader has too many " + lane + " waiting for the log; retry later"}
 }
 
+// errBusy is for what asked for more work than fitted into its entry. Nothing happened.
+func errBusy() *wire.ErrorReply {
+	return &wire.ErrorReply{Code: wire.CodeOverloaded, Retriable: true,
+		Text: "more was asked for than is done at once; retry later"}
+}
+
 func errShuttingDown() *wire.ErrorReply {
 	return &wire.ErrorReply{Code: wire.CodeShuttingDown, Retriable: true, Text: "the node is shutting down"}
 }

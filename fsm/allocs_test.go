@@ -20,7 +20,7 @@ func TestAllocs_Apply_NoneForAMessage(t *testing.T) {
 	m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), create("q"), open(1))
 	m.apply(attach(1, 1, "q", 1024))
 	const warm, runs = 64, 64
-	entries := frames(1, (warm+runs+1)*entryMessages)
+	entries := frames(1, (warm+runs+1)*entryMessages, plainMessage)
 	next := func() {
 		// A publish and its ack.
 		for range 2 {

@@ -32,7 +32,7 @@ type assembly struct {
 func newAssembly(m *Machine, base uint64) *assembly {
 	return &assembly{
 		m:    New(Config{Group: m.group, Limits: m.limits, Version: math.MaxUint32}, nowhere{}),
-		from: origins{deleted: map[uint64]*queue{}, backup: true, base: base},
+		from: origins{backup: true, base: base},
 	}
 }
 
@@ -114,6 +114,7 @@ func (a *assembly) fail(format string, args ...any) {
 // finish looks whether the tables make a whole.
 func (a *assembly) finish() {
 	a.m.dropStaging() // of its own
+	a.m.wakeAll()
 	a.err = a.m.audit()
 }
 

@@ -50,20 +50,21 @@ func (m *Machine) assignBusy(eff *Effects) {
 			q.listed = false
 			continue
 		}
-		for budget > 0 && q.assignable() && !m.heldBack(q) {
+		m.catchUp(q)
+		for budget > 0 && q.assignable() && !q.next().stuck() && !m.heldBack(q) {
 			m.assignOne(q, eff)
 			budget--
 			m.assignFrom = q.number + 1
 		}
-		held := m.heldBack(q)
-		if !held && !q.assignable() {
+		held, lags := m.heldBack(q), !m.catchUp(q)
+		if !held && !lags && !q.assignable() {
 			q.listed = false
 			q.tell(eff)
 			continue
 		}
 		left = append(left, q)
 		rest = rest || q.assignable()
-		eff.More = eff.More || !held
+		eff.More = eff.More || lags || !held
 	}
 	clear(m.busy[len(left):])
 	m.busy = left

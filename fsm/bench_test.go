@@ -30,14 +30,17 @@ func benchMachine(b *testing.B) *machine {
 	return m
 }
 
+func plainMessage(uint64, int) wire.Message { return wire.Message{} }
+
 // frames encodes publishes of 16 B and their acks, in entries of 64.
-func frames(first, n uint64) (entries [][]byte) {
+func frames(first, n uint64, message func(seq uint64, i int) wire.Message) (entries [][]byte) {
 	const batch = 64
-	ms := []wire.Message{{Body: make([]byte, 16)}}
 	for seq := first; seq < first+n; seq += batch {
 		f := wire.PublishFrame{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Floor: seq, Queue: "q"}
 		for k := range uint64(batch) {
-			f.Publishes = append(f.Publishes, wire.Publish{Sequence: seq + k, Messages: ms})
+			m := message(seq+k, 0)
+			m.Body = make([]byte, 16)
+			f.Publishes = append(f.Publishes, wire.Publish{Sequence: seq + k, Messages: []wire.Message{m}})
 		}
 		done := wire.Settle{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, Done: seq - first + 1, Items: []wire.SettleItem{{From: seq - first + 1, To: seq - first + batch, Verb: wire.VerbAck}}}
 		entries = append(entries, fsmtest.Entry(1, 0, 0, fsmtest.New(f)), fsmtest.Entry(1, 0, 0, fsmtest.New(done)))
@@ -60,7 +63,7 @@ func BenchmarkPublishAck(b *testing.B) {
 				left -= n
 			}
 			m.apply(attach(1, 1, "q", 1024))
-			entries := frames(seq, uint64(b.N))
+			entries := frames(seq, uint64(b.N), plainMessage)
 			b.ReportAllocs()
 			b.ResetTimer()
 			for _, e := range entries {

@@ -130,6 +130,16 @@ func (m *Machine) attach(a attach, r *Result, eff *Effects) Status {
 		return StatusStale
 	}
 	repeated := a.n == c.n
+	numbers := 0
+	for _, x := range a.unsettled {
+		numbers += c.slotsIn(x)
+	}
+	if !repeated {
+		numbers += len(c.slots)
+	}
+	if !m.mayAnswer(numbers) {
+		return StatusBusy
+	}
 	if !repeated {
 		if c.attachedAt != m.index {
 			c.attachedAt, c.attaches = m.index, 0
@@ -252,8 +262,12 @@ func (m *Machine) removeConsumer(c *consumer) {
 	c.queue.hungry.remove(c)
 	c.queue.consumers.remove(c)
 	if c.queue.settings.SingleActive && c.ordinal < c.queue.active() {
-		m.feedAll(c.queue) // the next one takes over
+		m.feed(c.queue.consumers.first()) // takes over
 		m.freshen(c.queue)
+	}
+	if c.queue.deleted && c.queue.consumers.len() == 0 {
+		m.timers.set(&c.queue.timer, never)
+		delete(m.ending, c.queue.number)
 	}
 	m.slots -= len(c.slots)
 	delete(m.consumers, c.id)
@@ -288,7 +302,8 @@ func (q *queue) active() uint64 {
 	return 0
 }
 
-// feedAll looks at all consumers of a queue anew.
+// feedAll looks at all consumers of a queue anew: only one may have messages from now
+// on, or all may.
 func (m *Machine) feedAll(q *queue) {
 	for c := range q.consumers.each {
 		m.feed(c)
@@ -329,6 +344,12 @@ func (o *consumerOrder) first() *consumer {
 	}
 	c, _ := o.tree.Min()
 	return c
+}
+
+// next returns the consumer with the lowest ordinal from one on, nil for none.
+func (o *consumerOrder) next(ordinal uint64) (found *consumer) {
+	o.from(ordinal, func(c *consumer) bool { found = c; return false })
+	return found
 }
 
 func (o *consumerOrder) get(ordinal uint64) *consumer {

@@ -73,6 +73,7 @@ func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *ui
 	target.bytes += uint64(moved.size)
 	m.messages++
 	m.addRecord(target, moved)
+	l.passOwn(moved.offset)
 	if reason == "" && moved.notes.key != "" {
 		m.rejoinKey(moved)
 	}

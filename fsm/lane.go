@@ -1,8 +1,6 @@
 package fsm
 
 import (
-	"slices"
-
 	"github.com/google/btree"
 )
 
@@ -19,6 +17,7 @@ type lane struct {
 	// restoredBelow: lower offsets were stored before a restore.
 	restoredBelow uint64
 	ready         *btree.BTreeG[*message] // with a record, and free to go
+	lags          bool                    // the head stands on a record, since the budget for passing them is spent
 	// milestones are sparse notes of when plain messages were stored, and of
 	// their bytes, ascending; the first covers head.
 	milestones []milestone
@@ -56,14 +55,32 @@ func (l *lane) note(offset uint64, now Time, size int) {
 	l.milestones = append(l.milestones, milestone{offset, now, uint64(size)})
 }
 
+// passOwn moves the head over a message with a record that was just added in front of
+// it.
+func (l *lane) passOwn(offset uint64) {
+	if l.head == offset {
+		l.head++
+	}
+}
+
 // skip moves the head over what has a record, and over all of the range when
-// nothing plain is in it. Records of what is gone are forgotten on the way.
+// nothing plain is in it. Records of what is gone are forgotten on the way. Where
+// there are more than an entry may pass it goes on in the next one, and from a lane
+// that lags nothing is taken that the head has not passed.
 func (m *Machine) skip(q *queue, l *lane) {
-	for l.head < l.tail && (l.plain == 0 || len(q.records) > 0) {
+	l.lags = false
+	for l.head < l.tail && len(q.records) > 0 {
 		msg := q.records[place{l.number, l.head}]
 		if msg == nil {
 			break
 		}
+		if m.passed >= m.limits.PassBudget {
+			l.lags = true
+			m.wake(q)
+			break
+		}
+		m.passed++
+		m.dirty(q)
 		l.head++
 		if msg.state == stateGone {
 			m.unindex(msg)
@@ -89,8 +106,24 @@ func (m *Machine) passMilestones(q *queue, l *lane) {
 	for _, ms := range l.milestones[:passed] {
 		q.bytes -= ms.bytes
 	}
-	// Copied down, so that the array does not keep growing behind a slice.
-	l.milestones = slices.Delete(l.milestones, 0, passed)
+	// append moves the rest to a new array in time; copied down here, a long row of
+	// them would be moved again and again.
+	if l.milestones = l.milestones[passed:]; len(l.milestones) == 0 {
+		l.milestones = nil
+	}
+}
+
+// catchUp lets the heads pass what an earlier entry has left, and says whether they
+// have.
+func (m *Machine) catchUp(q *queue) bool {
+	all := true
+	for _, l := range q.lanes {
+		if l != nil && l.lags {
+			m.skip(q, l)
+			all = all && !l.lags
+		}
+	}
+	return all
 }
 
 // next returns the lane whose turn it is: the highest priority that has
@@ -102,6 +135,12 @@ func (q *queue) next() *lane {
 		}
 	}
 	return nil
+}
+
+// stuck says that the oldest message that may go is one that the head has not reached.
+func (l *lane) stuck() bool {
+	oldest, ok := l.ready.Min()
+	return l.lags && !(ok && oldest.offset < l.head)
 }
 
 // nextIsPlain says whether the oldest message of a lane that may go is a plain one.
@@ -161,7 +200,7 @@ func (m *Machine) sweep(q *queue, l *lane) {
 			end = l.milestones[1].first
 		}
 		from := l.head
-		for ; l.head < end; l.head++ {
+		for ; l.head < end && m.spent < m.limits.TimerBudget; l.head++ {
 			m.spent++
 			switch msg := q.records[place{l.number, l.head}]; {
 			case msg == nil:

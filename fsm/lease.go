@@ -14,6 +14,13 @@ func (m *Machine) settle(s *settle, dst []DeliveryState) (Status, []DeliveryStat
 	if c == nil {
 		return StatusConsumerGone, nil
 	}
+	numbers := 0
+	for i := range s.items {
+		numbers += c.slotsIn(s.items[i].numberRange)
+	}
+	if !m.mayAnswer(numbers) {
+		return StatusBusy, nil
+	}
 	for i := range s.items {
 		it := &s.items[i]
 		dst = c.eachState(dst, it.numberRange, func(number uint64) { m.settleOne(c, number, it) })
@@ -228,11 +235,18 @@ func (m *Machine) fireDeleted(c *consumer, eff *Effects) {
 	if c.attached {
 		eff.Lost = append(eff.Lost, Loss{Consumer: c.id, N: c.n, Gone: true})
 	}
-	for i := range c.slots {
-		m.resolve(c, c.done+uint64(i))
-	}
+	m.leases -= c.held
 	m.removeConsumer(c)
 	m.spent++
+}
+
+// slotsIn counts the numbers of a range that have a slot.
+func (c *consumer) slotsIn(x numberRange) int {
+	from, end := max(x.from, c.done), min(x.to+1, c.next)
+	if from >= end {
+		return 0
+	}
+	return int(end - from)
 }
 
 // eachState calls f for each number of a range that has a slot and appends its

@@ -17,6 +17,8 @@ type Limits struct {
 	CreditMax        uint32 // messages a consumer may hold; default 65,536
 	TimerBudget      int    // messages and table rows that timers of one entry may change; default 4,096
 	AssignmentBudget int    // leases that one entry may make; default 16,384
+	PassBudget       int    // records that the heads of queues may pass in one entry; default 16,384
+	AnswerBudget     int    // delivery numbers that the commands of one entry may go over; the command that would be beyond it is refused as busy; default 262,144
 	IndexedMax       int    // messages with a record of their own: keyed, delayed, with a time to live, returned, parked, dead letters; at the cap new ones, and edits that need one, are refused; default 8 million
 	ReturnsMax       int    // records beyond IndexedMax for messages that come back: a message without one is handed out only while there is room for its return; default 1 million
 }
@@ -35,6 +37,8 @@ func DefaultLimits() Limits {
 		CreditMax:        65_536,
 		TimerBudget:      4_096,
 		AssignmentBudget: 16_384,
+		PassBudget:       16_384,
+		AnswerBudget:     262_144,
 		IndexedMax:       8_000_000,
 		ReturnsMax:       1_000_000,
 	}
@@ -57,6 +61,8 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.QueuesMax, d.QueuesMax)
 	fill(&l.TimerBudget, d.TimerBudget)
 	fill(&l.AssignmentBudget, d.AssignmentBudget)
+	fill(&l.PassBudget, d.PassBudget)
+	fill(&l.AnswerBudget, d.AnswerBudget)
 	fill(&l.IndexedMax, d.IndexedMax)
 	fill(&l.ReturnsMax, d.ReturnsMax)
 	if l.CreditMax == 0 {

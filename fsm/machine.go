@@ -54,6 +54,8 @@ type Machine struct {
 	queues             map[uint64]*queue
 	queuesByName       map[string]*queue
 	queuesByNumber     *btree.BTreeG[*queue]
+	deadLetters        map[string]*btree.BTreeG[*queue] // by the name of where they go
+	ending             map[uint64]*queue                // deleted, and their consumers are not gone yet
 	consumers          map[ConsumerID]*consumer
 	consumersByOrdinal consumerOrder
 	timers             timers
@@ -71,6 +73,8 @@ type Machine struct {
 	busy       []*queue // may have something to assign
 	assignFrom uint64
 	spent      int    // of the timer budget, in this entry
+	passed     int    // of the budget for passing records, in this entry
+	answered   int    // of the budget for delivery numbers, in this entry
 	pulls      []pull // of this entry
 
 	sum            uint64 // of the rows' hashes
@@ -105,6 +109,8 @@ func (m *Machine) reset() {
 		queues:           map[uint64]*queue{},
 		queuesByName:     map[string]*queue{},
 		queuesByNumber:   btree.NewG(32, func(a, b *queue) bool { return a.number < b.number }),
+		deadLetters:      map[string]*btree.BTreeG[*queue]{},
+		ending:           map[uint64]*queue{},
 		consumers:        map[ConsumerID]*consumer{},
 	}
 }
@@ -117,6 +123,7 @@ func (m *Machine) Apply(index uint64, entry []byte) (*Effects, error) {
 	}
 	m.index = index
 	m.now = max(m.now, er.stamp)
+	m.passed, m.answered = 0, 0
 	eff := &Effects{Proposal: er.proposal, Results: make([]Result, 0, er.count)}
 	for range er.count {
 		kind, payload, err := er.next()
@@ -277,6 +284,16 @@ func (m *Machine) run(kind Kind, p []byte, wall int64, r *Result, eff *Effects) 
 	return stop
 }
 
+// mayAnswer takes delivery numbers from the entry's budget. A small request names many
+// of them, also again and again. The first of an entry is let through in any case.
+func (m *Machine) mayAnswer(numbers int) bool {
+	if numbers > 0 && m.answered > 0 && m.answered+numbers > m.limits.AnswerBudget {
+		return false
+	}
+	m.answered += numbers
+	return true
+}
+
 // own says whether a request is meant for this group of this cluster, and not
 // from before a restore.
 func (m *Machine) own(incarnation uint64, group uint32) Status {
@@ -331,13 +348,21 @@ func (m *Machine) fireTimers(eff *Effects) {
 			eff.More = true
 			return
 		}
+		before := m.spent
 		switch t.kind {
 		case timerConsumer:
 			m.fireConsumer(m.consumersByOrdinal.get(t.id), eff)
 		case timerQueue:
-			m.fireQueue(m.queues[t.id])
+			if q := m.queues[t.id]; q != nil {
+				m.fireQueue(q)
+			} else {
+				m.fireEnding(m.ending[t.id], eff)
+			}
 		case timerSession:
 			m.fireSession(m.sessions[t.id])
+		}
+		if m.spent == before {
+			m.spent++ // it has only looked, and set itself anew
 		}
 	}
 }
@@ -348,7 +373,7 @@ func (m *Machine) Now() Time { return m.now }
 // NextTimer returns when the earliest pending timer is due, 0 for none.
 func (m *Machine) NextTimer() Time {
 	if t := m.timers.first(); t != nil {
-		return t.at
+		return max(t.at, 1)
 	}
 	return 0
 }

@@ -3,8 +3,9 @@ package fsm
 import (
 	"container/heap"
 	"encoding/binary"
-	"slices"
 	"time"
+
+	"github.com/google/btree"
 
 	"onceq/transport/wire/pack"
 )
@@ -324,8 +325,17 @@ func (q *queue) expiry(stored Time, ttl time.Duration) Time {
 type keyChain struct {
 	key     string
 	current *message
-	waiting []*message
-	left    int // of waiting, more than half of it never: those that left while they waited
+	waiting *btree.BTreeG[*message] // nil for none: most keys have one message
+}
+
+// waitingNodes are for all: a list for each key would be larger than what most hold.
+var waitingNodes = btree.NewFreeListG[*message](btree.DefaultFreeListSize)
+
+func (k *keyChain) wait(msg *message) {
+	if k.waiting == nil {
+		k.waiting = btree.NewWithFreeListG(8, func(a, b *message) bool { return a.offset < b.offset }, waitingNodes)
+	}
+	k.waiting.ReplaceOrInsert(msg)
 }
 
 func (m *Machine) joinKey(q *queue, msg *message, key string) {
@@ -339,13 +349,7 @@ func (m *Machine) joinKey(q *queue, msg *message, key string) {
 		k.current = msg
 		return
 	}
-	at := len(k.waiting)
-	for at > 0 && k.waiting[at-1].offset > msg.offset {
-		at--
-	}
-	k.waiting = append(k.waiting, nil)
-	copy(k.waiting[at+1:], k.waiting[at:])
-	k.waiting[at] = msg
+	k.wait(msg)
 }
 
 // leaveKey lets the next message of the key go, if this one held it.
@@ -354,26 +358,26 @@ func (m *Machine) leaveKey(msg *message) {
 	msg.key = nil
 	m.dirty(msg)
 	if k.current != msg {
-		// Looking for it would cost what waits: many leave at once when they are
-		// too old.
-		if k.left++; 2*k.left > len(k.waiting) {
-			k.waiting = slices.DeleteFunc(k.waiting, func(w *message) bool { return w.key != k })
-			k.left = 0
+		if k.waiting.Delete(msg); k.waiting.Len() == 0 {
+			k.waiting = nil
 		}
-		return
+	} else if next, ok := k.pop(); ok {
+		k.current = next
+		m.setState(next, stateReady)
+	} else {
+		delete(msg.q.keys, k.key)
 	}
-	for len(k.waiting) > 0 {
-		next := k.waiting[0]
-		k.waiting[0] = nil
-		k.waiting = k.waiting[1:]
-		if next.key == k {
-			k.current = next
-			m.setState(next, stateReady)
-			return
-		}
-		k.left--
+}
+
+// pop takes out the message whose turn is next.
+func (k *keyChain) pop() (next *message, ok bool) {
+	if k.waiting == nil {
+		return nil, false
 	}
-	delete(msg.q.keys, k.key)
+	if next, ok = k.waiting.DeleteMin(); k.waiting.Len() == 0 {
+		k.waiting = nil
+	}
+	return next, ok
 }
 
 // messageHeap orders messages by a moment, then by place.

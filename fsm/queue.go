@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/btree"
+
 	"onceq/transport/wire/pack"
 )
 
@@ -89,6 +91,7 @@ type queue struct {
 
 	deleted   bool
 	consumers consumerOrder
+	waking    uint64     // the consumers from this ordinal on have yet to look at their leases, see wakeConsumers; 0: none
 	hungry    hungryHeap // consumers that may be given a message
 	timer     timer
 	listed    bool // in Machine.busy
@@ -137,6 +140,7 @@ func (m *Machine) addQueue(q *queue) {
 	m.queues[q.number] = q
 	m.queuesByName[q.name] = q
 	m.queuesByNumber.ReplaceOrInsert(q)
+	m.nameDeadLetters(q, true)
 }
 
 // deleteQueue is by number: a late copy cannot meet a queue that was created
@@ -167,16 +171,51 @@ func (m *Machine) deleteQueue(c queueDelete, r *Result) Status {
 	delete(m.queues, q.number)
 	delete(m.queuesByName, q.name)
 	m.queuesByNumber.Delete(q)
-	q.wakeConsumers(m)
+	m.nameDeadLetters(q, false)
+	if q.consumers.len() > 0 {
+		m.beginEnding(q)
+	}
 	return StatusOK
+}
+
+// beginEnding keeps a deleted queue until its consumers are gone. Its timer is due
+// at once and for all the time: it is in no table whose row could hold a moment.
+func (m *Machine) beginEnding(q *queue) {
+	m.ending[q.number] = q
+	m.timers.set(&q.timer, 0)
+}
+
+// fireEnding removes consumers of a deleted queue.
+func (m *Machine) fireEnding(q *queue, eff *Effects) {
+	for c := q.consumers.first(); c != nil && m.spent < m.limits.TimerBudget; c = q.consumers.first() {
+		m.fireDeleted(c, eff)
+	}
+}
+
+// nameDeadLetters enters a queue among those whose dead letters go to the queue that
+// its settings name, or takes it out.
+func (m *Machine) nameDeadLetters(q *queue, enter bool) {
+	name := q.settings.DeadLetter
+	if name == "" {
+		return
+	}
+	users := m.deadLetters[name]
+	if users == nil {
+		users = btree.NewG(8, func(a, b *queue) bool { return a.number < b.number })
+		m.deadLetters[name] = users
+	}
+	if enter {
+		users.ReplaceOrInsert(q)
+	} else if users.Delete(q); users.Len() == 0 {
+		delete(m.deadLetters, name)
+	}
 }
 
 // deadLettersInto names a queue whose dead letters go to name, "" for none.
 func (m *Machine) deadLettersInto(name string) string {
-	for _, n := range sortedKeys(m.queues) {
-		if m.queues[n].settings.DeadLetter == name {
-			return m.queues[n].name
-		}
+	if users := m.deadLetters[name]; users != nil {
+		q, _ := users.Min()
+		return q.name
 	}
 	return ""
 }
@@ -245,7 +284,7 @@ func (m *Machine) purgeQueue(c queuePurge, r *Result) Status {
 	} else if st == StatusOK {
 		r.Removed = q.counts.Here()
 		m.dropAll(q)
-		q.wakeConsumers(m)
+		m.wakeConsumers(q)
 		q.remember(c.nonce, r.Removed)
 	}
 	r.Queue = m.info(q)
@@ -267,10 +306,17 @@ func (m *Machine) updateQueue(c queueUpdate, r *Result) Status {
 	}
 	again, st := q.repeated(c.revision, c.nonce)
 	if !again && st == StatusOK {
+		was := q.settings
+		m.nameDeadLetters(q, false)
 		q.settings = c.settings.withDefaults()
+		m.nameDeadLetters(q, true)
 		q.remember(c.nonce, 0)
-		m.feedAll(q)
-		m.retimePullers(q)
+		if q.settings.SingleActive != was.SingleActive {
+			m.feedAll(q)
+		}
+		if q.settings.LeaseTime != was.LeaseTime {
+			m.wakeConsumers(q) // a puller is gone after one lease time
+		}
 		m.freshen(q)
 		m.retimeQueue(q)
 		m.dirty(q)
@@ -302,8 +348,25 @@ func (m *Machine) pauseQueue(c queuePause, r *Result) Status {
 
 // wakeConsumers makes all consumers look, within the budget of timers, at what
 // became of their leases.
-func (q *queue) wakeConsumers(m *Machine) {
-	for c := range q.consumers.each {
+func (m *Machine) wakeConsumers(q *queue) {
+	q.waking = 0
+	if first := q.consumers.first(); first != nil {
+		q.waking = first.ordinal
+	}
+	m.retimeQueue(q)
+	m.dirty(q)
+}
+
+// wakeSome wakes consumers as far as the budget goes.
+func (m *Machine) wakeSome(q *queue) {
+	for q.waking > 0 && m.spent < m.limits.TimerBudget {
+		c := q.consumers.next(q.waking)
+		if c == nil {
+			q.waking = 0
+			return
+		}
+		m.spent++
+		q.waking = c.ordinal + 1
 		m.timers.set(&c.timer, m.now)
 		m.dirty(c)
 	}
@@ -381,6 +444,7 @@ func (m *Machine) store(q *queue, as []attributes, messages [][]byte, wall int64
 			q.counts.Ready++
 		} else {
 			m.storeIndexed(q, p, a, len(b), wall)
+			l.passOwn(p.offset)
 		}
 	}
 	m.skip(q, l)
@@ -409,6 +473,9 @@ func (m *Machine) storeIndexed(q *queue, p place, a *attributes, size int, wall 
 // retimeQueue sets the queue's timer to the earliest moment that matters.
 func (m *Machine) retimeQueue(q *queue) {
 	at := never
+	if q.waking > 0 {
+		at = m.now
+	}
 	if len(q.delayed) > 0 {
 		at = min(at, q.delayed[0].due)
 	}
@@ -432,6 +499,7 @@ func (m *Machine) retimeQueue(q *queue) {
 // that are too old.
 func (m *Machine) fireQueue(q *queue) {
 	m.dirty(q)
+	m.wakeSome(q)
 	for len(q.expiries) > 0 && q.expiries[0].expires <= m.now && m.spent < m.limits.TimerBudget {
 		m.spent++
 		msg := q.expiries[0]

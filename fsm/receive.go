@@ -30,6 +30,8 @@ type pull struct {
 	receive
 	r *Result
 	c *consumer // nil: refused
+	// makes: it is the one that makes leases; the others ask for what it made.
+	makes bool
 }
 
 // beginPulls lets the entry's receives take part in the assignment.
@@ -57,7 +59,7 @@ func (m *Machine) beginPull(p *pull) Status {
 	}
 	p.c = c
 	if p.first == c.next && c.want == 0 {
-		c.want = p.limit
+		c.want, p.makes = p.limit, true
 		m.feed(c)
 	}
 	return StatusOK
@@ -106,7 +108,11 @@ func (m *Machine) endPull(p *pull) {
 		c.pulled = p.first
 	}
 	p.r.Receive = ReceiveResult{Queue: q.number, LeaseTime: q.settings.LeaseTime, Next: c.next}
-	if p.first == c.pulled {
+	switch {
+	case p.first != c.pulled:
+	case !p.makes && !m.mayAnswer(int(c.next-p.first)):
+		p.r.Status = StatusBusy
+	default:
 		for number := max(p.first, c.done); number < c.next; number++ {
 			m.resolve(c, number)
 			if s := c.slot(number); s.state == LeaseHeld {
@@ -114,7 +120,7 @@ func (m *Machine) endPull(p *pull) {
 			}
 		}
 	}
-	if p.first < c.next && p.r.Receive.Deliveries == nil {
+	if p.first < c.next && p.r.Receive.Deliveries == nil && p.r.Status == StatusOK {
 		p.r.Status = StatusStale
 	}
 	if m.consumers[c.id] != c {
@@ -150,6 +156,7 @@ func (m *Machine) release(l release, r *Result) Status {
 	case l.first == c.next && c.next-c.done >= PullNumbersMax:
 		st = StatusWindowFull
 	case l.first == c.next && m.slots >= m.limits.LeasesMax:
+		m.dirty(c)
 		m.dropUnused(c)
 		return StatusLeaseCap
 	case l.first == c.next:
@@ -162,6 +169,8 @@ func (m *Machine) release(l release, r *Result) Status {
 			c.idleSince = m.now
 			m.retime(c)
 		}
+	case l.first == c.pulled && !m.mayAnswer(int(c.next-l.first)):
+		st = StatusBusy
 	case l.first == c.pulled:
 		for number := max(l.first, c.done); number < c.next; number++ {
 			m.resolve(c, number)
@@ -173,16 +182,6 @@ func (m *Machine) release(l release, r *Result) Status {
 	r.Receive = ReceiveResult{Queue: c.queue.number, LeaseTime: c.queue.settings.LeaseTime, Next: c.next}
 	m.dirty(c)
 	return st
-}
-
-// retimePullers follows a change of the queue's lease time.
-func (m *Machine) retimePullers(q *queue) {
-	for c := range q.consumers.each {
-		if c.pulls() && c.held == 0 {
-			m.retime(c)
-			m.dirty(c)
-		}
-	}
 }
 
 // Barren says that a receive would find nothing: there is nothing ready in its queue,

@@ -375,7 +375,8 @@ func (m *Machine) become(fresh *Machine, s *staging) {
 	fresh.nextQueue = m.nextQueue
 	fresh.assignFrom = 0
 	fresh.version, fresh.supports = m.version, m.supports
-	fresh.digests, fresh.dec, fresh.spent, fresh.pulls = m.digests, m.dec, m.spent, m.pulls
+	fresh.digests, fresh.dec, fresh.pulls = m.digests, m.dec, m.pulls
+	fresh.spent, fresh.passed, fresh.answered = m.spent, m.passed, m.answered
 	copying := m.copying != nil
 	m.EndCopy()
 	if *m = *fresh; copying {

@@ -15,7 +15,7 @@ const (
 	scalarFields   = 21
 	sessionFields  = 12
 	outcomeFields  = 8
-	queueFields    = 13
+	queueFields    = 14
 	consumerFields = 17
 	slotFields     = 8
 
@@ -157,6 +157,7 @@ func (q *queue) appendRow(w *pack.Writer) {
 		states[i] = byte(s)
 	}
 	w.Bin(states)
+	w.Uint(q.waking)
 	q.timer.append(w)
 	used := 0
 	for _, l := range q.lanes {
@@ -184,6 +185,7 @@ func (m *Machine) readQueue(r *pack.Reader, from *origins) {
 	for _, s := range r.Bin(EditPlacesMax) {
 		q.edited.states = append(q.edited.states, EditState(s))
 	}
+	q.waking = r.Uint()
 	at := Time(r.Int())
 	if from.backup && r.Err() == nil && (q.number <= from.base || q.number-from.base > m.nextQueue) {
 		r.Failf("queue %d, numbers go to %d", q.number-from.base, m.nextQueue)
@@ -386,7 +388,7 @@ func (m *Machine) readMessage(r *pack.Reader, from *origins) {
 	if current {
 		k.current = msg
 	} else {
-		k.waiting = append(k.waiting, msg)
+		k.wait(msg)
 	}
 }
 
@@ -480,10 +482,10 @@ func (m *Machine) readConsumer(r *pack.Reader, from *origins) {
 	}
 	c.queue = m.queues[from.base+queueNumber]
 	if queueDeleted {
-		if c.queue = from.deleted[queueNumber]; c.queue == nil {
+		if c.queue = m.ending[queueNumber]; c.queue == nil {
 			c.queue = newQueue(queueNumber, "", QueueSettings{LeaseTime: time.Second})
 			c.queue.deleted = true
-			from.deleted[queueNumber] = c.queue
+			m.beginEnding(c.queue)
 		}
 	}
 	if c.queue == nil {

@@ -77,7 +77,7 @@ func TestWork_DoesNotGrowWithTheBacklog(t *testing.T) {
 		long, full uint64
 		message    func(seq uint64, i int) wire.Message
 	}{
-		{"plain messages", 200_000, 10_000_000, func(uint64, int) wire.Message { return wire.Message{} }},
+		{"plain messages", 200_000, 10_000_000, plainMessage},
 		{"ordering keys", 50_000, 1_000_000, func(seq uint64, i int) wire.Message {
 			return wire.Message{OrderingKey: fmt.Sprintf("key-%d", seq*1000+uint64(i))}
 		}},
@@ -102,7 +102,7 @@ func TestWork_DoesNotGrowWithTheBacklog(t *testing.T) {
 			m.Digest() // forget what has changed
 			bytes = (heap() - before) / backlog
 			m.apply(attach(1, 1, "q", 1024))
-			entries := frames(seq, n)
+			entries := frames(seq, n, c.message)
 			began := time.Now()
 			for _, e := range entries {
 				if _, err := m.Apply(1, e); err != nil {

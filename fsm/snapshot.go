@@ -216,7 +216,7 @@ func (m *Machine) Restore(in io.Reader) error {
 	m.reset()
 	m.bodies.Reset()
 	at := int64(len(head))
-	from := &origins{deleted: map[uint64]*queue{}}
+	from := &origins{}
 	for sections := uint64(0); ; sections++ {
 		kind, payload, err := readSection(br)
 		if err != nil {
@@ -231,22 +231,34 @@ func (m *Machine) Restore(in io.Reader) error {
 		}
 		at += int64(sectionHeaderBytes + len(payload))
 	}
-	for _, n := range sortedKeys(m.queues) {
-		if q := m.queues[n]; q.assignable() {
-			m.wake(q)
-		}
-	}
+	m.wakeAll()
 	if copying {
 		m.BeginCopy()
 	}
 	return nil
 }
 
+// wakeAll finds out which queues have something to do in the next entry.
+func (m *Machine) wakeAll() {
+	for _, n := range sortedKeys(m.queues) {
+		q := m.queues[n]
+		lags := false
+		for _, l := range q.lanes {
+			if l != nil {
+				l.lags = l.head < l.tail && q.records[place{l.number, l.head}] != nil
+				lags = lags || l.lags
+			}
+		}
+		if lags || q.assignable() {
+			m.wake(q)
+		}
+	}
+}
+
 // origins is what the rows of a snapshot or a backup refer to while they are read.
 type origins struct {
-	deleted map[uint64]*queue // that are gone and whose consumers have not ended yet
-	backup  bool              // what is read becomes part of another life, see assembly
-	base    uint64            // added to the numbers of queues
+	backup bool   // what is read becomes part of another life, see assembly
+	base   uint64 // added to the numbers of queues
 }
 
 const snapshotHeadBytes = len(snapshotMagic) + 6

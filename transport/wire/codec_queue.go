@@ -251,12 +251,14 @@ func (m *QueueShow) read(r *pack.Reader) {
 func DecodeQueueShow(b []byte) (QueueShow, error) { return decode[QueueShow](b) }
 
 // Append writes the payload.
-func (QueueList) Append(w *pack.Writer) {
-	w.Array(0)
+func (m QueueList) Append(w *pack.Writer) {
+	w.Array(1)
+	w.Uint(m.From)
 }
 
-func (*QueueList) read(r *pack.Reader) {
-	r.ArrayExact(0)
+func (m *QueueList) read(r *pack.Reader) {
+	r.ArrayExact(1)
+	m.From = r.Uint()
 }
 
 // DecodeQueueList reads what QueueList.Append writes.
@@ -264,13 +266,15 @@ func DecodeQueueList(b []byte) (QueueList, error) { return decode[QueueList](b) 
 
 // Append writes the payload.
 func (m QueuesReply) Append(w *pack.Writer) {
-	w.Array(1)
+	w.Array(2)
 	appendList(w, m.Queues)
+	w.Uint(m.Next)
 }
 
 func (m *QueuesReply) read(r *pack.Reader) {
-	r.ArrayExact(1)
+	r.ArrayExact(2)
 	m.Queues = readList[QueueInfo](r, QueuesMax, queueInfoLeast)
+	m.Next = r.Uint()
 }
 
 // DecodeQueuesReply reads what QueuesReply.Append writes.

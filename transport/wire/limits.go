@@ -58,16 +58,16 @@ const (
 	ClusterBytesMax     = 128 // a cluster id
 	NodeNameBytesMax    = 255
 	AddressBytesMax     = 512
-	TextBytesMax        = 4096    // texts for people
-	SequencesMax        = 65_536  // in a seal
-	RangesMax           = 65_536  // unsettled numbers, settles and delivery states in a message
-	DeliveriesMax       = 65_536  // in a Deliver
-	QueuesMax           = 262_144 // in QueuesReply
-	NodesMax            = 1024    // in Topology and Members
-	ReasonBytesMax      = 256     // why a message is given back
-	NoteBytesMax        = 1024    // reasons, errors and texts of events that the machine keeps of a message
-	EventsMax           = 64      // of one message; the machine keeps fewer
-	EditPlacesMax       = 4_096   // in an edit
+	TextBytesMax        = 4096   // texts for people
+	SequencesMax        = 65_536 // in a seal
+	RangesMax           = 65_536 // unsettled numbers, settles and delivery states in a message
+	DeliveriesMax       = 65_536 // in a Deliver
+	QueuesMax           = 1_000  // in QueuesReply
+	NodesMax            = 1024   // in Topology and Members
+	ReasonBytesMax      = 256    // why a message is given back
+	NoteBytesMax        = 1024   // reasons, errors and texts of events that the machine keeps of a message
+	EventsMax           = 64     // of one message; the machine keeps fewer
+	EditPlacesMax       = 4_096  // in an edit
 	// DoneSlack is how far beyond twice its credit a consumer's delivery numbers
 	// go above its done: what the machine has settled and the client has no answer
 	// for yet.

@@ -504,12 +504,17 @@ type QueueShow struct {
 	Name string
 }
 
-// QueueList asks for all queues, by name; the answer is QueuesReply.
-type QueueList struct{}
+// QueueList asks for queues in the order of their numbers, from one on; the answer is
+// QueuesReply.
+type QueueList struct {
+	From uint64
+}
 
-// QueuesReply lists queues by name.
+// QueuesReply is a page of the list. Next is where the next page begins, 0 when this is
+// the last.
 type QueuesReply struct {
 	Queues []QueueInfo
+	Next   uint64
 }
 
 // NodeStatusRequest asks what the asked node knows of itself, leader or not.

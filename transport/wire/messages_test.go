@@ -231,7 +231,7 @@ func TestMessages_GoldenBytes(t *testing.T) {
 		{RedriveReply{Status: StatusOK, Number: 7, Edited: nonce, Ends: []Place{{Lane: 3, Offset: 17}}, Next: RedriveFrom{MessageReady, 3, 16}, More: true,
 			Seen: 4, Moved: 3, Refused: 2, Skipped: 1, Targets: []string{"t"}, Matches: []RedriveMatch{{Lane: 3, Offset: 1, Age: 9}}},
 			"9d 01 07 c410a00000000000000000000000000000af 91 93 03 11 00 93 01 03 10 c3 c2 04 03 02 01 91 a174 91 94 03 01 00 09"},
-		{QueueList{}, "90"},
+		{QueueList{From: 7}, "9107"},
 		{BackupOpen{Index: 9}, "91 09"},
 		{BackupHead{ID: BackupID(nonce), Cluster: "c", Incarnation: 5, Node: "n", Index: 9, Term: 2, Now: 3, Wall: 4, MachineVersion: 1, QueueMax: 7, Queues: 6, Messages: 8, Sessions: 2},
 			"9d c410a00000000000000000000000000000af a163 05 a16e 09 02 03 04 01 07 06 08 02"},

@@ -1,0 +1,223 @@
+package fsm_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"onceq/fsm"
+	"onceq/fsm/fsmtest"
+	"onceq/fsm/storage"
+	"onceq/transport/wire"
+)
+
+// entriesUntilDone applies empty entries while something is left, and says how many
+// entries it took.
+func (m *machine) entriesUntilDone(eff *fsm.Effects) (n int) {
+	m.t.Helper()
+	for n = 1; eff.More; n++ {
+		if n > 100_000 {
+			m.t.Fatal("it does not end")
+		}
+		eff = m.apply()
+	}
+	return n
+}
+
+func attachMany(m *machine, queue string, n int) {
+	for i := range n {
+		m.apply(fsmtest.New(wire.Attach{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1, byte(i >> 8), byte(i)}, N: 1, Queue: queue, Credit: 1}))
+	}
+}
+
+// TestWork_PurgeAndDelete_WakeConsumersInSteps: whatever the number of consumers.
+func TestWork_PurgeAndDelete_WakeConsumersInSteps(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{TimerBudget: 10})
+	m.apply(create("q"))
+	attachMany(m, "q", 100)
+	if n := m.entriesUntilDone(m.apply(fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: 1, Revision: 1, Nonce: wire.Nonce{1}}))); n < 10 {
+		t.Errorf("a purge woke 100 consumers in %d entries of 10 changes", n)
+	}
+	eff := m.apply(fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: 1}))
+	if len(eff.Lost) > 10 {
+		t.Errorf("one entry took leave of %d consumers, 10 changes are allowed", len(eff.Lost))
+	}
+	// A replica that is restored meanwhile goes on in the same place.
+	again := fsm.New(fsm.Config{Group: grp, Limits: fsm.Limits{TimerBudget: 10}}, storage.NewMemory())
+	restore(t, m.Machine, again)
+	m.entriesUntilDone(eff)
+	for left := true; left; {
+		m.index++
+		eff, err := again.Apply(m.index, fsmtest.Entry(m.index, fsm.Time(m.now), 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = eff.More
+	}
+	if c := m.Counts().Consumers; c != 0 || again.Digest() != m.Digest() {
+		t.Errorf("%d consumers are left, digests %016x and %016x", c, m.Digest(), again.Digest())
+	}
+}
+
+// TestWork_RecordsInFrontOfTheHead_ArePassedInSteps: a message is taken that many with a
+// record stand behind, and many that are gone.
+func TestWork_RecordsInFrontOfTheHead_ArePassedInSteps(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{PassBudget: 10})
+	m.apply(create("q"), open(1))
+	const n = 100
+	ms := make([]wire.Message, n+2)
+	for i := range ms {
+		if i > 0 && i <= n {
+			ms[i].TTL = time.Duration(1+i%2) * time.Hour
+		}
+	}
+	f := fsmtest.Frame(1, 1, 1, 1, 0, "q")
+	f.Publishes[0].Messages = ms
+	m.apply(fsmtest.New(f))
+	m.now = 90 * time.Minute
+	m.apply() // every second is gone, and keeps its record
+	eff := m.apply(attach(1, 1, "q", 1))
+	if len(eff.Deliveries) != 1 || eff.Deliveries[0].Offset != 0 {
+		t.Fatalf("%+v", eff.Deliveries)
+	}
+	if entries := m.entriesUntilDone(eff); entries < n/10 || entries > n/10+2 {
+		t.Errorf("%d records were passed in %d entries of 10", n, entries)
+	}
+	if c := m.Counts(); c.Leases != 1 || c.Indexed != n/2 {
+		t.Errorf("%+v", c)
+	}
+	if wrong := fsm.WrongSums(m.Machine); wrong != nil {
+		t.Error(wrong)
+	}
+}
+
+// TestWork_OldMessages_AreDroppedInSteps: also between two milestones.
+func TestWork_OldMessages_AreDroppedInSteps(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{TimerBudget: 10})
+	m.apply(open(1), fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: "q", Settings: wire.QueueSettings{TTL: time.Minute}}),
+		fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", make([]string, 100)...)))
+	m.now = 2 * time.Minute
+	eff := m.apply()
+	if left := m.Counts().Messages; left != 90 || !eff.More {
+		t.Fatalf("%d messages are left after one entry of 10 changes", left)
+	}
+	m.entriesUntilDone(eff)
+	if left := m.Counts().Messages; left != 0 {
+		t.Errorf("%d messages are left", left)
+	}
+}
+
+// TestWork_ManyNumbersAskedForAgainAndAgain_AreRefusedAsBusy: a small request names many
+// deliveries. What does not fit into an entry has no effect, and fits into the next.
+func TestWork_ManyNumbersAskedForAgainAndAgain_AreRefusedAsBusy(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{AnswerBudget: 100})
+	m.apply(fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}), create("q"), open(1), attach(1, 1, "q", 60), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", make([]string, 70)...)))
+	statuses := func(cs ...fsmtest.Command) string {
+		out := ""
+		for _, r := range m.apply(cs...).Results {
+			out += " " + wire.Status(r.Status).String()
+		}
+		return out
+	}
+	if got, want := statuses(ack(1, 1, 50, 1), ack(1, 1, 50, 1), ack(1, 51, 60, 1), ack(1, 1, 1, 61)), " ok ok too much at once too much at once"; got != want {
+		t.Errorf("settles: %s, expected %s", got, want)
+	}
+	if got, want := statuses(ack(1, 51, 60, 61), attach(1, 1, "q", 60), attach(1, 2, "q", 60)), " ok ok ok"; got != want {
+		t.Errorf("in the next entry: %s, expected %s", got, want)
+	}
+	r := fsmtest.New(wire.Receive{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{2}, Queue: "q", First: 1, Done: 1, Limit: 60})
+	m.apply(fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID{1}, N: 2}), fsmtest.New(fsmtest.Frame(1, 1, 1, 2, 0, "q", make([]string, 60)...)))
+	if got, want := statuses(r, r, r), " ok too much at once ok"; got != want {
+		t.Errorf("receives: %s, expected %s", got, want)
+	}
+}
+
+// TestWork_SmallBudgets_EndInTheSameState: whatever the budgets, replicas agree, with
+// one that is restored at any moment, no cap is passed, and what is left is done in the
+// entries that follow.
+func TestWork_SmallBudgets_EndInTheSameState(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		r := newReplicas(t)
+		budget := func(label string) int { return rapid.IntRange(1, 4).Draw(t, label) }
+		r.limits.TimerBudget, r.limits.AssignmentBudget = budget("timers"), budget("assignments")
+		r.limits.PassBudget, r.limits.AnswerBudget = budget("passes"), budget("answers")
+		r.unmodelled = true
+		r.a, r.b = fsm.New(r.config(), r.bodies), fsm.New(r.config(), storage.NewMemory())
+		r.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}))
+		for range rapid.IntRange(1, 60).Draw(t, "entries") {
+			r.step()
+		}
+		if rapid.Bool().Draw(t, "back to a backup") {
+			r.backAndForth()
+		}
+		for n := 0; r.more; n++ {
+			if n == 2000 {
+				t.Fatal("what is left is never done")
+			}
+			r.apply()
+		}
+		r.a.EndCopy()
+	})
+}
+
+// backAndForth takes a backup, lets some more happen, puts the backup in its place, and
+// goes on with what is from before the restore.
+func (r *replicas) backAndForth() {
+	b, err := fsmtest.TakeBackup(r.a, r.config())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	b.ID = wire.BackupID{1}
+	chunks := b.Chunks(inc, inc+1)
+	r.apply(b.Begin(inc, inc+1, 0, true))
+	for _, c := range chunks {
+		r.step()
+		r.apply(c)
+	}
+	r.apply(b.End(inc, inc+1, false))
+	if r.a.Incarnation() != inc+1 || r.b.Incarnation() != inc+1 {
+		r.t.Fatal("the backup was not taken over")
+	}
+	if err := fsm.Audit(r.a); err != nil {
+		r.t.Fatal(err)
+	}
+	for range 5 {
+		r.step()
+	}
+}
+
+// TestWork_DeepInALongKey_ReleasesInOrder deletes messages in the middle of those that
+// wait for a key.
+func TestWork_DeepInALongKey_ReleasesInOrder(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	const n = 1000
+	ms := make([]wire.Message, n)
+	for i := range ms {
+		ms[i].OrderingKey = "k"
+	}
+	f := fsmtest.Frame(1, 1, 1, 1, 0, "q")
+	f.Publishes[0].Messages = ms
+	m.apply(create("q"), open(1), fsmtest.New(f))
+	e := wire.Edit{Incarnation: inc, Group: grp, Number: 1, Verb: wire.EditDelete}
+	for i := uint64(n/2 - 100); i < n/2+100; i++ {
+		e.Places = append(e.Places, wire.Place{Offset: i})
+	}
+	m.apply(fsmtest.New(e))
+	m.apply(attach(1, 1, "q", 1))
+	for number, want := uint64(1), uint64(1); number < n-200; number, want = number+1, want+1 {
+		if want == n/2-100 {
+			want += 200
+		}
+		if ds := m.apply(ack(1, number, number, number)).Deliveries; len(ds) != 1 || ds[0].Offset != want {
+			t.Fatalf("after delivery %d: %s, expected offset %d", number, fmt.Sprint(ds), want)
+		}
+	}
+}
