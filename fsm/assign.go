@@ -26,6 +26,11 @@ func (m *Machine) assign(eff *Effects) {
 		m.assignBusy(eff)
 	}
 	m.endPulls()
+	// Only now: whoever pulls is hungry for as long as its entry lasts, and what is left
+	// for it is left for nobody. A restored replica sees the same in its tables.
+	if !slices.ContainsFunc(m.busy, func(q *queue) bool { return !q.deleted && q.assignable() }) {
+		m.assignFrom = 0
+	}
 }
 
 func (m *Machine) assignBusy(eff *Effects) {
@@ -44,7 +49,6 @@ func (m *Machine) assignBusy(eff *Effects) {
 	})
 	budget := m.limits.AssignmentBudget
 	left := m.busy[:0]
-	rest := false
 	for _, q := range m.busy {
 		if q.deleted {
 			q.listed = false
@@ -63,14 +67,10 @@ func (m *Machine) assignBusy(eff *Effects) {
 			continue
 		}
 		left = append(left, q)
-		rest = rest || q.assignable()
 		eff.More = eff.More || lags || !held
 	}
 	clear(m.busy[len(left):])
 	m.busy = left
-	if !rest {
-		m.assignFrom = 0
-	}
 }
 
 // heldBack says that a queue has something ready and that there is no room for its

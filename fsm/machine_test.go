@@ -462,3 +462,22 @@ func TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate(t *testing.T) {
 		}
 	}
 }
+
+// TestAssign_BudgetSpentOnAReceive_RestoredReplicaAgrees: where the next entry begins is
+// part of the state, and whoever only asks is not there any more by then.
+func TestAssign_BudgetSpentOnAReceive_RestoredReplicaAgrees(t *testing.T) {
+	t.Parallel()
+	limits := fsm.Limits{AssignmentBudget: 1}
+	m := newMachine(t, limits)
+	m.apply(fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}), create("q"), open(1), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b", "c")))
+	m.apply(fsmtest.New(wire.Receive{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, Queue: "q", First: 1, Done: 1, Limit: 3}))
+	again := fsm.New(fsm.Config{Group: grp, Limits: limits}, storage.NewMemory())
+	restore(t, m.Machine, again)
+	m.apply()
+	if _, err := again.Apply(m.index, fsmtest.Entry(m.index, fsm.Time(m.now), 0)); err != nil {
+		t.Fatal(err)
+	}
+	if again.Digest() != m.Digest() {
+		t.Fatal(fsm.DifferentRows(m.Machine, again))
+	}
+}

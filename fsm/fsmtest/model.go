@@ -1191,6 +1191,7 @@ func (e *modelEntry) assign() {
 			e.results[p.at] = e.endPull(p)
 		}
 	}
+	e.turnEnds()
 }
 
 func (e *modelEntry) handOut() {
@@ -1213,6 +1214,10 @@ func (e *modelEntry) handOut() {
 			e.deliver(q, to, uint64(len(to.log)), d)
 		}
 	}
+}
+
+// turnEnds lets the first queue begin again when nothing was held back.
+func (e *modelEntry) turnEnds() {
 	if !slices.ContainsFunc(e.queues, func(q *modelQueue) bool { x, to := e.next(q); return x != nil && to != nil }) {
 		e.from = 0
 	}
