@@ -176,11 +176,13 @@ func (r *replicas) backAndForth() {
 	}
 	b.ID = wire.BackupID{1}
 	chunks := b.Chunks(inc, inc+1)
+	r.staging = true
 	r.apply(b.Begin(inc, inc+1, 0, true))
 	for _, c := range chunks {
 		r.step()
 		r.apply(c)
 	}
+	r.staging = false
 	r.apply(b.End(inc, inc+1, false))
 	if r.a.Incarnation() != inc+1 || r.b.Incarnation() != inc+1 {
 		r.t.Fatal("the backup was not taken over")

@@ -336,7 +336,7 @@ func TestDecode_AllocatesASmallMultiple(t *testing.T) {
 		PublishReply{Results: make([]PublishResult, n)},
 		Attach{Unsettled: make([]Range, n)},
 		Deliver{Deliveries: make([]Delivery, n)},
-		QueuesReply{Queues: make([]QueueInfo, n)},
+		QueuesReply{Queues: make([]QueueInfo, QueuesMax)},
 		Settle{Items: make([]SettleItem, n)},
 		PeekReply{Messages: make([]MessageInfo, PeekMax)},
 		Edit{Places: make([]Place, EditPlacesMax)},
