@@ -35,8 +35,26 @@ type leadership struct {
 // so a few places are plenty.
 const notifyBuffer = 16
 
+// overAlready is the end of a leadership that there is not.
+var overAlready = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 func newLeadership(g *group) *leadership {
 	return &leadership{g: g, notify: make(chan bool, notifyBuffer)}
+}
+
+// over is closed when the present leadership ends; it is closed already when there is
+// none.
+func (l *leadership) over() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.leads {
+		return overAlready
+	}
+	return l.dropped
 }
 
 func (l *leadership) serving() bool { return l.isServing.Load() }

@@ -43,7 +43,7 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	g.succession = newSuccession(g, n, book)
 	var running atomic.Pointer[raft.Raft]
 	trans := n.raftTransport(g, book, conf, &running)
-	g.succession.trans = trans
+	g.succession.trans, g.reads.asks = trans, newConfirmer(g, trans)
 	if formed.Bootstrap {
 		if err := n.bootstrap(conf, logs, snapshots, trans, formed.Identity); err != nil {
 			return nil, errors.Join(err, closeTransport(trans))

@@ -16,7 +16,7 @@ type read struct {
 }
 
 // reader answers look-ups at the leader. It takes the commit index first and
-// lets a majority confirm the leadership after that, so the index covers
+// lets a majority confirm the leadership after that (see confirmer), so the index covers
 // whatever any leader has confirmed; then it waits until that much is applied
 // here. A node that only believes to lead, or has not caught up with its
 // predecessor, would answer "not stored" for a confirmed message. One
@@ -24,6 +24,7 @@ type read struct {
 type reader struct {
 	g     *group
 	queue chan read
+	asks  *confirmer // set before it runs
 }
 
 func newReader(g *group) *reader { return &reader{g: g, queue: make(chan read, readsMax)} }
@@ -38,6 +39,7 @@ func (r *reader) submit(q read) {
 }
 
 func (r *reader) run(end <-chan struct{}) {
+	defer r.asks.asking.Wait()
 	for {
 		var batch []read
 		select {
@@ -72,7 +74,7 @@ func (r *reader) confirm(end <-chan struct{}) *wire.ErrorReply {
 		return r.g.refusal()
 	}
 	index := r.g.raft.CommitIndex()
-	if err := bound(r.g.raft.VerifyLeader(), r.g.ended).Error(); err != nil {
+	if !r.asks.leads(end) {
 		return r.g.refusal()
 	}
 	ch := r.g.progress.reached(index)

@@ -163,7 +163,7 @@ func failing() []Mutant {
 		{
 			Name: "look-unverified", Breaks: "a look-up is answered by a node of which a majority confirms that it leads",
 			Workload: "dedup", Faults: []string{"pause"}, Slow: true,
-			Edits: []Edit{{"cluster/reads.go", "	if err := bound(r.g.raft.VerifyLeader(), r.g.ended).Error(); err != nil {\n		return r.g.refusal()\n	}\n", ""}},
+			Edits: []Edit{{"cluster/reads.go", "	if !r.asks.leads(end) {\n		return r.g.refusal()\n	}\n", ""}},
 		},
 		{
 			Name: "batch-torn", Breaks: "the messages of one publish are stored together or not at all",
