@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"onceq/cmd/onceq/internal/console"
 	"onceq/cmd/onceq/internal/contexts"
 	"onceq/cmd/onceq/internal/exit"
+	"onceq/transport/wire"
 )
 
 // leaves are all commands.
@@ -51,6 +53,29 @@ func TestHelp_EveryCommand(t *testing.T) {
 		}
 	}
 	inProcess(t, "").want(t, exit.OK, "Usage: onceq", "Exit codes")
+}
+
+// TestErrors_NameCommandsThatExist: what to do about an error can be typed as it stands.
+func TestErrors_NameCommandsThatExist(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	for _, leaf := range leaves(t) {
+		words := strings.Fields(leaf.Path())
+		known[words[0]] = true
+		known[strings.Join(words[:min(2, len(words))], " ")] = true
+	}
+	command, found := regexp.MustCompile("`onceq ([a-z]+(?: [a-z]+)?)[^`]*`"), 0
+	for _, code := range wire.Codes() {
+		ex, _ := wire.Explain(code)
+		for _, m := range command.FindAllStringSubmatch(ex.What+ex.Why+ex.Do, -1) {
+			if found++; !known[m[1]] {
+				t.Errorf("%s names %s, which is no command", ex.Name, m[0])
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no explanation names a command")
+	}
 }
 
 func TestUsageErrors_HaveExitCode2(t *testing.T) {

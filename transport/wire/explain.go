@@ -232,7 +232,7 @@ var explanations = map[Code]Explanation{
 		Name:      "too many leases",
 		What:      "The group's consumers hold as many deliveries as it allows, those counted that were settled and whose answer no consumer has said to know. Nothing was done.",
 		Why:       "Consumers take more than they settle, or settle and never tell the cluster that they heard the answers. While it lasts no message is handed out.",
-		Do:        "Let consumers settle what they hold, run fewer of them or give them a smaller prefetch. `onceq consumer ls` shows who holds how many.",
+		Do:        "Let consumers settle what they hold, run fewer of them or give them a smaller prefetch. `onceq queue consumers` shows who holds how many.",
 		Retriable: true,
 	},
 	CodeConflict: {
