@@ -24,11 +24,11 @@ type confirmer struct {
 	id    raft.ServerID
 	trans raft.Transport
 	// term is the present one, and whether this node leads in it as far as it knows;
-	// servers are those of the newest configuration; over is closed when this node's
-	// leadership ends.
-	term    func() (uint64, bool)
-	servers func() []raft.Server
-	over    func() <-chan struct{}
+	// voters are those of the newest configuration, of which this node need not be one;
+	// over is closed when this node's leadership ends.
+	term   func() (uint64, bool)
+	voters func() []raft.Server
+	over   func() <-chan struct{}
 
 	asking sync.WaitGroup
 
@@ -55,8 +55,8 @@ func newConfirmer(g *group, trans raft.Transport) *confirmer {
 			term := g.raft.CurrentTerm()
 			return term, g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term
 		},
-		servers: func() []raft.Server { return g.raft.GetConfiguration().Configuration().Servers },
-		peers:   map[raft.ServerID]*confirming{}, changed: make(chan struct{}),
+		voters: g.succession.voters,
+		peers:  map[raft.ServerID]*confirming{}, changed: make(chan struct{}),
 	}
 }
 
@@ -73,63 +73,40 @@ func (c *confirmer) leads(end <-chan struct{}) bool {
 	mine := c.round
 	c.mu.Unlock()
 	for {
-		voters, self := c.voters()
+		voters := c.voters()
 		c.mu.Lock()
 		maps.DeleteFunc(c.peers, func(id raft.ServerID, p *confirming) bool {
 			return !p.busy && !slices.ContainsFunc(voters, func(v raft.Server) bool { return v.ID == id })
 		})
 		changed := c.changed
 		yes := 0
-		if self {
-			yes++
-		}
 		for _, v := range voters {
-			if p := c.peers[v.ID]; p != nil && p.yes >= mine && p.term == term {
+			if v.ID == c.id || c.said(v.ID, term, mine) {
 				yes++
+			} else {
+				c.ask(v, term, mine)
 			}
 		}
-		if yes > (len(voters)+btoi(self))/2 {
+		if yes > len(voters)/2 {
 			c.mu.Unlock()
 			return true
 		}
-		for _, v := range voters {
-			c.ask(v, term, mine)
-		}
 		c.mu.Unlock()
-		retry := time.NewTimer(confirmRetry)
 		select {
 		case <-changed:
-			retry.Stop()
-		case <-retry.C:
+		case <-time.After(confirmRetry):
 		case <-over:
-			retry.Stop()
 			return false
 		case <-end:
-			retry.Stop()
 			return false
 		}
 	}
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// voters are the others, and whether this node is one.
-func (c *confirmer) voters() (others []raft.Server, self bool) {
-	for _, v := range c.servers() {
-		switch {
-		case v.Suffrage != raft.Voter:
-		case v.ID == c.id:
-			self = true
-		default:
-			others = append(others, v)
-		}
-	}
-	return others, self
+// said says whether a voter has said yes in a round or later. c.mu is held.
+func (c *confirmer) said(id raft.ServerID, term, round uint64) bool {
+	p := c.peers[id]
+	return p != nil && p.yes >= round && p.term == term
 }
 
 // ask asks one voter, unless a question to it is under way: that one was sent before,
@@ -140,7 +117,7 @@ func (c *confirmer) ask(v raft.Server, term, round uint64) {
 		p = &confirming{}
 		c.peers[v.ID] = p
 	}
-	if p.busy || p.yes >= round && p.term == term || time.Now().Before(p.idle) {
+	if p.busy || time.Now().Before(p.idle) {
 		return
 	}
 	p.busy = true

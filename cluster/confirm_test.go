@@ -45,17 +45,17 @@ var (
 	threeOfUs = []raft.Server{{ID: "n1"}, {ID: "n2"}, {ID: "n3"}}
 )
 
-func newQuestions(servers []raft.Server) (*confirmer, *questions, chan struct{}) {
+func newQuestions(voters []raft.Server) (*confirmer, *questions, chan struct{}) {
 	q, over := &questions{asked: make(chan question)}, make(chan struct{})
 	return &confirmer{
 		id: "n1", trans: q, peers: map[raft.ServerID]*confirming{}, changed: make(chan struct{}),
-		term:    func() (uint64, bool) { return 7, true },
-		servers: func() []raft.Server { return servers },
-		over:    func() <-chan struct{} { return over },
+		term:   func() (uint64, bool) { return 7, true },
+		voters: func() []raft.Server { return voters },
+		over:   func() <-chan struct{} { return over },
 	}, q, over
 }
 
-// leads asks in the background.
+// background asks in the background.
 func (c *confirmer) background() chan bool {
 	said := make(chan bool, 1)
 	go func() { said <- c.leads(nil) }()
@@ -150,7 +150,7 @@ func TestConfirm_Alone_AndNotAVoter(t *testing.T) {
 		t.Error("the only voter does not lead")
 	}
 	// A leader that has removed itself counts only the others.
-	c, q, _ := newQuestions([]raft.Server{{ID: "n2"}, {ID: "n3"}, {ID: "n1", Suffrage: raft.Nonvoter}})
+	c, q, _ := newQuestions(threeOfUs[1:])
 	said := c.background()
 	n2, n3 := q.both(t)
 	n2.answer <- follows
