@@ -171,15 +171,12 @@ func (k *keeper) copy(ctx context.Context, o old) bool {
 	payload, err := c.Call(asking, wire.OpPublish, o.frame)
 	res, err := onlyResult(payload, err)
 	switch {
-	case err != nil && k.peers.answer(err):
-		op.Err = err.Error()
-		k.w.H.Complete(op, history.Fail)
-		pause(ctx, 20*time.Millisecond)
-		return false
 	case err != nil:
-		op.Err = err.Error()
-		k.w.Count.Unknown.Add(1)
-		k.w.H.Complete(op, history.Info)
+		if k.peers.failed(op, err) {
+			pause(ctx, 20*time.Millisecond)
+		} else {
+			k.w.Count.Unknown.Add(1)
+		}
 		return false
 	case res.Status == wire.StatusOK:
 		op.Seq, op.Lane, op.Dup = res.Offset, int(res.Lane), res.Duplicate

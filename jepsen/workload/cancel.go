@@ -112,12 +112,8 @@ func (g *ghosts) send(op history.Event, id client.InnerMsgID, m client.Message) 
 	})
 	res, err := onlyResult(payload, err)
 	switch {
-	case err != nil && g.peers.answer(err):
-		copied.Err = err.Error()
-		g.w.H.Complete(copied, history.Fail)
 	case err != nil:
-		copied.Err = err.Error()
-		g.w.H.Complete(copied, history.Info)
+		g.peers.failed(copied, err)
 	case res.Status == wire.StatusOK:
 		copied.Seq, copied.Lane, copied.Dup = res.Offset, int(res.Lane), res.Duplicate
 		g.w.H.Complete(copied, history.OK)

@@ -344,13 +344,10 @@ func (d *retransmitter) inner(e *entry) string {
 
 func (d *retransmitter) outcome(e *entry, op history.Event, res wire.PublishResult, err error, own bool) {
 	switch {
-	case err != nil && d.peers.answer(err):
-		op.Err = err.Error()
-		d.w.H.Complete(op, history.Fail)
 	case err != nil:
-		op.Err = err.Error()
-		d.w.Count.Unknown.Add(1)
-		d.w.H.Complete(op, history.Info)
+		if !d.peers.failed(op, err) {
+			d.w.Count.Unknown.Add(1)
+		}
 	case res.Status == wire.StatusOK:
 		op.Seq, op.Lane, op.Dup = res.Offset, int(res.Lane), res.Duplicate
 		if own {
@@ -399,15 +396,10 @@ func (d *retransmitter) seal(e *entry, to line) {
 		err = fmt.Errorf("seal: %v, %d outcomes", reply.Status, len(reply.Outcomes))
 	}
 	for i, op := range ops {
-		if err == nil {
-			d.sealed(e, op, reply.Outcomes[0], i)
-			continue
-		}
-		op.Err = err.Error()
-		if d.peers.answer(err) {
-			d.w.H.Complete(op, history.Fail)
+		if err != nil {
+			d.peers.failed(op, err)
 		} else {
-			d.w.H.Complete(op, history.Info)
+			d.sealed(e, op, reply.Outcomes[0], i)
 		}
 	}
 }

@@ -109,12 +109,7 @@ func (o *owner) open(ctx context.Context, text string) (got bool) {
 	}
 	switch {
 	case err != nil:
-		op.Err = err.Error()
-		if o.peers.answer(err) {
-			o.w.H.Complete(op, history.Fail)
-		} else {
-			o.w.H.Complete(op, history.Info)
-		}
+		o.peers.failed(op, err)
 		return false
 	case reply.Status != wire.StatusOK:
 		op.Err = reply.Status.String()
@@ -173,12 +168,8 @@ func (o *owner) send(id string, sequence uint64) (final bool) {
 	res, err := onlyResult(payload, err)
 	switch {
 	case err != nil:
-		op.Err = err.Error()
-		if o.peers.answer(err) {
-			o.w.H.Complete(op, history.Fail)
-		} else {
+		if !o.peers.failed(op, err) {
 			o.w.Count.Unknown.Add(1)
-			o.w.H.Complete(op, history.Info)
 		}
 		return false
 	case res.Status == wire.StatusOK:

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"onceq/jepsen/history"
 	"onceq/jepsen/raw"
 	"onceq/transport/wire"
 )
@@ -166,6 +167,18 @@ func (p *peers) answer(err error) (fail bool) {
 		return true
 	}
 	return false
+}
+
+// failed completes an operation whose request got an error for an answer, and says
+// whether that proves that it had no effect.
+func (p *peers) failed(op history.Event, err error) (fail bool) {
+	op.Err = err.Error()
+	outcome := history.Info
+	if fail = p.answer(err); fail {
+		outcome = history.Fail
+	}
+	p.w.H.Complete(op, outcome)
+	return fail
 }
 
 func (p *peers) close() {
