@@ -144,10 +144,6 @@ func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 			c.Error(corr, *o.Err)
 			return
 		}
-		if o.Result.Status == fsm.StatusBusy {
-			c.Error(corr, *errBusy())
-			return
-		}
 		reply, refused := commandReply(o.Result)
 		if refused != nil {
 			c.Error(corr, *refused)

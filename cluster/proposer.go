@@ -402,7 +402,7 @@ func (p *proposer) applied(index uint64, eff *fsm.Effects) {
 			continue
 		}
 		for i, w := range b.waiters {
-			w.done(outcome{Result: &results[i], Effects: eff, Index: index})
+			w.done(appliedOutcome(&results[i], eff, index))
 		}
 		results = results[len(b.waiters):]
 		b.free()

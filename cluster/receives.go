@@ -98,10 +98,6 @@ func (r *receives) release(c conn, corr uint32, payload []byte, m wire.Release) 
 			c.Error(corr, *o.Err)
 			return
 		}
-		if o.Result.Status == fsm.StatusBusy {
-			c.Error(corr, *errBusy())
-			return
-		}
 		c.Reply(corr, wire.OpRelease, encoded(receivedReply(o.Result)))
 	})
 }
@@ -178,7 +174,7 @@ func (r *receives) fly(p *pending) {
 // applied takes what became of a proposed receive. One that took nothing lets the
 // next try, and waits on if it found nothing.
 func (r *receives) applied(p *pending, o outcome) {
-	nothing := o.Err == nil && len(o.Result.Receive.Deliveries) == 0
+	nothing := o.Result != nil && len(o.Result.Receive.Deliveries) == 0
 	r.mu.Lock()
 	p.flying = false
 	var fly []*pending
@@ -198,8 +194,6 @@ func (r *receives) applied(p *pending, o outcome) {
 	}
 	switch {
 	case over || waits:
-	case o.Err == nil && o.Result.Status == fsm.StatusBusy:
-		p.conn.Error(p.corr, *errBusy())
 	case o.Err != nil:
 		p.conn.Error(p.corr, *o.Err)
 	default:

@@ -336,9 +336,6 @@ func (r *redrive) edit(ctx context.Context) *wire.ErrorReply {
 	if o.Err != nil {
 		return o.Err
 	}
-	if o.Result.Status == fsm.StatusBusy {
-		return errBusy()
-	}
 	if r.reply.Status = wire.Status(o.Result.Status); r.reply.Status != wire.StatusOK {
 		return nil
 	}

@@ -17,12 +17,21 @@ type waiter struct {
 	done  func(o outcome)
 }
 
-// outcome is what became of a command: Result and Effects, or Err.
+// outcome is what became of a command: Result and Effects, or Err. Both are there when
+// the command asked for more work than fitted into its entry: then nothing happened.
 type outcome struct {
 	Result  *fsm.Result
 	Effects *fsm.Effects
 	Index   uint64
 	Err     *wire.ErrorReply
+}
+
+func appliedOutcome(r *fsm.Result, eff *fsm.Effects, index uint64) outcome {
+	o := outcome{Result: r, Effects: eff, Index: index}
+	if r.Status == fsm.StatusBusy {
+		o.Err = errBusy()
+	}
+	return o
 }
 
 // batch collects commands of a lane until an entry takes it.
