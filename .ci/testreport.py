@@ -1,5 +1,7 @@
 """Reads the JSON events of `go test -json` and prints what a person wants:
 a line for each package, the output of what failed, what was skipped, the sum.
+When the process of a package ended before its tests did (a panic, os.Exit, a kill),
+the tests that had not ended are named and what the process said last is shown.
 Exits 1 when something failed or was skipped, or when no test ran.
 
     testreport.py [FILE]
@@ -9,7 +11,11 @@ anything): then each of them has to be, once, and no other."""
 import collections
 import fnmatch
 import json
+import re
 import sys
+
+# How the Go runtime and the go tool begin to tell that a process ended.
+DEATH = re.compile(r"(panic|fatal error|signal|unexpected fault address|SIG[A-Z]+|\*\*\* Test)\b")
 
 expected = []
 if len(sys.argv) > 1:
@@ -19,6 +25,11 @@ if len(sys.argv) > 1:
 output = collections.defaultdict(list)
 counts = collections.Counter()
 failed, skipped = [], []
+running = collections.defaultdict(set)
+# test2json gives the last words of a process to whichever test printed last, even to
+# one that has passed, so they are looked for in the order of the package's lines.
+recent = collections.defaultdict(lambda: collections.deque(maxlen=20_000))
+died = []
 for line in sys.stdin:
     try:
         event = json.loads(line)
@@ -30,10 +41,15 @@ for line in sys.stdin:
     if action in ("output", "build-output"):
         if action == "build-output":
             print(event["Output"], end="")
+            continue
         output[key].append(event["Output"])
+        recent[key[0]].append(event["Output"])
+    elif action == "run":
+        running[key[0]].add(key[1])
     elif action in ("pass", "fail", "skip"):
         package, test = key
         if test:
+            running[package].discard(test)
             counts[action] += 1
             if action == "fail":
                 failed.append(key)
@@ -43,6 +59,10 @@ for line in sys.stdin:
             print(f"{action:5} {package} {event.get('Elapsed', 0):.0f} s")
             if action == "fail":
                 failed.append(key)
+                if running[package]:
+                    died.append(package)
+        if not test and package not in died:
+            recent.pop(package, None)
         if action == "pass":
             output.pop(key, None)
 for key in failed:
@@ -51,6 +71,15 @@ for key in failed:
     # Logs of nodes are long: what the test itself says is not to be lost before them.
     print("".join(line for line in said if "_test.go:" in line), end="")
     print("".join(tail), end="")
+# Said once more as the last lines, since of a long output the end is what is kept.
+causes = [f"failed: {package} {test}" for package, test in failed if test]
+for package in died:
+    print(f"\n--- {package} ended before its tests did")
+    lines = list(recent[package])
+    start = next((i for i, line in enumerate(lines) if DEATH.match(line)), len(lines) - 200)
+    print("".join(lines[max(start - 20, 0) : start + 300]), end="")
+    causes.append(f"{package} ended before these tests did: {' '.join(sorted(running[package]))}")
+    causes += [line.rstrip("\n") for line in lines[max(start, 0) :] if DEATH.match(line) or ".go:" in line][:12]
 surprises = []
 for package, test in skipped:
     pattern = next((e for e in expected if fnmatch.fnmatchcase(test, e)), None)
@@ -59,6 +88,6 @@ for package, test in skipped:
     else:
         expected.remove(pattern)
 surprises += [f"expected to be skipped, and was not: {e}" for e in expected]
-print("\n".join(surprises), end="\n" if surprises else "")
+print("".join(line + "\n" for line in surprises + causes), end="")
 print(f"{counts['pass']} passed, {len(failed)} failed, {counts['skip']} skipped")
 sys.exit(1 if failed or surprises or not counts["pass"] else 0)
