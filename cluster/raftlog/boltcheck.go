@@ -24,7 +24,7 @@ func damaged(path string, err *error) func() {
 	}
 }
 
-// checkBolt walks through a boltdb file before the library does. It opens one by reading all pages in goroutines of its own (bbolt
+// checkBolt walks through a boltdb file before the library does. It opens one by reading all pages in a goroutine of its own (bbolt
 // db.go, freepages), where a page that is damaged or that was cut off ends the process by a panic or a fault that nobody can catch,
 // and that does not say which file it was.
 func checkBolt(path string) (err error) {
@@ -36,13 +36,6 @@ func checkBolt(path string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	err = db.View(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			c := b.Cursor()
-			for k, _ := c.First(); k != nil; k, _ = c.Next() {
-			}
-			return nil
-		})
-	})
+	err = db.View(func(tx *bbolt.Tx) error { return checkBoltPages(path, tx, db.Info().PageSize) })
 	return errors.Join(err, db.Close())
 }

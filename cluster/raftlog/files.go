@@ -79,6 +79,7 @@ func refuseOtherKind(o Options) error {
 // openBolt opens a boltdb file. Each commit is fsynced. The free list is not written with each commit (it is rebuilt at start) and
 // is a map, since a long log makes it long and an array is searched whole.
 func openBolt(path string) (s *raftboltdb.BoltStore, err error) {
+	defer damaged(path, &err)()
 	if err := checkBolt(path); err != nil {
 		return nil, err
 	}

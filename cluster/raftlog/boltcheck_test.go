@@ -1,0 +1,91 @@
+package raftlog
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+// TestOpen_BoltDamagedAnywhere_IsAnErrorOrWhole: the library reads a file in a goroutine of its own, where a fault or a panic ends
+// the process, whoever has opened it. Whatever is damaged, a process that opens a log or looks at one goes on.
+func TestOpen_BoltDamagedAnywhere_IsAnErrorOrWhole(t *testing.T) {
+	t.Parallel()
+	const entries = 400
+	whole := filepath.Join(t.TempDir(), "log")
+	s, err := Open(Options{Dir: whole, Kind: KindBolt, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := uint64(1); i <= entries; i += 20 {
+		var logs []*raft.Log
+		for j := i; j < i+20; j++ {
+			size := random.IntN(600)
+			if j%50 == 0 {
+				size = 20_000 // beyond a page
+			}
+			logs = append(logs, own(j, 1, string(make([]byte, size))))
+		}
+		if err := s.StoreLogs(logs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	healthy, err := os.ReadFile(filepath.Join(whole, BoltFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	damages := map[string]func(b []byte, r *rand.Rand) []byte{
+		"cut":     func(b []byte, r *rand.Rand) []byte { return b[:r.IntN(len(b))] },
+		"zeroed":  func(b []byte, r *rand.Rand) []byte { clear(b[r.IntN(len(b)):]); return b },
+		"hole":    func(b []byte, r *rand.Rand) []byte { i := r.IntN(len(b)); clear(b[i:min(len(b), i+64)]); return b },
+		"flipped": func(b []byte, r *rand.Rand) []byte { b[r.IntN(len(b))] ^= 1 << r.IntN(8); return b },
+		"header": func(b []byte, r *rand.Rand) []byte { // where a page tells what it is
+			b[r.IntN(len(b)/page)*page+r.IntN(16)] ^= 1 << r.IntN(8)
+			return b
+		},
+		"table": func(b []byte, r *rand.Rand) []byte { // where a page tells what is in it
+			b[r.IntN(len(b)/page)*page+16+r.IntN(64)] ^= 1 << r.IntN(8)
+			return b
+		},
+		"pages exchanged": func(b []byte, r *rand.Rand) []byte {
+			i, j := r.IntN(len(b)/page)*page, r.IntN(len(b)/page)*page
+			old := append([]byte(nil), b[i:i+page]...)
+			copy(b[i:], b[j:j+page])
+			copy(b[j:], old)
+			return b
+		},
+	}
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refused := 0
+			for seed := range uint64(25) {
+				dir := filepath.Join(t.TempDir(), fmt.Sprint(seed))
+				if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
+					t.Fatal(err)
+				}
+				b := damage(append([]byte(nil), healthy...), rand.New(rand.NewPCG(seed, 3)))
+				if err := os.WriteFile(filepath.Join(dir, BoltFile), b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				report, err := Verify(Options{Dir: dir, Kind: KindBolt, Logger: quiet, Known: true}, t.TempDir())
+				if err != nil || len(report.Problems) > 0 {
+					refused++
+				} else if report.Entries != entries {
+					t.Errorf("seed %d: %d entries, and nothing is wrong with that", seed, report.Entries)
+				}
+			}
+			if refused == 0 {
+				t.Error("no damage was noticed")
+			}
+		})
+	}
+}
