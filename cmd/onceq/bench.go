@@ -22,6 +22,8 @@ type benchCmd struct {
 
 	Backlog  benchBacklogCmd  `cmd:"" help:"Memory, start and draining with a backlog larger than memory."`
 	Failover benchFailoverCmd `cmd:"" help:"How long publishes stand still when the leader goes."`
+	Growth   benchGrowthCmd   `cmd:"" help:"What a message costs against how much there is of something else."`
+	Tails    benchTailsCmd    `cmd:"" help:"Latencies while something happens to the cluster."`
 }
 
 // Help says what is measured.
@@ -92,6 +94,11 @@ func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Conte
 	if err := b.write(a, rows); err != nil {
 		return err
 	}
+	return judged(a, rows)
+}
+
+// judged tells of elections, and fails when a message was not treated as it should.
+func judged(a *app, rows []bench.Row) error {
 	for _, r := range rows {
 		if r.Terms > 0 {
 			a.Note("%s, %d bytes, %s: %d elections meanwhile", r.Workload, r.BodyBytes, r.Load, r.Terms)

@@ -89,6 +89,43 @@ func TestBenchBacklog_Smoke(t *testing.T) {
 	onceq(t, "", "bench", "backlog", "--messages", "5", "--messages", "4").want(t, exit.Usage, "ascending")
 }
 
+func TestBenchGrowth_Smoke(t *testing.T) {
+	needBinary(t)
+	o := onceq(t, "", "bench", "growth", "--smoke", "-o", "json").want(t, exit.OK)
+	var rows []bench.GrowthRow
+	if err := json.Unmarshal([]byte(o.out), &rows); err != nil {
+		t.Fatal(err, o)
+	}
+	if len(rows) != 2*len(bench.Growths) {
+		t.Fatalf("%d rows: %s", len(rows), o)
+	}
+	for i, r := range rows {
+		if r.Of != bench.Growths[i/2] || r.Messages == 0 || r.PerSecond <= 0 || r.P50 <= 0 || r.Ratio <= 0 || i%2 == 0 && r.Ratio != 1 {
+			t.Errorf("%+v", r)
+		}
+	}
+	onceq(t, "", "bench", "growth", "--queues", "5", "--queues", "4").want(t, exit.Usage, "ascending")
+}
+
+// Each event happens, but for what needs more than a smoke has: time, or strace.
+func TestBenchTails_Smoke(t *testing.T) {
+	needBinary(t)
+	o := onceq(t, "", "bench", "tails", "--smoke", "-o", "json").want(t, exit.OK)
+	var rows []bench.TailRow
+	if err := json.Unmarshal([]byte(o.out), &rows); err != nil {
+		t.Fatal(err, o)
+	}
+	if len(rows) != len(bench.Tails) {
+		t.Fatalf("%d rows: %s", len(rows), o)
+	}
+	for i, r := range rows {
+		measured := r.Event != bench.TailSlowDisk
+		if r.Event != bench.Tails[i] || (r.Messages > 0) != measured || (r.Ratio > 0) != measured || r.P50 > r.P999 || r.P999 > r.Max || !r.Clean() {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 // The leader is killed and comes back; where the time went is read from the logs.
 func TestBenchFailover_PartsAreTold(t *testing.T) {
 	needBinary(t)
