@@ -9,6 +9,35 @@ import (
 	"time"
 )
 
+// A machine that is busy elsewhere may confirm nothing within the time of a window.
+func TestWindow_NotBeforeAMessage(t *testing.T) {
+	t.Parallel()
+	b := &bench{c: noCluster{}}
+	b.begin()
+	b.from.at = b.from.at.Add(-time.Second) // the time has been over for long
+	looks := 0
+	over := func() bool {
+		if looks++; looks == 3 {
+			b.confirmed.Add(1)
+		}
+		return false
+	}
+	var r result
+	b.window(t.Context(), time.Millisecond, over, &r)
+	if r.Messages != 1 || r.PerSecond <= 0 {
+		t.Fatalf("%+v", r)
+	}
+	b.from.ended = 1
+	b.fail(errors.New("broke off"))
+	if b.window(t.Context(), time.Millisecond, over, &r); r.Messages != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+type noCluster struct{ cluster }
+
+func (noCluster) Pids() []int { return nil }
+
 // Every system that is on this machine does every kind of work, briefly.
 // JetStream comes with the module; RabbitMQ is asked too where it is installed.
 func TestSystems_DoAllKindsOfWork(t *testing.T) {

@@ -66,13 +66,29 @@ type bench struct {
 
 // mark is a moment, and what had happened until then.
 type mark struct {
-	at                  time.Time
-	servers, load       usage
-	confirmed, consumed int64
+	at            time.Time
+	servers, load usage
+	ended         float64
+}
+
+// ended is how many messages have come to their end: confirmed, or consumed where
+// there are consumers.
+func (b *bench) ended() float64 {
+	if b.consumers == 0 {
+		return float64(b.confirmed.Load())
+	}
+	return float64(b.consumed.Load())
+}
+
+// err is the first error of anybody.
+func (b *bench) err() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.firstErr
 }
 
 func (b *bench) begin() {
-	b.from = mark{time.Now(), usageOf(b.c.Pids(), b.dir), usageOf([]int{os.Getpid()}, ""), b.confirmed.Load(), b.consumed.Load()}
+	b.from = mark{time.Now(), usageOf(b.c.Pids(), b.dir), usageOf([]int{os.Getpid()}, ""), b.ended()}
 }
 
 func newBench(c cluster, w work, s sizes, queue string) *bench {
@@ -112,10 +128,10 @@ func (b *bench) produce(ctx context.Context, i, count int) error {
 				b.failed.Add(1)
 				b.fail(fmt.Errorf("publish: %w", err))
 			} else {
-				b.confirmed.Add(1)
 				if b.measure.Load() {
 					record(h, time.Since(b.began)-s.due)
 				}
+				b.confirmed.Add(1)
 			}
 			<-slots
 		}
@@ -201,22 +217,21 @@ func (b *bench) clients(ctx context.Context, producers, consumers, count int) (p
 	return done, func() { endProducers(); <-done; endConsumers(); c.Wait() }, nil
 }
 
-// window measures from the mark on until it is over, or at most for d.
+// window measures from the mark on until it is over, or at most for d; but not before
+// there is a message in it, or an error: a slow machine is measured by one rather than by
+// none.
 func (b *bench) window(ctx context.Context, d time.Duration, over func() bool, r *result) {
 	f := b.from
 	b.measure.Store(true)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for time.Since(f.at) < d && ctx.Err() == nil && !over() {
+	n := b.ended() - f.ended
+	for (time.Since(f.at) < d || n == 0 && b.err() == nil && time.Since(f.at) < answerBound) && ctx.Err() == nil && !over() {
 		<-tick.C
+		n = b.ended() - f.ended
 	}
 	b.measure.Store(false)
 	seconds := time.Since(f.at).Seconds()
-	published, through := float64(b.confirmed.Load()-f.confirmed), float64(b.consumed.Load()-f.consumed)
-	n := through
-	if b.consumers == 0 {
-		n = published
-	}
 	used, mine := usageOf(b.c.Pids(), b.dir).since(f.servers), usageOf([]int{os.Getpid()}, "").since(f.load)
 	r.PerSecond, r.Messages = n/seconds, n
 	if n > 0 {
