@@ -413,9 +413,6 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
-// TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate: the moment becomes a delay once,
-// by the wall clock of the leader that stores it. A copy that another leader judges, whose
-// clock says something else, is the same publish all the same.
 // TestDigest_AfterARestore_IsSummedWithTheEntriesBefore, so that no single entry waits
 // for the hashes of all rows.
 func TestDigest_AfterARestore_IsSummedWithTheEntriesBefore(t *testing.T) {
@@ -440,6 +437,9 @@ func TestDigest_AfterARestore_IsSummedWithTheEntriesBefore(t *testing.T) {
 	}
 }
 
+// TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate: the moment becomes a delay once,
+// by the wall clock of the leader that stores it. A copy that another leader judges, whose
+// clock says something else, is the same publish all the same.
 func TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, fsm.Limits{})

@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -227,6 +228,8 @@ func TestRestore_Refusals(t *testing.T) {
 		},
 		"another incarnation":        func(b *fsmtest.Backup) { b.Head.Incarnation++ },
 		"fewer queues than it names": func(b *fsmtest.Backup) { b.Head.QueueMax = 0 },
+		"a queue without a number":   func(b *fsmtest.Backup) { *b = *renumbered(empty, "orders", 0) },
+		"a queue above its numbers":  func(b *fsmtest.Backup) { *b = *renumbered(empty, "orders", 7) },
 		"a flipped bit":              func(b *fsmtest.Backup) { b.Parts[0].Data = flipped(b.Parts[0].Data) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -244,6 +247,18 @@ func TestRestore_Refusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// renumbered is a backup in which a queue that was number 1 has another number, with
+// the checksums that belong to it.
+func renumbered(b *fsmtest.Backup, queue string, number byte) *fsmtest.Backup {
+	var tables []byte
+	for _, p := range b.Parts {
+		tables = fsm.TablesOf(tables, p.Data)
+	}
+	row := append([]byte{1, 0xa0 | byte(len(queue))}, queue...)
+	tables[bytes.Index(tables, row)] = number
+	return &fsmtest.Backup{Head: b.Head, Parts: []wire.BackupPart{{Kind: wire.BackupTables, Data: fsm.Resum(tables)}}}
 }
 
 func flipped(b []byte) []byte {
