@@ -112,11 +112,8 @@ func (s *steward) promote(ctx context.Context, v raft.Server) error {
 	if err != nil {
 		return fmt.Errorf("ask node: %w", err)
 	}
-	if status.ServerID != string(v.ID) {
-		return fmt.Errorf("another node answers: %s", status.ServerID)
-	}
-	if status.AppliedIndex < s.came[v.ID] {
-		return fmt.Errorf("has applied %d of %d", status.AppliedIndex, s.came[v.ID])
+	if err := mayVote(v.ID, status, s.came[v.ID]); err != nil {
+		return err
 	}
 	release, err := s.acquire(ctx)
 	if err != nil {
@@ -137,6 +134,18 @@ func (s *steward) promote(ctx context.Context, v raft.Server) error {
 			}
 			s.g.log.Info("promoted to voter", "server", v.ID)
 		}
+	}
+	return nil
+}
+
+// mayVote says what keeps a server from a vote, by what answers at its address; came
+// is what was committed when the server was first seen.
+func mayVote(id raft.ServerID, status wire.NodeStatus, came uint64) error {
+	if status.ServerID != string(id) {
+		return fmt.Errorf("another node answers: %s", status.ServerID)
+	}
+	if status.AppliedIndex < came {
+		return fmt.Errorf("has applied %d of %d", status.AppliedIndex, came)
 	}
 	return nil
 }

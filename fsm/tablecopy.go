@@ -37,8 +37,8 @@ type copiedRow struct {
 }
 
 const (
-	copyChunkBytes = 256 << 10
-	copyPageRows   = 1 << 12
+	copyChunkBytes = 64 << 10
+	copyPageRows   = 1 << 10
 )
 
 // BeginCopy begins to copy the tables for the next Snapshot. It costs nothing,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -94,21 +95,22 @@ func TestCopy_LeavesTheFreezeWhatHasChanged(t *testing.T) {
 	}
 }
 
-// BenchmarkFreeze shows how long Apply waits: at a freeze, and for the longest
-// piece before it. Publishes go on meanwhile.
+// BenchmarkFreeze shows how long Apply waits: at a freeze, and for a piece before
+// it; the longest one tells as much of the machine. Publishes go on meanwhile.
 func BenchmarkFreeze(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprintf("sessions=%d/queues=%d/keyed=%d", n, n/10, n), func(b *testing.B) {
 			m := large(b, n)
 			next := uint64(n) + 1
-			var freeze, piece, whole time.Duration
+			var freeze, whole time.Duration
+			var pieces []time.Duration
 			for range b.N {
 				began := time.Now()
 				m.BeginCopy()
 				for {
 					t := time.Now()
 					left, walked := m.CopySome(64 << 10)
-					piece = max(piece, time.Since(t))
+					pieces = append(pieces, time.Since(t))
 					if walked && left <= 64 {
 						break
 					}
@@ -126,7 +128,9 @@ func BenchmarkFreeze(b *testing.B) {
 			}
 			ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 			b.ReportMetric(ms(freeze), "ms-freeze-max")
-			b.ReportMetric(ms(piece), "ms-piece-max")
+			slices.Sort(pieces)
+			b.ReportMetric(ms(pieces[len(pieces)*99/100]), "ms-piece-p99")
+			b.ReportMetric(ms(pieces[len(pieces)-1]), "ms-piece-max")
 			b.ReportMetric(ms(whole)/float64(b.N), "ms-copy")
 		})
 	}
