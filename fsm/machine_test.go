@@ -437,6 +437,18 @@ func TestDigest_AfterARestore_IsSummedWithTheEntriesBefore(t *testing.T) {
 	}
 }
 
+// A leader that stamps less than its predecessor did takes no time back.
+func TestApply_AnEarlierStamp_LeavesTheTime(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.now = time.Hour
+	want := m.apply().Now
+	m.now = time.Minute
+	if got := m.apply().Now; got != want {
+		t.Errorf("it was %v, and then %v", want, got)
+	}
+}
+
 // TestDeliverAt_LateCopyUnderAnotherClock_IsADuplicate: the moment becomes a delay once,
 // by the wall clock of the leader that stores it. A copy that another leader judges, whose
 // clock says something else, is the same publish all the same.

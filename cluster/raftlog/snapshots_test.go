@@ -212,6 +212,48 @@ func TestOpenSnapshots_DamagedNewest_IsRefused(t *testing.T) {
 	}
 }
 
+// A description with other content can still be read: its checksum tells.
+func TestOpenSnapshots_ChangedDescription_IsRefused(t *testing.T) {
+	dir := t.TempDir()
+	f := &fatals{}
+	open := func() (raft.SnapshotStore, error) {
+		inner := raft.NewInmemStore()
+		s := Wrap(inner, inner, Options{Logger: quiet, Fatal: f.record})
+		t.Cleanup(func() { s.Close() })
+		return s.OpenSnapshots(dir, 2)
+	}
+	s, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeSnapshot(t, s, 20, 1, "content"); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, fileSnapshotsDir, all[0].ID, snapshotMetaFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const field = `"ConfigurationIndex":`
+	other := strings.Replace(string(b), field, field+"7", 1)
+	if other == string(b) {
+		t.Fatalf("no %s in %s", field, b)
+	}
+	if _, err := open(); err != nil {
+		t.Fatalf("unchanged: %v", err)
+	}
+	if err := os.WriteFile(path, []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(); !errors.Is(err, ErrSnapshotDamaged) {
+		t.Fatalf("opened: %v", err)
+	}
+}
+
 func TestOpenSnapshots_UnfinishedOne_IsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	open := func() raft.SnapshotStore {
