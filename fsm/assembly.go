@@ -202,6 +202,7 @@ func (m *Machine) shift(by Time) {
 			for i := range l.milestones {
 				move(&l.milestones[i].stored)
 			}
+			l.closed = l.sumClosed()
 		}
 		for _, msg := range q.records {
 			move(&msg.stored)

@@ -22,7 +22,7 @@ func (m *Machine) wake(q *queue) {
 // as well, without a word: it goes on in the entry that makes room.
 func (m *Machine) assign(eff *Effects) {
 	m.beginPulls()
-	if len(m.busy) > 0 {
+	if len(m.busy) > 0 && m.detaching == 0 {
 		m.assignBusy(eff)
 	}
 	m.endPulls()
@@ -101,14 +101,14 @@ func (q *queue) tell(eff *Effects) {
 	q.fresh = false
 }
 
-func (q *queue) assignable() bool { return q.eligible > 0 && len(q.hungry) > 0 && !q.paused }
+func (q *queue) assignable() bool { return q.eligible > 0 && !q.paused && q.eater() != nil }
 
 func (m *Machine) assignOne(q *queue, eff *Effects) {
-	c := q.hungry[0]
+	c := q.eater()
 	msg, p, stored := m.take(q, q.next())
 	number := c.next
 	c.next++
-	m.slots++
+	m.addSlots(q, 1)
 	c.slots = append(c.slots, slot{
 		state: LeaseHeld, attempt: 1, place: p, stored: stored, msg: msg,
 		deadline: m.now + Time(q.settings.LeaseTime),

@@ -81,6 +81,12 @@ func (c *consumer) slot(number uint64) *slot {
 	return &c.slots[number-c.done]
 }
 
+// addSlots counts the slots of a queue's consumers.
+func (m *Machine) addSlots(q *queue, n int) {
+	q.slots += n
+	m.slots += n
+}
+
 // raiseDone forgets outcomes that the client has definite answers for. What is
 // held has none yet, whatever the client says.
 func (m *Machine) raiseDone(c *consumer, done uint64) {
@@ -96,7 +102,7 @@ func (m *Machine) raiseDone(c *consumer, done uint64) {
 		return
 	}
 	c.done += uint64(drop)
-	m.slots -= drop
+	m.addSlots(c.queue, -drop)
 	c.slots = c.slots[drop:] // append moves the rest to a new array in time
 	m.feed(c)
 }
@@ -105,6 +111,9 @@ func (m *Machine) raiseDone(c *consumer, done uint64) {
 func (m *Machine) attach(a attach, r *Result, eff *Effects) Status {
 	if st := m.own(a.incarnation, a.group); st != StatusOK {
 		return st
+	}
+	if m.detaching > 0 {
+		return StatusBusy
 	}
 	q := m.queuesByName[string(a.queue)]
 	c := m.consumers[a.consumer]
@@ -261,25 +270,24 @@ func (m *Machine) removeConsumer(c *consumer) {
 	m.timers.set(&c.timer, never)
 	c.queue.hungry.remove(c)
 	c.queue.consumers.remove(c)
-	if c.queue.settings.SingleActive && c.ordinal < c.queue.active() {
-		m.feed(c.queue.consumers.first()) // takes over
-		m.freshen(c.queue)
+	if next := c.queue.consumers.first(); c.queue.settings.SingleActive && next != nil && c.ordinal < next.ordinal {
+		m.freshen(c.queue) // it takes over
 	}
 	if c.queue.deleted && c.queue.consumers.len() == 0 {
 		m.timers.set(&c.queue.timer, never)
 		delete(m.ending, c.queue.number)
 	}
-	m.slots -= len(c.slots)
+	m.addSlots(c.queue, -len(c.slots))
 	delete(m.consumers, c.id)
 	m.consumersByOrdinal.remove(c)
 }
 
-// feed keeps the consumer's place among those that may be given a message.
+// feed keeps the consumer's place among those that have room for a message.
 func (m *Machine) feed(c *consumer) {
 	// The second condition bounds the table of outcomes for a client that acks
 	// but never says that it knows.
 	eats := c.attached && c.held < int(c.credit) && c.next-c.done < 2*uint64(c.credit)+DoneSlack || c.want > 0
-	eats = eats && c.gone == goneNot && (!c.queue.settings.SingleActive || c.queue.active() == c.ordinal)
+	eats = eats && c.gone == goneNot
 	h := &c.queue.hungry
 	switch {
 	case eats && c.hungry < 0:
@@ -292,22 +300,21 @@ func (m *Machine) feed(c *consumer) {
 	}
 }
 
-// active returns the ordinal of the consumer that has the queue to itself when
-// only one may: the one that attached first. While it is cut off and in grace
-// nobody else takes over, or two could work at once.
-func (q *queue) active() uint64 {
-	if c := q.consumers.first(); c != nil {
-		return c.ordinal
+// eater returns whose turn it is to be given a message, nil for nobody's. With a single
+// active consumer it is the one that attached first: while that one is cut off and in
+// grace nobody else takes over, or two could work at once. All are hungry there as
+// well, so that neither a takeover nor a change of the setting has to look at each.
+func (q *queue) eater() *consumer {
+	switch {
+	case len(q.hungry) == 0:
+		return nil
+	case !q.settings.SingleActive:
+		return q.hungry[0]
 	}
-	return 0
-}
-
-// feedAll looks at all consumers of a queue anew: only one may have messages from now
-// on, or all may.
-func (m *Machine) feedAll(q *queue) {
-	for c := range q.consumers.each {
-		m.feed(c)
+	if c := q.consumers.first(); c.hungry >= 0 {
+		return c
 	}
+	return nil
 }
 
 // consumerOrder holds consumers by ordinal. The zero value is empty.

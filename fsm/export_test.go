@@ -41,6 +41,13 @@ func Unsummed(m *Machine) int { return len(m.changed) }
 // DigestRowsMax is digestRowsMax.
 const DigestRowsMax = digestRowsMax
 
+// DigestRowLen is how much a digest hashes of a queue.
+func DigestRowLen(m *Machine, queue string) int {
+	var w pack.Writer
+	m.queuesByName[queue].appendDigest(&w)
+	return w.Len()
+}
+
 // DifferentRows names the rows in which two machines differ.
 func DifferentRows(a, b *Machine) (names []string) {
 	ra, rb := Rows(a), Rows(b)
@@ -70,7 +77,7 @@ func StaleRows(m *Machine) (names []string) {
 		rec := r.rec()
 		sum += rec.hash
 		var w pack.Writer
-		r.appendRow(&w)
+		r.appendDigest(&w)
 		if !rec.changed && rec.hash != xxhash.Sum64(w.Bytes()) {
 			names = append(names, name)
 		}
@@ -138,8 +145,10 @@ func SessionsVisited(m *Machine, from uint64, limit int) ([]SessionInfo, int) {
 func WrongSums(m *Machine) (names []string) {
 	var slots, leases, plain, records, outcomes int
 	var bytes int64
+	perQueue := map[*queue]int{}
 	for c := range m.consumersByOrdinal.each {
 		slots += len(c.slots)
+		perQueue[c.queue] += len(c.slots)
 		for i := range c.slots {
 			if s := &c.slots[i]; s.state == LeaseHeld {
 				leases++
@@ -149,8 +158,13 @@ func WrongSums(m *Machine) (names []string) {
 			}
 		}
 	}
+	closed, slotsOfQueues := true, true
 	for _, q := range m.queues {
 		records += len(q.records)
+		slotsOfQueues = slotsOfQueues && q.slots == perQueue[q]
+		for _, l := range q.lanes {
+			closed = closed && (l == nil || l.closed == l.sumClosed())
+		}
 	}
 	for _, s := range m.sessions {
 		outcomes += len(s.outcomes)
@@ -162,7 +176,7 @@ func WrongSums(m *Machine) (names []string) {
 	l := m.limits
 	for name, wrong := range map[string]bool{
 		"slots": slots != m.slots, "leases": leases != m.leases, "leases of plain messages": plain != m.plainLeases,
-		"records": records != m.indexed, "outcomes": outcomes != m.outcomes, "session bytes": bytes != m.sessionBytes,
+		"records": records != m.indexed, "closed milestones": !closed, "slots of queues": !slotsOfQueues, "outcomes": outcomes != m.outcomes, "session bytes": bytes != m.sessionBytes,
 		"the cap of leases": slots > l.LeasesMax, "the cap of records": records > l.IndexedMax+l.ReturnsMax || records+plain > l.IndexedMax+l.ReturnsMax,
 		"the cap of outcomes": outcomes > l.OutcomesMax+l.SealsMax, "the cap of sessions": len(m.sessions) > l.SessionsMax,
 		"the cap of consumers": len(m.consumers) > l.ConsumersMax, "the cap of queues": len(m.queues) > l.QueuesMax,

@@ -1,6 +1,9 @@
 package fsm
 
 import (
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
 	"github.com/google/btree"
 )
 
@@ -21,6 +24,9 @@ type lane struct {
 	// milestones are sparse notes of when plain messages were stored, and of
 	// their bytes, ascending; the first covers head.
 	milestones []milestone
+	// closed is the sum of the hashes of all milestones but the last, which do not
+	// change any more. A digest takes it in their place: a long backlog has many.
+	closed uint64
 }
 
 // milestone: plain messages from first on, up to the next milestone, were stored
@@ -29,6 +35,14 @@ type milestone struct {
 	first  uint64
 	stored Time
 	bytes  uint64
+}
+
+func (ms milestone) hash() uint64 {
+	var b [24]byte
+	binary.BigEndian.PutUint64(b[0:], ms.first)
+	binary.BigEndian.PutUint64(b[8:], uint64(ms.stored))
+	binary.BigEndian.PutUint64(b[16:], ms.bytes)
+	return xxhash.Sum64(b[:])
 }
 
 func newLane(number uint8) *lane {
@@ -51,6 +65,7 @@ func (l *lane) note(offset uint64, now Time, size int) {
 			last.bytes += uint64(size)
 			return
 		}
+		l.closed += last.hash()
 	}
 	l.milestones = append(l.milestones, milestone{offset, now, uint64(size)})
 }
@@ -103,14 +118,25 @@ func (m *Machine) passMilestones(q *queue, l *lane) {
 	if passed == 0 {
 		return
 	}
-	for _, ms := range l.milestones[:passed] {
+	for i, ms := range l.milestones[:passed] {
 		q.bytes -= ms.bytes
+		if i < len(l.milestones)-1 {
+			l.closed -= ms.hash()
+		}
 	}
 	// append moves the rest to a new array in time; copied down here, a long row of
 	// them would be moved again and again.
 	if l.milestones = l.milestones[passed:]; len(l.milestones) == 0 {
 		l.milestones = nil
 	}
+}
+
+// sumClosed adds up the milestones anew.
+func (l *lane) sumClosed() (sum uint64) {
+	for _, ms := range l.milestones[:max(0, len(l.milestones)-1)] {
+		sum += ms.hash()
+	}
+	return sum
 }
 
 // catchUp lets the heads pass what an earlier entry has left, and says whether they

@@ -18,7 +18,7 @@ type Limits struct {
 	TimerBudget      int    // messages and table rows that timers of one entry may change; default 4,096
 	AssignmentBudget int    // leases that one entry may make; default 16,384
 	PassBudget       int    // records that the heads of queues may pass in one entry; default 16,384
-	AnswerBudget     int    // delivery numbers that the commands of one entry may go over; the command that would be beyond it is refused as busy; default 262,144
+	AnswerBudget     int    // delivery numbers that the commands of one entry may go over, of an edit of leased messages those of their queue; the command that would be beyond it is refused as busy; default 262,144
 	IndexedMax       int    // messages with a record of their own: keyed, delayed, with a time to live, returned, parked, dead letters; at the cap new ones, and edits that need one, are refused; default 8 million
 	ReturnsMax       int    // records beyond IndexedMax for messages that come back: a message without one is handed out only while there is room for its return; default 1 million
 }

@@ -43,6 +43,9 @@ type Machine struct {
 	// consumers still wait to attach, at most GraceHoldsMax times a term.
 	graceFloor Time
 	graceHolds uint8
+	// detaching: a term has begun, and the consumers from this ordinal on have yet to be
+	// detached; 0: all are.
+	detaching uint64
 
 	nextSession, nextQueue, nextConsumer uint64
 	deletions                            uint64 // of queues
@@ -123,7 +126,7 @@ func (m *Machine) Apply(index uint64, entry []byte) (*Effects, error) {
 	}
 	m.index = index
 	m.now = max(m.now, er.stamp)
-	m.passed, m.answered = 0, 0
+	m.spent, m.passed, m.answered = 0, 0, 0
 	eff := &Effects{Proposal: er.proposal, Results: make([]Result, 0, er.count)}
 	for range er.count {
 		kind, payload, err := er.next()
@@ -316,13 +319,28 @@ func (m *Machine) beginTerm(c term, eff *Effects) Status {
 	}
 	m.leader, m.leaderNonce = c.node, c.nonce
 	m.graceHolds = 0
-	for c := range m.consumersByOrdinal.each {
+	m.detaching = 1
+	m.detachSome()
+	eff.Term = &TermResult{Node: c.node, Nonce: c.nonce}
+	return StatusOK
+}
+
+// detachSome detaches consumers as far as the budget goes. While some are left nothing
+// else happens to any: no timer fires, nothing is assigned, and nobody attaches, so
+// that who is attached was so before the term.
+func (m *Machine) detachSome() {
+	for m.detaching > 0 && m.spent < m.limits.TimerBudget {
+		c := m.consumersByOrdinal.next(m.detaching)
+		if c == nil {
+			m.detaching = 0
+			return
+		}
+		m.spent++
+		m.detaching = c.ordinal + 1
 		if c.attached {
 			m.detachConsumer(c)
 		}
 	}
-	eff.Term = &TermResult{Node: c.node, Nonce: c.nonce}
-	return StatusOK
 }
 
 // holdGrace keeps everybody's grace from ending while the leader still has
@@ -338,7 +356,10 @@ func (m *Machine) holdGrace() Status {
 
 // fireTimers serves due timers, earliest first, until the budget is spent.
 func (m *Machine) fireTimers(eff *Effects) {
-	m.spent = 0
+	if m.detachSome(); m.detaching > 0 {
+		eff.More = true
+		return
+	}
 	for {
 		t := m.timers.first()
 		if t == nil || t.at > m.now {

@@ -91,8 +91,9 @@ type queue struct {
 
 	deleted   bool
 	consumers consumerOrder
+	slots     int        // of its consumers
 	waking    uint64     // the consumers from this ordinal on have yet to look at their leases, see wakeConsumers; 0: none
-	hungry    hungryHeap // consumers that may be given a message
+	hungry    hungryHeap // consumers that have room for a message
 	timer     timer
 	listed    bool // in Machine.busy
 	fresh     bool // see Machine.freshen
@@ -306,15 +307,12 @@ func (m *Machine) updateQueue(c queueUpdate, r *Result) Status {
 	}
 	again, st := q.repeated(c.revision, c.nonce)
 	if !again && st == StatusOK {
-		was := q.settings
+		was := q.settings.LeaseTime
 		m.nameDeadLetters(q, false)
 		q.settings = c.settings.withDefaults()
 		m.nameDeadLetters(q, true)
 		q.remember(c.nonce, 0)
-		if q.settings.SingleActive != was.SingleActive {
-			m.feedAll(q)
-		}
-		if q.settings.LeaseTime != was.LeaseTime {
+		if q.settings.LeaseTime != was {
 			m.wakeConsumers(q) // a puller is gone after one lease time
 		}
 		m.freshen(q)

@@ -98,7 +98,7 @@ func (m *Machine) endPulls() {
 func (m *Machine) endPull(p *pull) {
 	c, q := p.c, p.c.queue
 	if c.want > 0 {
-		if c.hungry >= 0 && q.assignable() {
+		if c.hungry >= 0 && q.assignable() && (q.eater() == c || !q.settings.SingleActive) {
 			q.fresh = true // cut off by the budget
 		}
 		c.want = 0
@@ -162,7 +162,7 @@ func (m *Machine) release(l release, r *Result) Status {
 	case l.first == c.next:
 		// The receive has not come yet. When it does, its number is used up.
 		c.slots = append(c.slots, slot{state: LeaseReturned})
-		m.slots++
+		m.addSlots(c.queue, 1)
 		c.pulled = c.next
 		c.next++
 		if c.held == 0 {

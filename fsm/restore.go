@@ -373,7 +373,7 @@ func (m *Machine) become(fresh *Machine, s *staging) {
 	fresh.deletions = max(m.deletions, fresh.deletions)
 	fresh.lastEpoch = max(m.lastEpoch, fresh.lastEpoch)
 	fresh.nextQueue = m.nextQueue
-	fresh.assignFrom = 0
+	fresh.assignFrom, fresh.detaching = 0, 0
 	fresh.version, fresh.supports = m.version, m.supports
 	fresh.digests, fresh.dec, fresh.pulls = m.digests, m.dec, m.pulls
 	fresh.spent, fresh.passed, fresh.answered = m.spent, m.passed, m.answered

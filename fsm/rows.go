@@ -8,11 +8,12 @@ import (
 )
 
 // The rows of the tables as they stand in digests and snapshots: msgpack arrays
-// of all replicated fields, nested tables as sorted arrays. What can be derived
+// of all replicated fields, nested tables as sorted arrays (in a digest a queue's
+// milestones by their sum). What can be derived
 // (heaps, sums, indexes) is not in them and is rebuilt by Restore.
 
 const (
-	scalarFields   = 21
+	scalarFields   = 22
 	sessionFields  = 12
 	outcomeFields  = 8
 	queueFields    = 14
@@ -35,6 +36,7 @@ func (m *Machine) appendScalars(w *pack.Writer) {
 	w.Bin(m.leaderNonce[:])
 	w.Int(int64(m.graceFloor))
 	w.Uint(uint64(m.graceHolds))
+	w.Uint(m.detaching)
 	w.Uint(m.nextSession)
 	w.Uint(m.nextQueue)
 	w.Uint(m.nextConsumer)
@@ -58,7 +60,7 @@ func (m *Machine) readScalars(r *pack.Reader) {
 	m.incarnation = r.Uint()
 	m.leader = r.Str(TermNodeBytesMax)
 	r.BinExact(m.leaderNonce[:])
-	m.graceFloor, m.graceHolds = Time(r.Int()), r.Uint8()
+	m.graceFloor, m.graceHolds, m.detaching = Time(r.Int()), r.Uint8(), r.Uint()
 	m.nextSession, m.nextQueue, m.nextConsumer = r.Uint(), r.Uint(), r.Uint()
 	m.deletions, m.lastEpoch = r.Uint(), r.Uint()
 	m.duplicates, m.assignFrom = r.Uint(), r.Uint()
@@ -140,7 +142,11 @@ func (m *Machine) readSession(r *pack.Reader, from *origins) {
 	m.dirty(s)
 }
 
-func (q *queue) appendRow(w *pack.Writer) {
+func (q *queue) appendRow(w *pack.Writer) { q.append(w, (*lane).append) }
+
+func (q *queue) appendDigest(w *pack.Writer) { q.append(w, (*lane).appendDigest) }
+
+func (q *queue) append(w *pack.Writer, lane func(*lane, *pack.Writer)) {
 	w.Array(queueFields)
 	w.Uint(q.number)
 	w.Str(q.name)
@@ -168,7 +174,7 @@ func (q *queue) appendRow(w *pack.Writer) {
 	w.Array(used)
 	for _, l := range q.lanes {
 		if l != nil {
-			l.append(w)
+			lane(l, w)
 		}
 	}
 }
@@ -229,6 +235,24 @@ func (s QueueSettings) append(w *pack.Writer) {
 }
 
 func (l *lane) append(w *pack.Writer) {
+	l.appendPlaces(w)
+	w.Array(len(l.milestones))
+	for _, ms := range l.milestones {
+		ms.append(w)
+	}
+}
+
+// appendDigest is append at a cost that does not grow with the backlog.
+func (l *lane) appendDigest(w *pack.Writer) {
+	l.appendPlaces(w)
+	w.Array(2)
+	w.Uint(l.closed)
+	if n := len(l.milestones); n > 0 {
+		l.milestones[n-1].append(w)
+	}
+}
+
+func (l *lane) appendPlaces(w *pack.Writer) {
 	w.Array(7)
 	w.Uint(uint64(l.number))
 	w.Uint(l.head)
@@ -236,13 +260,13 @@ func (l *lane) append(w *pack.Writer) {
 	w.Uint(l.plain)
 	w.Uint(l.purgedBelow)
 	w.Uint(l.restoredBelow)
-	w.Array(len(l.milestones))
-	for _, ms := range l.milestones {
-		w.Array(3)
-		w.Uint(ms.first)
-		w.Int(int64(ms.stored))
-		w.Uint(ms.bytes)
-	}
+}
+
+func (ms milestone) append(w *pack.Writer) {
+	w.Array(3)
+	w.Uint(ms.first)
+	w.Int(int64(ms.stored))
+	w.Uint(ms.bytes)
 }
 
 func readLane(r *pack.Reader) *lane {
@@ -260,6 +284,7 @@ func readLane(r *pack.Reader) *lane {
 		r.ArrayExact(3)
 		l.milestones = append(l.milestones, milestone{r.Uint(), Time(r.Int()), r.Uint()})
 	}
+	l.closed = l.sumClosed()
 	return l
 }
 
@@ -500,7 +525,7 @@ func (m *Machine) readConsumer(r *pack.Reader, from *origins) {
 		}
 	}
 	m.leases += c.held
-	m.slots += len(c.slots)
+	m.addSlots(c.queue, len(c.slots))
 	c.timer = timer{kind: timerConsumer, id: c.ordinal, pos: -1}
 	m.timers.set(&c.timer, at)
 	m.addConsumer(c)

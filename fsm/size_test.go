@@ -153,6 +153,54 @@ func TestWork_DoesNotGrowWithWhatWaitsBehindAKey(t *testing.T) {
 	t.Logf("%d messages behind a key expired, the longest entry took %v", backlog, longest)
 }
 
+// TestWork_ManyConsumers_NoEntryIsLong prints what the longest entry takes in which
+// something happens to all consumers of a queue, and what a search over all leases does.
+func TestWork_ManyConsumers_NoEntryIsLong(t *testing.T) {
+	consumers, each := 500, uint32(4)
+	if *full {
+		consumers, each = 100_000, 80
+	}
+	m := &machine{Machine: fsm.New(fsm.Config{Group: grp}, noBodies{}), t: t}
+	m.apply(fsmtest.New(fsmtest.Term{Node: "n1"}), create("q"), open(1))
+	for i := range consumers {
+		id := wire.ConsumerID{1}
+		binary.BigEndian.PutUint32(id[1:], uint32(i))
+		m.apply(fsmtest.New(wire.Attach{Incarnation: inc, Group: grp, Consumer: id, N: 1, Queue: "q", Credit: each}))
+	}
+	held := uint64(consumers) * uint64(each)
+	for seq := uint64(1); (seq-1)*10_000 < held; seq++ {
+		m.apply(fsmtest.New(fsmtest.Frame(1, 1, seq, seq, 0, "q", make([]string, min(10_000, held-(seq-1)*10_000))...)))
+	}
+	m.Digest() // forget what has changed
+	if c := m.Counts(); c.Leases != held || c.Consumers != uint64(consumers) {
+		t.Fatalf("%+v", c)
+	}
+	for _, c := range []struct {
+		what    string
+		command fsmtest.Command
+	}{
+		{"release of one message", fsmtest.New(wire.Edit{Incarnation: inc, Group: grp, Number: 1, Verb: wire.EditRelease, Nonce: wire.Nonce{1}, Places: []wire.Place{{Offset: held - 1, Turn: 1}}})},
+		{"a single active consumer", fsmtest.New(wire.QueueUpdate{Incarnation: inc, Group: grp, Number: 1, Revision: 1, Nonce: wire.Nonce{1}, Settings: wire.QueueSettings{SingleActive: true}})},
+		{"a new term", fsmtest.New(fsmtest.Term{Node: "n2"})},
+		{"a purge", fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: 1, Revision: 2, Nonce: wire.Nonce{2}})},
+	} {
+		longest, entries := time.Duration(0), 0
+		for cs := []fsmtest.Command{c.command}; ; cs = nil {
+			began := time.Now()
+			eff := m.apply(cs...)
+			longest = max(longest, time.Since(began))
+			entries++
+			if cs != nil && eff.Results[0].Status != fsm.StatusOK {
+				t.Fatalf("%s: %s", c.what, wire.Status(eff.Results[0].Status))
+			}
+			if !eff.More {
+				break
+			}
+		}
+		t.Logf("%s, with %d consumers that hold %d messages: the longest of %d entries took %v", c.what, consumers, held, entries, longest)
+	}
+}
+
 func heap() uint64 {
 	runtime.GC()
 	var s runtime.MemStats

@@ -223,3 +223,81 @@ func TestWork_DeepInALongKey_ReleasesInOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestWork_NewTerm_DetachesInSteps: whatever the number of consumers. Until all are
+// detached nobody attaches, is given something, or loses something; a replica that is
+// restored meanwhile goes on in the same place.
+func TestWork_NewTerm_DetachesInSteps(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{TimerBudget: 10})
+	m.apply(create("q"), open(1), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", make([]string, 35)...)))
+	attachMany(m, "q", 35)
+	m.now = 30 * time.Second // their leases end with this entry
+	eff := m.apply(fsmtest.New(fsmtest.Term{Node: "n2"}), attach(1, 2, "q", 2), fsmtest.New(fsmtest.Frame(1, 1, 1, 2, 0, "q", "more")))
+	if st := eff.Results[1].Status; st != fsm.StatusBusy || len(eff.Deliveries)+len(eff.Lost) != 0 {
+		t.Errorf("with most consumers of the former term: attach %s, deliveries %v, lost %v", wire.Status(st), eff.Deliveries, eff.Lost)
+	}
+	again := fsm.New(fsm.Config{Group: grp, Limits: fsm.Limits{TimerBudget: 10}}, storage.NewMemory())
+	restore(t, m.Machine, again)
+	entries := 1
+	for more := true; more; entries++ {
+		eff := m.apply()
+		if _, err := again.Apply(m.index, fsmtest.Entry(m.index, fsm.Time(m.now), 0)); err != nil || again.Digest() != m.Digest() {
+			t.Fatalf("a restored replica differs after entry %d (%v)", entries, err)
+		}
+		if len(eff.Deliveries)+len(eff.Lost) != 0 {
+			t.Errorf("entry %d: deliveries %v, lost %v", entries, eff.Deliveries, eff.Lost)
+		}
+		more = eff.More
+	}
+	if entries != 4 {
+		t.Errorf("35 consumers were detached in %d entries of 10", entries)
+	}
+	if eff := m.apply(attach(100, 1, "q", 1)); eff.Results[0].Status != fsm.StatusOK || len(eff.Deliveries) != 1 {
+		t.Errorf("afterwards: %+v", eff)
+	}
+	if c := m.Counts(); c.Leases != 36 || c.Consumers != 36 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestWork_SearchForHolders_CountsAgainstTheEntry: an edit of a leased message goes over
+// all leases of its queue.
+func TestWork_SearchForHolders_CountsAgainstTheEntry(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{AnswerBudget: 50})
+	m.apply(create("q"), open(1), attach(1, 1, "q", 40), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", make([]string, 40)...)))
+	release := func(offset uint64) fsmtest.Command {
+		return fsmtest.New(wire.Edit{Incarnation: inc, Group: grp, Number: 1, Verb: wire.EditRelease, Nonce: wire.Nonce{byte(offset + 1)}, Places: []wire.Place{{Offset: offset, Turn: 1}}})
+	}
+	eff := m.apply(release(0), release(1))
+	if a, b := eff.Results[0], eff.Results[1]; a.Status != fsm.StatusOK || b.Status != fsm.StatusBusy || m.Counts().Leases != 40 {
+		t.Errorf("two searches over 40 leases in one entry of 50: %v, %v", wire.Status(a.Status), wire.Status(b.Status))
+	}
+	if r := m.apply(release(1)).Results[0]; r.Status != fsm.StatusOK || r.Edits[0] != fsm.EditDone {
+		t.Errorf("in the next entry: %+v", r)
+	}
+}
+
+// TestWork_LongBacklog_DoesNotLengthenTheDigest: its milestones are in it by their sum.
+func TestWork_LongBacklog_DoesNotLengthenTheDigest(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("q"), open(1))
+	short := 0
+	for seq := uint64(1); seq <= 1000; seq++ {
+		m.now += 2 * time.Second
+		m.apply(fsmtest.New(fsmtest.Frame(1, 1, seq, seq, 0, "q", "x")))
+		if seq == 10 {
+			short = fsm.DigestRowLen(m.Machine, "q")
+		}
+	}
+	if long := fsm.DigestRowLen(m.Machine, "q"); long > short+20 {
+		t.Errorf("the digest of a queue takes %d bytes with 10 milestones, %d with 1,000", short, long)
+	}
+	again := fsm.New(fsm.Config{Group: grp}, storage.NewMemory())
+	restore(t, m.Machine, again)
+	if again.Digest() != m.Digest() {
+		t.Error("a restored replica has another digest")
+	}
+}
