@@ -178,7 +178,7 @@ func WrongSums(m *Machine) (names []string) {
 		"slots": slots != m.slots, "leases": leases != m.leases, "leases of plain messages": plain != m.plainLeases,
 		"records": records != m.indexed, "closed milestones": !closed, "slots of queues": !slotsOfQueues, "outcomes": outcomes != m.outcomes, "session bytes": bytes != m.sessionBytes,
 		"the cap of leases": slots > l.LeasesMax, "the cap of records": records > l.IndexedMax+l.ReturnsMax || records+plain > l.IndexedMax+l.ReturnsMax,
-		"the cap of outcomes": outcomes > l.OutcomesMax+l.SealsMax, "the cap of sessions": len(m.sessions) > l.SessionsMax,
+		"the cap of outcomes": outcomes > l.OutcomesMax+l.SealsMax+len(m.sessions), "the cap of sessions": len(m.sessions) > l.SessionsMax,
 		"the cap of consumers": len(m.consumers) > l.ConsumersMax, "the cap of queues": len(m.queues) > l.QueuesMax,
 	} {
 		if wrong {

@@ -9,7 +9,7 @@ type Limits struct {
 	BodyBytesMax     int    // of one message body; default 1 MiB
 	SessionsMax      int    // open sessions; at the cap opening is refused; default 1,000,000
 	OutcomesMax      int    // outcomes kept over all sessions; at the cap new publishes are refused; default 16 million
-	SealsMax         int    // outcomes beyond OutcomesMax that seals may make; at that cap seals are refused as well; default 2 million
+	SealsMax         int    // outcomes beyond OutcomesMax that seals may make; at that cap only the sequence at a session's floor can be sealed; default 2 million
 	SessionBytesMax  int64  // of sessions and outcomes with the sizes below; at the cap opening and new publishes are refused; default 3 GiB
 	ConsumersMax     int    // default 100,000
 	LeasesMax        int    // deliveries over all consumers that are held, or whose outcome the consumer has not said to know; at the cap nothing is handed out; default 8 million

@@ -340,7 +340,10 @@ func (m *Machine) recall(s *session, sequence, checksum uint64) PublishResult {
 
 // seal closes sequences for good. What is refused for room could never be called
 // final, and the window would fill: so seals have room beyond what publishes may
-// take. A client that seals and never raises its floor finds an end there as well.
+// take. A client that seals and never raises its floor finds an end there as well, or
+// clients could fill the memory of all nodes with sequences that never were. Past that
+// end the sequence at the floor can still be sealed, one a session: the floor passes it,
+// then the next one is there, so every sequence comes to be final, however full it is.
 func (m *Machine) seal(c seal) (Status, []PublishResult) {
 	s, st := m.findSession(c.incarnation, c.group, c.session, c.epoch)
 	if st != StatusOK {
@@ -362,7 +365,7 @@ func (m *Machine) seal(c seal) (Status, []PublishResult) {
 		case seq-s.floor >= SessionWindow:
 			rs = append(rs, PublishResult{Sequence: seq, Status: StatusWindowFull})
 			continue
-		case !recorded && m.outcomes >= m.limits.OutcomesMax+m.limits.SealsMax:
+		case !recorded && seq != s.floor && m.outcomes >= m.limits.OutcomesMax+m.limits.SealsMax:
 			rs = append(rs, PublishResult{Sequence: seq, Status: StatusOutcomeCap})
 			continue
 		case !recorded:

@@ -560,7 +560,7 @@ func (e *modelEntry) seal(r wire.Seal) string {
 		case seq >= s.floor+fsm.SessionWindow:
 			out = append(out, fmt.Sprintf("%d window full", seq))
 			continue
-		case !ok && e.Limits.OutcomesMax > 0 && e.outcomes() >= e.Limits.OutcomesMax+e.Limits.SealsMax:
+		case !ok && seq != s.floor && e.Limits.OutcomesMax > 0 && e.outcomes() >= e.Limits.OutcomesMax+e.Limits.SealsMax:
 			out = append(out, fmt.Sprintf("%d too many open outcomes", seq))
 			continue
 		case !ok:

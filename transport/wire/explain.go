@@ -161,7 +161,7 @@ var explanations = map[Code]Explanation{
 	CodeOutcomeCap: {
 		Name:      "too many open outcomes",
 		What:      "The group keeps as many results as it allows for producers that have not settled them. The message was not stored.",
-		Why:       "Very many producers have very much in flight, or a client never raises its floor. Outcomes are counted, and their bytes together with those of sessions; seals have some room beyond.",
+		Why:       "Very many producers have very much in flight, or a client never raises its floor. Outcomes are counted, and their bytes together with those of sessions; seals have some room beyond, and the one that a session's floor waits for always has.",
 		Do:        "Publish with less in flight. Waiting helps, since producers settle what they get answers for.",
 		Retriable: true,
 	},
