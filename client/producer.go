@@ -98,6 +98,8 @@ type Producer struct {
 type session struct {
 	id    wire.SessionID
 	epoch uint64
+	// expiry is after how long without a word the cluster forgets it; 0: never.
+	expiry time.Duration
 }
 
 // watch ends the publishes of one context, however many they are.

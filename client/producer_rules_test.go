@@ -58,6 +58,35 @@ func TestPublish_Fenced_EndsTheProducer(t *testing.T) {
 	})
 }
 
+// TestProducer_PublishesNothingForLong_KeepsItsSession: an unnamed one, by sealing nothing
+// a few times within its expiry.
+func TestProducer_PublishesNothingForLong_KeepsItsSession(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		n1.manual(wire.OpOpenSession)
+		p := producer(t, c)
+		f := p.PublishAsync(t.Context(), body("a"))
+		n1.expect(wire.OpOpenSession).reply(wire.SessionOpened{
+			Status: wire.StatusOK, Session: wire.SessionID{Incarnation: fakeIncarnation, Group: 1, Number: 42},
+			Epoch: 1, Floor: 1, Next: 1, Expiry: time.Minute,
+		})
+		n1.expect(wire.OpPublish).results(wire.StatusOK)
+		published(t, f)
+		began := time.Now()
+		for range 5 {
+			r := n1.expect(wire.OpSeal)
+			if s := decoded(r, wire.DecodeSeal); s.Session != 42 || s.Epoch != 1 || len(s.Sequences) != 0 {
+				t.Fatalf("seal %+v", s)
+			}
+			if since := time.Since(began); since >= 30*time.Second {
+				t.Fatalf("not a word for %v of a minute", since)
+			}
+			r.reply(wire.SealReply{Status: wire.StatusOK})
+			began = time.Now()
+		}
+	})
+}
+
 func TestProducer_NamedSession_TakesTheEpochOver(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]

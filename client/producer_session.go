@@ -38,6 +38,9 @@ func (p *Producer) run() {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	armed := false
+	keep := time.NewTimer(time.Hour) // until the session is to be kept alive
+	keep.Stop()
+	defer keep.Stop()
 	for ctx.Err() == nil {
 		p.mu.Lock()
 		open := p.session == nil && (p.fresh.n > 0 || p.given != nil) && p.fatal == nil
@@ -51,6 +54,7 @@ func (p *Producer) run() {
 		switch {
 		case open:
 			p.openSession(ctx)
+			p.keepAliveAgain(keep)
 			continue
 		case len(sealing) > 0:
 			p.sealSome(ctx, sealing)
@@ -71,9 +75,25 @@ func (p *Producer) run() {
 			p.held = false
 			p.pump()
 			p.mu.Unlock()
+		case <-keep.C:
+			p.sealSome(ctx, nil) // a seal of nothing says that the producer is there
+			p.keepAliveAgain(keep)
 		case <-ctx.Done():
 		}
 	}
+}
+
+// keepAliveAgain sets when the session is heard of next, whatever is published: a
+// producer that wakes up after days must not find its session expired, since what it
+// sent then would end as unknown.
+func (p *Producer) keepAliveAgain(keep *time.Timer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.session == nil || p.session.expiry <= 0 {
+		keep.Stop()
+		return
+	}
+	keep.Reset(p.session.expiry / 4)
 }
 
 func (p *Producer) holdTime() time.Duration {
@@ -138,6 +158,9 @@ func (p *Producer) opened(r wire.SessionOpened, reopened bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.session = &session{id: r.Session, epoch: r.Epoch}
+	if p.o.name == "" {
+		p.session.expiry = r.Expiry
+	}
 	p.next = max(r.Next, r.Floor, 1)
 	if reopened {
 		p.next += reopenSkip
@@ -176,7 +199,7 @@ func (p *Producer) sealBatch() []*Future {
 	return batch
 }
 
-// sealSome closes sequences for good, so that "unknown" ends in "stored" or
+// sealSome closes sequences for good, or none, so that "unknown" ends in "stored" or
 // "never" and no late copy surprises anyone.
 func (p *Producer) sealSome(ctx context.Context, batch []*Future) {
 	p.mu.Lock()
