@@ -89,14 +89,14 @@ func narrow() []Mutant {
 		{
 			Name: "pause-ignored", Breaks: "a paused queue hands nothing out",
 			Workload: "admin", Faults: []string{"cut"},
-			Edits: []Edit{{"fsm/assign.go", "len(q.hungry) > 0 && !q.paused }", "len(q.hungry) > 0 }"}},
+			Edits: []Edit{{"fsm/assign.go", "q.eligible > 0 && !q.paused && q.eater()", "q.eligible > 0 && q.eater()"}},
 		},
 		{
 			Name: "map-order", Breaks: "nothing in Apply depends on the order of a map",
 			Workload: "queue", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/assign.go",
-				"	c := q.hungry[0]\n",
-				"	c := q.hungry[0]\n	for _, any := range m.consumers {\n		if any.queue == q && any.hungry >= 0 {\n			c = any\n			break\n		}\n	}\n"}},
+				"	c := q.eater()\n",
+				"	c := q.eater()\n	for _, any := range m.consumers {\n		if any.queue == q && any.hungry >= 0 {\n			c = any\n			break\n		}\n	}\n"}},
 		},
 		{
 			Name: "checkpoint-without-flush", Breaks: "the bodies that a snapshot names are in its checkpoint",
@@ -142,7 +142,7 @@ func failing() []Mutant {
 		{
 			Name: "single-active-ignored", Breaks: "a queue with a single active consumer has one",
 			Workload: "order", Faults: []string{"cut"},
-			Edits: []Edit{{"fsm/consumer.go", "(!c.queue.settings.SingleActive || c.queue.active() == c.ordinal)", "(!c.queue.settings.SingleActive || c.ordinal > 0)"}},
+			Edits: []Edit{{"fsm/consumer.go", "	case !q.settings.SingleActive:\n		return q.hungry[0]", "	case !q.settings.SingleActive || q.number > 0:\n		return q.hungry[0]"}},
 		},
 		{
 			Name: "resume-renews-nothing", Breaks: "who attaches again holds what it held for a whole lease time more",
