@@ -110,6 +110,38 @@ func TestPub_Options(t *testing.T) {
 	}
 }
 
+func TestSub_Forward_MovesEachMessage(t *testing.T) {
+	needCluster(t)
+	from, to, small := "forward-from", "forward-to", "forward-small"
+	for _, create := range [][]string{{from}, {to}, {small, "--length-max", "1"}} {
+		onceq(t, "", append([]string{"queue", "create"}, create...)...).want(t, exit.OK)
+	}
+	onceq(t, "", "pub", from, "first", "--key", "customer-7", "--biz-id", "order-1", "--header", "source=web").want(t, exit.OK)
+	onceq(t, "", "pub", from, "second", "--priority", "9").want(t, exit.OK)
+	onceq(t, "", "sub", from, "--forward", from).want(t, exit.Usage, "the queue that is consumed")
+	onceq(t, "", "sub", from, "--forward", "forward-nowhere").want(t, exit.NotFound, "forward-nowhere")
+
+	if o := onceq(t, "", "sub", from, "--forward", to, "--until-empty", "-f", `%b\n`).want(t, exit.OK); o.out != "second\nfirst\n" {
+		t.Fatal(o)
+	}
+	if row := queueShow(t, from); row.Ready+row.Leased+row.Parked != 0 {
+		t.Fatalf("left behind: %+v", row)
+	}
+	onceq(t, "", "sub", to, "--until-empty", "-o", "jsonl").want(t, exit.OK, `"body":"second"`, `"priority":9`, `"body":"first"`,
+		`"biz_id":"order-1"`, `"ordering_key":"customer-7"`, `"source"`, `"web"`)
+
+	// What does not fit stays where it was.
+	for _, body := range []string{"fits", "stays"} {
+		onceq(t, "", "pub", from, body).want(t, exit.OK)
+	}
+	onceq(t, "", "sub", from, "--forward", small, "--until-empty").want(t, exit.Unavailable, "stays in its queue", small, "full")
+	if row := queueShow(t, from); row.Ready != 1 {
+		t.Fatalf("%+v", row)
+	}
+	onceq(t, "", "sub", small, "--until-empty").want(t, exit.OK, "fits")
+	onceq(t, "", "sub", from, "--until-empty").want(t, exit.OK, "stays")
+}
+
 func TestPauseAndResume(t *testing.T) {
 	needCluster(t)
 	q := "paused"

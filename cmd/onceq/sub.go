@@ -21,6 +21,7 @@ type subCmd struct {
 	UntilEmpty bool          `help:"End when the queue holds no message any more: none ready, leased or delayed."`
 	EmptyFor   time.Duration `help:"With --until-empty, how long the queue must have stayed empty: for producers that are still at work, longer than a leader change takes." placeholder:"TIME"`
 	Prefetch   int           `help:"How many messages to hold at most." default:"256" placeholder:"N"`
+	Forward    string        `help:"Move each message to that queue once it was written, in place of acking it." placeholder:"QUEUE"`
 	Label      string        `help:"Text that listings show for this consumer." placeholder:"TEXT"`
 }
 
@@ -35,6 +36,11 @@ attempt number.
 is ready, delayed, or leased to anybody. Beside a producer that is still at work,
 say with --empty-for how long that must have lasted.
 
+With --forward a message is acked and published to the other queue in one atomic
+step, one message at a time: it is in one queue or in the other, never in both and
+never in neither, whatever is lost or repeated on the way. It keeps its body, headers,
+biz-id, ordering key and priority, and gets a new id.
+
 Format: ` + format.Verbs + `
 
 Examples:
@@ -43,7 +49,8 @@ Examples:
   onceq sub orders.dead -f '%i %r %b\n'
   onceq sub orders --until-empty > rows.jsonl
   onceq sub orders --until-empty --empty-for 15s > rows.jsonl
-  onceq sub orders -o jsonl | jq .biz_id`
+  onceq sub orders -o jsonl | jq .biz_id
+  onceq sub orders.in --forward orders --until-empty`
 }
 
 // errEnough ends a subscription that has what it wanted.
@@ -53,6 +60,7 @@ var errEnough = errors.New("enough")
 type subscription struct {
 	cmd    *subCmd
 	a      *app
+	c      *client.Client
 	format format.Format
 	end    context.CancelCauseFunc
 
@@ -77,6 +85,9 @@ func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if s.EmptyFor != 0 && !s.UntilEmpty {
 		return exit.Errorf(exit.Usage, "--empty-for belongs to --until-empty")
 	}
+	if s.Forward == s.Queue {
+		return exit.Errorf(exit.Usage, "--forward %s: that is the queue that is consumed", s.Forward)
+	}
 	dialing, cancel := context.WithTimeout(ctx, g.Timeout)
 	defer cancel()
 	c, err := a.dial(dialing, g)
@@ -84,13 +95,18 @@ func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Admin().Queue(dialing, s.Queue); err != nil {
-		return noQueue(dialing, c, err, s.Queue)
+	for _, queue := range []string{s.Queue, s.Forward} {
+		if queue == "" {
+			continue
+		}
+		if _, err := c.Admin().Queue(dialing, queue); err != nil {
+			return noQueue(dialing, c, err, queue)
+		}
 	}
 
 	consuming, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	sub := &subscription{cmd: s, a: a, format: f, end: end}
+	sub := &subscription{cmd: s, a: a, c: c, format: f, end: end}
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -126,7 +142,7 @@ const prefetchMax = 16_384
 
 // handle writes one message with one write, and only then lets it be acked: an
 // error gives it back. After end it is not called again.
-func (s *subscription) handle(_ context.Context, d *client.Delivery) error {
+func (s *subscription) handle(ctx context.Context, d *client.Delivery) error {
 	s.busy.Store(true)
 	defer func() {
 		s.last.Store(time.Now().UnixNano())
@@ -148,10 +164,35 @@ func (s *subscription) handle(_ context.Context, d *client.Delivery) error {
 		s.end(fmt.Errorf("standard output: %w; %s was not acked", err, m.ID))
 		return client.RetryAfter(0, err)
 	}
+	if s.cmd.Forward != "" {
+		if err := s.forward(ctx, d); err != nil {
+			return err
+		}
+	}
 	if n := s.written.Add(1); s.cmd.N > 0 && n == s.cmd.N {
 		s.end(errEnough)
 	}
 	return nil
+}
+
+// forward moves the message on. What was refused, as by a queue that is full, goes
+// back, and the subscription ends. A lost lease is no reason to end: another consumer
+// has the message, and nothing was published. Whether it moved may be unknown when ctx
+// ends first; the client finds out, and the message is not settled otherwise.
+func (s *subscription) forward(ctx context.Context, d *client.Delivery) error {
+	_, err := s.c.AckAndPublish(ctx, d, client.Outgoing{Queue: s.cmd.Forward, Message: client.Message{
+		Body: d.Body(), BizID: d.BizID(), Headers: d.Headers(), OrderingKey: d.OrderingKey(), Priority: d.Priority(),
+	}})
+	var unknown *client.OutcomeUnknownError
+	switch {
+	case err == nil || errors.Is(err, client.ErrLeaseLost):
+		return err
+	case errors.As(err, &unknown):
+		s.end(fmt.Errorf("%s was written, and whether it has moved to %s is not known: %w", d.ID(), s.cmd.Forward, err))
+		return err
+	}
+	s.end(fmt.Errorf("%s was written and stays in its queue: forward to %s: %w", d.ID(), s.cmd.Forward, err))
+	return client.RetryAfter(0, err)
 }
 
 func message(d *client.Delivery) *format.Message {
