@@ -58,7 +58,7 @@ func payload(m interface{ Append(w *pack.Writer) }) []byte {
 // and the connection lives, and a good request right at the limit is taken.
 func TestBadInput_IsRefusedWithItsCode(t *testing.T) {
 	t.Parallel()
-	c := clustertest.New(t, 3)
+	c := clustertest.New(t, 3, clustertest.Steady)
 	leader, r, s := ready(t, c, "orders")
 	inc, session := r.Incarnation, s.Session.Number
 	frame := func(change func(f *wire.PublishFrame)) []byte {

@@ -126,7 +126,7 @@ func TestAck_AnsweredThenLeaderKilled_NothingIsRedelivered(t *testing.T) {
 	eachLogStore(t, func(t *testing.T, o clustertest.Option) {
 		const n = 200
 		const lease = time.Second
-		c := clustertest.New(t, 3, o)
+		c := clustertest.New(t, 3, o, clustertest.Steady)
 		leader := c.WaitLeader()
 		createQueue(t, c, "orders", wire.QueueSettings{LeaseTime: lease})
 		cl := connect(t, c)
@@ -170,7 +170,7 @@ func TestAck_AnsweredThenLeaderKilled_NothingIsRedelivered(t *testing.T) {
 func TestTenThousandLeased_LeaderKilled_NothingIsRedelivered(t *testing.T) {
 	t.Parallel()
 	const n, consumers = 10_000, 4
-	c := clustertest.New(t, 3)
+	c := clustertest.New(t, 3, clustertest.Steady)
 	leader := c.WaitLeader()
 	createQueue(t, c, "orders", wire.QueueSettings{})
 	publishMany(t, connect(t, c), "orders", n)

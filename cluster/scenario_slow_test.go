@@ -76,7 +76,7 @@ func TestSlow_ClientThatAsksAndNeverReads_IsCutOff(t *testing.T) {
 func TestSlow_ConsumerThatNeverReads_IsCutOffAndOthersGetItsWork(t *testing.T) {
 	t.Parallel()
 	const n, bodyBytes = 40, 512 << 10
-	c := clustertest.New(t, 3)
+	c := clustertest.New(t, 3, clustertest.Steady)
 	createQueue(t, c, "orders", wire.QueueSettings{})
 	cl := connect(t, c)
 	p := producerOf(t, cl, "orders")

@@ -43,6 +43,12 @@ type Node struct {
 // Option changes the configuration of every node.
 type Option func(c *cluster.Config)
 
+// Steady is for tests in which the leader must not change: on a machine with more to do
+// than it can, a node may hear nothing for longer than the time-out of the others.
+func Steady(c *cluster.Config) {
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 5*time.Second, 5*time.Second, 5*time.Second
+}
+
 // New starts n nodes that form a cluster, and closes them when the test ends.
 // A node that dies of itself fails the test.
 func New(t testing.TB, n int, opts ...Option) *Cluster {
