@@ -76,10 +76,10 @@ causes = [f"failed: {package} {test}" for package, test in failed if test]
 for package in died:
     print(f"\n--- {package} ended before its tests did")
     lines = list(recent[package])
-    start = next((i for i, line in enumerate(lines) if DEATH.match(line)), len(lines) - 200)
+    start = max(next((i for i, line in enumerate(lines) if DEATH.match(line)), len(lines) - 200), 0)
     print("".join(lines[max(start - 20, 0) : start + 300]), end="")
     causes.append(f"{package} ended before these tests did: {' '.join(sorted(running[package]))}")
-    causes += [line.rstrip("\n") for line in lines[max(start, 0) :] if DEATH.match(line) or ".go:" in line][:12]
+    causes += [line.rstrip("\n") for line in lines[start:] if DEATH.match(line) or ".go:" in line][:12]
 surprises = []
 for package, test in skipped:
     pattern = next((e for e in expected if fnmatch.fnmatchcase(test, e)), None)
