@@ -130,15 +130,28 @@ func (b *benchRunCmd) target(ctx context.Context, a *app, g *globals, t *bench.T
 	if b.Profile != "" {
 		args = append(args, "--cpu-profile", b.Profile)
 	}
-	c, end, err := devcluster.Temporary(ctx, devcluster.Config{
-		Nodes: 3, ServerArgs: args,
-		OnEnd: func(n devcluster.Info, log string) { a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log) },
-	}, "onceq-bench-")
+	c, end, err := openBench(ctx, a, 3, args...)
 	if err != nil {
 		return place{}, err
 	}
 	t.URL, t.Spent = c.URL(), func() (bench.Spent, error) { return spent(c) }
 	return place{fmt.Sprintf("3 processes on this machine, log in %s, bodies in %s", b.LogStore, b.Bodies), func() { end(false) }}, nil
+}
+
+// openBench starts a cluster to measure, whose nodes have these arguments.
+func openBench(ctx context.Context, a *app, nodes int, args ...string) (*devcluster.Cluster, func(keep bool), error) {
+	return devcluster.Temporary(ctx, devcluster.Config{
+		Nodes: nodes, ServerArgs: args,
+		OnEnd: func(n devcluster.Info, log string) { a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log) },
+	}, "onceq-bench-")
+}
+
+func benchTarget(a *app, c *devcluster.Cluster) bench.Target {
+	return bench.Target{
+		URL:   c.URL(),
+		Spent: func() (bench.Spent, error) { return spent(c) },
+		Say:   func(format string, args ...any) { a.Progress(format, args...) },
+	}
 }
 
 // spent reads what the nodes have spent, as far as this system tells.

@@ -69,11 +69,7 @@ func (b *benchBacklogCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	a.Note("starting a cluster of %d", b.Nodes)
-	c, end, err := devcluster.Temporary(ctx, devcluster.Config{
-		Nodes:      b.Nodes,
-		ServerArgs: []string{"--log-level", "warn", "--bodies", b.Bodies, "--body-memory", strconv.FormatUint(uint64(b.BodyMemory), 10)},
-		OnEnd:      func(n devcluster.Info, log string) { a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log) },
-	}, "onceq-bench-")
+	c, end, err := openBench(ctx, a, b.Nodes, "--log-level", "warn", "--bodies", b.Bodies, "--body-memory", strconv.FormatUint(uint64(b.BodyMemory), 10))
 	if err != nil {
 		return err
 	}
@@ -81,11 +77,7 @@ func (b *benchBacklogCmd) Run(ctx context.Context, a *app) error {
 	a.Note("onceq %s bench backlog, %d processes on this machine, bodies in %s, %s of memory for them, %d CPUs, %s", version(), b.Nodes, b.Bodies,
 		console.Bytes(uint64(b.BodyMemory)), runtime.NumCPU(), runtime.Version())
 	t := bench.BacklogTarget{
-		Target: bench.Target{
-			URL:   c.URL(),
-			Spent: func() (bench.Spent, error) { return spent(c) },
-			Say:   func(format string, args ...any) { a.Progress(format, args...) },
-		},
+		Target:   benchTarget(a, c),
 		Resident: func() (uint64, error) { return largest(c) },
 		Stored:   func() (uint64, error) { return storedBytes(c.Dir()) },
 		Restart:  func(ctx context.Context) (time.Duration, error) { return restartAll(ctx, c) },

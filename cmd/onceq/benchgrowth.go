@@ -8,7 +8,6 @@ import (
 
 	"onceq/cmd/onceq/internal/bench"
 	"onceq/cmd/onceq/internal/console"
-	"onceq/cmd/onceq/internal/devcluster"
 )
 
 type benchGrowthCmd struct {
@@ -61,7 +60,7 @@ func (b *benchGrowthCmd) Run(ctx context.Context, a *app) error {
 	}
 	a.Note("onceq %s bench growth, clusters of 3 processes on this machine, %d CPUs, %s", version(), runtime.NumCPU(), runtime.Version())
 	open := func(ctx context.Context) (bench.Target, func(), error) {
-		c, end, err := openBench(ctx, a)
+		c, end, err := openBench(ctx, a, 3, "--log-level", "warn")
 		if err != nil {
 			return bench.Target{}, nil, err
 		}
@@ -87,22 +86,6 @@ func (b *benchGrowthCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	return b.write(a, rows)
-}
-
-// openBench starts a cluster to measure.
-func openBench(ctx context.Context, a *app, args ...string) (*devcluster.Cluster, func(keep bool), error) {
-	return devcluster.Temporary(ctx, devcluster.Config{
-		Nodes: 3, ServerArgs: append([]string{"--log-level", "warn"}, args...),
-		OnEnd: func(n devcluster.Info, log string) { a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log) },
-	}, "onceq-bench-")
-}
-
-func benchTarget(a *app, c *devcluster.Cluster) bench.Target {
-	return bench.Target{
-		URL:   c.URL(),
-		Spent: func() (bench.Spent, error) { return spent(c) },
-		Say:   func(format string, args ...any) { a.Progress(format, args...) },
-	}
 }
 
 func (b *benchGrowthCmd) write(a *app, rows []bench.GrowthRow) error {

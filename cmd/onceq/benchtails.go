@@ -64,7 +64,7 @@ func (b *benchTailsCmd) Run(ctx context.Context, a *app) error {
 	}
 	a.Note("onceq %s bench tails, clusters of 3 processes on this machine, %d CPUs, %s", version(), runtime.NumCPU(), runtime.Version())
 	open := func(ctx context.Context, args ...string) (bench.Stage, error) {
-		c, end, err := openBench(ctx, a, args...)
+		c, end, err := openBench(ctx, a, 3, append([]string{"--log-level", "warn"}, args...)...)
 		if err != nil {
 			return bench.Stage{}, err
 		}

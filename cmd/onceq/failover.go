@@ -59,10 +59,7 @@ func (b *benchFailoverCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	a.Note("starting a cluster of three nodes")
-	c, end, err := devcluster.Temporary(ctx, devcluster.Config{
-		Nodes: 3, ServerArgs: []string{"--heartbeat-timeout", b.HeartbeatTimeout.String(), "--election-timeout", b.ElectionTimeout.String()},
-		OnEnd: func(n devcluster.Info, log string) { a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log) },
-	}, "onceq-failover-")
+	c, end, err := openBench(ctx, a, 3, "--heartbeat-timeout", b.HeartbeatTimeout.String(), "--election-timeout", b.ElectionTimeout.String())
 	if err != nil {
 		return err
 	}

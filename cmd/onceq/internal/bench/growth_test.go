@@ -56,8 +56,31 @@ func TestEach_OnceForEachAndEndsWithTheFirstError(t *testing.T) {
 	}
 }
 
+func tailsConfig() TailsConfig {
+	return TailsConfig{Events: []string{TailLarge, TailSlow}, Time: time.Second, Rate: 10, Size: 16, Connections: 1, Queues: 10, Active: 10, Behind: 1}
+}
+
+func TestTailsConfig_RefusesNonsense(t *testing.T) {
+	for name, change := range map[string]func(*TailsConfig){
+		"an event that is not known":                   func(c *TailsConfig) { c.Events = []string{"flood"} },
+		"less than no connections":                     func(c *TailsConfig) { c.Connections = -1 },
+		"too many connections":                         func(c *TailsConfig) { c.Connections = int(growthMax[GrowConnections]) + 1 },
+		"no queues":                                    func(c *TailsConfig) { c.Queues, c.Active = 0, 0 },
+		"more in use than there are":                   func(c *TailsConfig) { c.Active = c.Queues + 1 },
+		"a follower that has missed less than nothing": func(c *TailsConfig) { c.Behind = -1 },
+		"a follower that has missed too much":          func(c *TailsConfig) { c.Behind = backlogMax + 1 },
+		"no rate":                                      func(c *TailsConfig) { c.Rate = 0 },
+	} {
+		c := tailsConfig()
+		change(&c)
+		if exit.Of(c.Validate()) != exit.Usage {
+			t.Errorf("%s: %v", name, c.Validate())
+		}
+	}
+}
+
 func TestTailsConfig_TheCalmLoadComesFirst(t *testing.T) {
-	c := TailsConfig{Events: []string{TailLarge, TailSlow}, Time: time.Second, Rate: 10, Size: 16}
+	c := tailsConfig()
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,9 +90,5 @@ func TestTailsConfig_TheCalmLoadComesFirst(t *testing.T) {
 	c.Events = nil
 	if got := c.events(); len(got) != len(Tails) {
 		t.Error(got)
-	}
-	c.Events = []string{"flood"}
-	if exit.Of(c.Validate()) != exit.Usage {
-		t.Error(c.Validate())
 	}
 }

@@ -49,6 +49,16 @@ func (c TailsConfig) Validate() error {
 			return exit.Errorf(exit.Usage, "--event %s: one of %v", e, Tails)
 		}
 	}
+	switch {
+	case c.Connections < 1 || c.Connections > int(growthMax[GrowConnections]):
+		return exit.Errorf(exit.Usage, "--connections %d: from 1 to %d", c.Connections, growthMax[GrowConnections])
+	case c.Queues < 1 || c.Queues > int(growthMax[GrowQueues]):
+		return exit.Errorf(exit.Usage, "--queues %d: from 1 to %d", c.Queues, growthMax[GrowQueues])
+	case c.Active < 1 || c.Active > c.Queues:
+		return exit.Errorf(exit.Usage, "--active %d: from 1 to the %d of --queues", c.Active, c.Queues)
+	case c.Behind < 1 || c.Behind > backlogMax:
+		return exit.Errorf(exit.Usage, "--behind %d: from 1 to %d", c.Behind, backlogMax)
+	}
 	return c.load().Validate()
 }
 
