@@ -78,6 +78,7 @@ type conn struct {
 	waiting  []func() // called once when window has grown
 	err      error
 
+	quiet    chan bool // cap 1: whether nothing has come in for a while, when that changes
 	wake     chan struct{}
 	ended    chan struct{} // closed when err is set
 	finished chan struct{} // closed when all has ended and every request has its answer
@@ -88,8 +89,8 @@ type conn struct {
 func connect(ctx context.Context, nc net.Conn, address string, hello wire.Hello, onPush func(*conn, wire.Op, []byte)) (*conn, error) {
 	c := &conn{
 		nc: nc, address: address, onPush: onPush, started: time.Now(),
-		requests: map[uint32]request{},
-		wake:     make(chan struct{}, 1), ended: make(chan struct{}), finished: make(chan struct{}),
+		requests: map[uint32]request{}, quiet: make(chan bool, 1),
+		wake: make(chan struct{}, 1), ended: make(chan struct{}), finished: make(chan struct{}),
 	}
 	c.frames = wire.NewFrameReader(bufio.NewReaderSize(hearing{c}, readBufferBytes), wire.FrameBytesMax)
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
@@ -310,6 +311,7 @@ func (c *conn) listen() {
 		case <-c.ended:
 			return
 		}
+		before := silent
 		silent++
 		if c.heard.Swap(false) {
 			silent = 0
@@ -317,6 +319,13 @@ func (c *conn) listen() {
 		if silent >= silentTicksMax {
 			c.fail(errSilent)
 			return
+		}
+		if (silent > 0) != (before > 0) {
+			select {
+			case <-c.quiet: // it was not taken, and is not true any more
+			default:
+			}
+			c.quiet <- silent > 0
 		}
 		// One that cannot be queued is no loss: silence is what is counted.
 		_ = c.send(wire.OpPing, nil, func(wire.Op, []byte, error) {})

@@ -102,7 +102,8 @@ func (n *fakeNet) dial(ctx context.Context, network, address string) (net.Conn, 
 	return a, nil
 }
 
-// lead makes name the leader of term and, if told, pushes it to every client.
+// lead makes name the leader of term and, if told, pushes it to every client of a node
+// that is not frozen.
 func (n *fakeNet) lead(term uint64, name string, push bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -111,6 +112,9 @@ func (n *fakeNet) lead(term uint64, name string, push bool) {
 		return
 	}
 	for _, node := range n.order {
+		if node.frozen {
+			continue
+		}
 		for c := range node.conns {
 			c.push(wire.OpTopology, n.topology)
 		}
@@ -334,6 +338,20 @@ func (node *fakeNode) manual(op wire.Op) {
 	node.net.mu.Lock()
 	defer node.net.mu.Unlock()
 	delete(node.auto, op)
+}
+
+// answer answers op by itself from now on.
+func (node *fakeNode) answer(op wire.Op, how func(r *fakeRequest)) {
+	node.net.mu.Lock()
+	defer node.net.mu.Unlock()
+	node.auto[op] = how
+}
+
+// connections is how many there are.
+func (node *fakeNode) connections() int {
+	node.net.mu.Lock()
+	defer node.net.mu.Unlock()
+	return len(node.conns)
 }
 
 // bubble runs a test in virtual time with a client of a fake cluster. Goroutines

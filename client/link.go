@@ -89,6 +89,8 @@ func (l *link) run(ctx context.Context, first *conn) {
 // watch waits until cn is not the right connection any more. moved says that
 // there is somewhere else to go; hint is where.
 func (l *link) watch(ctx context.Context, cn *conn) (hint string, moved bool, why error) {
+	recall := func() {}
+	defer func() { recall() }()
 	for {
 		changed := l.c.topo.news()
 		switch leads, term := l.c.topo.leads(cn.welcome.Node); {
@@ -101,6 +103,12 @@ func (l *link) watch(ctx context.Context, cn *conn) (hint string, moved bool, wh
 		}
 		select {
 		case <-changed:
+		case quiet := <-cn.quiet:
+			recall()
+			recall = func() {}
+			if quiet {
+				recall = l.c.scout(ctx, cn)
+			}
 		case <-cn.ended:
 			return "", false, cn.reason()
 		case m := <-l.misdirects:

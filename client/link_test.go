@@ -252,13 +252,19 @@ func TestConn_End_TellsUnsentFromLost(t *testing.T) {
 }
 
 func TestConn_GarbageFromTheServer_EndsIt(t *testing.T) {
+	// A flipped bit in a length promises megabytes. Answers to pings go on coming and
+	// are taken for them, so nothing else ends this connection for an hour.
+	damaged := wire.AppendFrame(nil, wire.OpPing, true, 1, nil)
+	damaged[1] ^= 0x40
 	for name, garbage := range map[string][]byte{
-		"length bomb":  {0xff, 0xff, 0xff, 0xff},
-		"bad checksum": append([]byte{0, 0, 0, 12}, make([]byte, 12)...),
-		"half a frame": {0, 0, 0, 99, 1},
+		"length bomb":    {0xff, 0xff, 0xff, 0xff},
+		"bad checksum":   append([]byte{0, 0, 0, 12}, make([]byte, 12)...),
+		"half a frame":   {0, 0, 0, 99, 1},
+		"damaged length": damaged,
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+				start := time.Now()
 				cn, err := c.produce.ready(t.Context())
 				if err != nil {
 					t.Fatal(err)
@@ -273,6 +279,9 @@ func TestConn_GarbageFromTheServer_EndsIt(t *testing.T) {
 					n.order[0].cut()
 				}
 				<-cn.finished
+				if took := time.Since(start); took > time.Minute { // of the bubble's time
+					t.Fatal("the connection was kept for", took)
+				}
 				if _, err := c.produce.ready(t.Context()); err != nil {
 					t.Fatal("no new connection:", err)
 				}

@@ -82,6 +82,7 @@ func mustSnapshot(t *testing.T, n *clustertest.Node) {
 // A backlog larger than memory, snapshots of it, and restarts: from the
 // snapshot's own files, and by what follows it in the log.
 func TestBodiesOnDisk_BacklogSurvivesRestarts(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t, 3, onDisk)
 	createQueue(t, c, "orders", wire.QueueSettings{})
 	cl := connect(t, c)
@@ -115,6 +116,7 @@ func TestBodiesOnDisk_BacklogSurvivesRestarts(t *testing.T) {
 // A follower that is too far behind is sent the snapshot, files and all; it
 // serves the bodies when it leads, also after a restart from what it was sent.
 func TestBodiesOnDisk_FollowerIsSentTheFiles(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t, 3, onDisk)
 	createQueue(t, c, "orders", wire.QueueSettings{})
 	cl := connect(t, c)
@@ -149,6 +151,7 @@ func TestBodiesOnDisk_FollowerIsSentTheFiles(t *testing.T) {
 
 // The two ways to keep bodies do not mix unnoticed.
 func TestBodies_FilesInASnapshotOfAMemoryNode_AreRefused(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t, 1, onDisk)
 	createQueue(t, c, "orders", wire.QueueSettings{})
 	backlog(t, connect(t, c), "orders", 0, 10)
@@ -166,6 +169,7 @@ func TestBodies_FilesInASnapshotOfAMemoryNode_AreRefused(t *testing.T) {
 // A directory of a node that kept everything in memory is taken over as it is:
 // its snapshot, bodies in the stream, becomes one with files.
 func TestBodies_DirectoryOfAMemoryNode_IsTakenOver(t *testing.T) {
+	t.Parallel()
 	memory := func(c *cluster.Config) { onDisk(c); c.Bodies = cluster.BodiesMemory }
 	c := clustertest.New(t, 3, memory)
 	createQueue(t, c, "orders", wire.QueueSettings{})

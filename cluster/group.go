@@ -209,9 +209,13 @@ type snapshot struct {
 	stall time.Duration // of Apply
 }
 
-// Persist implements raft.FSMSnapshot; it runs beside Apply.
+// Persist implements raft.FSMSnapshot; it runs beside Apply. Raft only logs what it
+// returns, so the node ends here over a disk that has failed, as it does in the sink.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 	if err := s.checkpoint(sink); err != nil {
+		if !errors.Is(err, storage.ErrReplaced) && !errors.Is(err, storage.ErrClosed) {
+			s.g.stop(err)
+		}
 		return errors.Join(err, sink.Cancel())
 	}
 	size, err := s.s.WriteTo(sink)

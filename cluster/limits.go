@@ -9,9 +9,10 @@ const (
 
 	// entryBytesMax bounds one raft entry; entryBytesGoal is where an open
 	// entry is closed to further commands. Entries well below the maximum keep
-	// one fsync short and let replication overlap with the next write.
+	// one fsync short and let replication overlap with the next write, and a follower
+	// decodes them in two pieces (go-msgpack takes memory 256 KiB at a time, and copies).
 	entryBytesMax  = 4 << 20
-	entryBytesGoal = 1 << 20
+	entryBytesGoal = 512 << 10
 	// entryBytesWorth is from which size on an entry is worth to be written while
 	// another is under way, instead of collecting more until that is applied.
 	entryBytesWorth = 16 << 10

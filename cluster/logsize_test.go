@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"flag"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,30 +19,41 @@ import (
 
 var logSizeTime = flag.Duration("logsize", 0, "how long TestLogSize publishes the largest bodies with the default settings; 0: a small size of it")
 
-// dirBytes is what the files of a directory have.
-func dirBytes(t *testing.T, dir string) (n int64) {
+// diskBytes is what the files below some directories take: one that has two names
+// is there once.
+func diskBytes(t *testing.T, dirs ...string) (n int64) {
 	t.Helper()
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil // removed meanwhile
+	seen := map[uint64]bool{}
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return nil // removed meanwhile
+			}
+			info, err := d.Info()
+			if err != nil {
+				return nil
+			}
+			if inode := info.Sys().(*syscall.Stat_t).Ino; !seen[inode] {
+				seen[inode] = true
+				n += info.Size()
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if info, err := d.Info(); err == nil {
-			n += info.Size()
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	return n
 }
 
 // TestLogSize_StaysBelowItsLimit: the largest bodies, one after the other, with
-// their acks: the log takes what it may and no more.
+// their acks: the log takes what it may and no more, and log and snapshots no more
+// than that and one snapshot, for old ones are removed.
 func TestLogSize_StaysBelowItsLimit(t *testing.T) {
-	const small = 128 << 20
+	t.Parallel()
+	const small = 32 << 20
 	// Small: so that the fewest entries that must stay are within their part.
-	limit, size, inFlight := int64(small), 300<<10, 1
+	limit, size, inFlight := int64(small), 75<<10, 1
 	if *logSizeTime > 0 {
 		limit, size, inFlight = 1<<30, 1<<20-1024, 8
 	}
@@ -52,8 +65,9 @@ func TestLogSize_StaysBelowItsLimit(t *testing.T) {
 	p := producerOf(t, cl, "large")
 	ctx := t.Context()
 	body := make([]byte, size)
-	dir := filepath.Join(c.Node(0).Dir, "groups/1/log")
-	var largest, written int64
+	group := filepath.Join(c.Node(0).Dir, "groups/1")
+	log, snapshots := filepath.Join(group, "log"), filepath.Join(group, "snapshots")
+	var largest, most, snapshot, written int64
 	began := time.Now()
 	for written < 3*small || time.Since(began) < *logSizeTime {
 		rand.Read(body)
@@ -67,14 +81,26 @@ func TestLogSize_StaysBelowItsLimit(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if now := dirBytes(t, dir); now > largest {
-			if largest = now; largest > limit {
-				t.Fatalf("the log has %d MiB after %d MiB of messages, the limit is %d MiB", now>>20, written>>20, limit>>20)
-			}
+		if largest = max(largest, diskBytes(t, log)); largest > limit {
+			t.Fatalf("the log has %d MiB after %d MiB of messages, the limit is %d MiB", largest>>20, written>>20, limit>>20)
+		}
+		all, err := os.ReadDir(snapshots)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			snapshot = max(snapshot, diskBytes(t, filepath.Join(snapshots, s.Name())))
+		}
+		if len(all) > 3 { // the newest, the one before, which may be on its way to a follower, and the one that is being written
+			t.Fatalf("there are %d snapshots after %d MiB of messages", len(all), written>>20)
+		}
+		if most = max(most, diskBytes(t, log, snapshots)); most > limit+snapshot {
+			t.Fatalf("log and snapshots have %d MiB after %d MiB of messages, the limit is %d MiB and one snapshot of %d MiB", most>>20, written>>20, limit>>20, snapshot>>20)
 		}
 	}
 	if c.Node(0).Status().SnapshotIndex == 0 {
 		t.Error("no snapshot was taken: the test shows nothing")
 	}
-	t.Logf("%d MiB of messages in %v, the log had at most %d MiB of %d", written>>20, time.Since(began).Round(time.Second), largest>>20, limit>>20)
+	t.Logf("%d MiB of messages in %v, the log had at most %d MiB of %d, with its snapshots %d MiB, a snapshot %d KiB", written>>20,
+		time.Since(began).Round(time.Second), largest>>20, limit>>20, most>>20, snapshot>>10)
 }

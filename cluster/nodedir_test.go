@@ -60,6 +60,7 @@ func editTail(t *testing.T, n *clustertest.Node, edit func(used []byte)) {
 // A node whose log lost its end, its whole log, or a bit is not started under
 // its id, is told what to do, and comes back as a new member after a wipe.
 func TestDamagedNode_IsRefused_AndComesBackAfterAWipe(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t, 3)
 	leader, _, s := ready(t, c, "orders")
 	for seq := uint64(1); seq <= 40; seq++ {
@@ -121,6 +122,7 @@ func TestDamagedNode_IsRefused_AndComesBackAfterAWipe(t *testing.T) {
 }
 
 func TestVerifyDir_OfANodeThatIsWell_FindsNothing(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t, 1)
 	n, _, s := ready(t, c, "orders")
 	for seq := uint64(1); seq <= 10; seq++ {

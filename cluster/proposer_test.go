@@ -20,6 +20,7 @@ type fakeRaft struct {
 	mu      sync.Mutex
 	entries [][]byte
 	futures []*fakeFuture
+	down    bool // what comes is refused, as the library does
 }
 
 type fakeFuture struct {
@@ -33,9 +34,26 @@ func (r *fakeRaft) Apply(cmd []byte, _ time.Duration) raft.ApplyFuture {
 	f := &fakeFuture{err: make(chan error, 1)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.down {
+		f.err <- raft.ErrRaftShutdown
+	}
 	r.entries = append(r.entries, cmd)
 	r.futures = append(r.futures, f)
 	return f
+}
+
+// shutdown ends what is in flight and whatever comes after it: an answer makes a worker
+// take what waits.
+func (r *fakeRaft) shutdown() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.down = true
+	for _, f := range r.futures {
+		select {
+		case f.err <- raft.ErrRaftShutdown:
+		default:
+		}
+	}
 }
 
 func (r *fakeRaft) count() int {
@@ -79,14 +97,7 @@ func newProposerTest(t *testing.T) *proposerTest {
 	pt.proposer = p
 	p.start(pt.raft)
 	t.Cleanup(func() {
-		pt.raft.mu.Lock()
-		for _, f := range pt.raft.futures {
-			select {
-			case f.err <- raft.ErrRaftShutdown:
-			default:
-			}
-		}
-		pt.raft.mu.Unlock()
+		pt.raft.shutdown()
 		p.close()
 	})
 	return pt

@@ -13,6 +13,7 @@ import (
 // TestSnapshot_IsTakenWhenTheLogHasGrownByBytes: few entries, many bytes; no
 // node waits for raft's count of entries.
 func TestSnapshot_IsTakenWhenTheLogHasGrownByBytes(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t, 3, func(c *cluster.Config) { c.LogBytes = 16 << 20 })
 	_, _, s := ready(t, c, "orders")
 	body := strings.Repeat("x", 512<<10)
@@ -26,8 +27,11 @@ func TestSnapshot_IsTakenWhenTheLogHasGrownByBytes(t *testing.T) {
 	}
 	for _, n := range c.Up() {
 		clustertest.Eventually(t, func() string {
-			if n.Status().SnapshotIndex == 0 {
+			switch s := n.Status(); {
+			case s.SnapshotIndex == 0:
 				return fmt.Sprintf("%s has taken no snapshot", n.NodeID)
+			case s.FreezeMax == 0:
+				return n.NodeID + " does not tell how long its snapshot held up what is applied"
 			}
 			return ""
 		})

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"onceq/fsm"
 )
 
 const (
@@ -62,8 +64,9 @@ type snapshotter struct {
 	size     uint64 // of the newest snapshot
 	total    uint64 // bytes applied in all
 	marks    []logMark
-	writing  bool // a snapshot was frozen and is not written yet
-	asked    bool // for one as soon as there is anything new
+	writing  bool          // a snapshot was frozen and is not written yet
+	asked    bool          // for one as soon as there is anything new
+	piece    time.Duration // the longest that Apply may have waited for since the last freeze
 	stall    time.Duration
 	stallMax time.Duration
 }
@@ -136,7 +139,15 @@ func (s *snapshotter) frozen(writing bool, stall time.Duration) {
 	}
 	s.bytes, s.entries = 0, 0
 	s.writing, s.asked = writing, false
-	s.stall, s.stallMax = stall, max(s.stallMax, stall)
+	s.stall, s.piece = max(s.piece, stall), 0
+	s.stallMax = max(s.stallMax, s.stall)
+}
+
+// held notes how long Apply may have waited for a piece before the freeze.
+func (s *snapshotter) held(piece time.Duration) {
+	s.mu.Lock()
+	s.piece = max(s.piece, piece)
+	s.mu.Unlock()
 }
 
 // persisted learns how large a snapshot is, before raft cuts the log behind it.
@@ -175,7 +186,8 @@ func (s *snapshotter) behind() bool {
 	return s.writing && s.bytes >= max(s.logBytes/logWritingPart, s.size)
 }
 
-// stalls are how long Apply has waited at the newest freeze, and at most.
+// stalls are how long Apply has waited at once for the newest snapshot - at its
+// freeze, or for a piece that was copied before it - and at most for any.
 func (s *snapshotter) stalls() (last, most time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,22 +234,32 @@ func (s *snapshotter) take(g *group) error {
 		defer g.mu.Unlock()
 		g.machine.EndCopy() // of a snapshot that came to nothing
 	}()
-	for rounds := 0; rounds < copyRounds && !g.stopped.Load(); {
-		g.mu.RLock()
-		left, walked := g.machine.CopySome(copyBytes)
-		g.mu.RUnlock()
-		if walked && left <= copyLeft {
-			break
-		}
-		if walked {
-			rounds++
-		}
-	}
+	s.copyAhead(g)
 	err := bound(g.raft.Snapshot(), g.ended).Error()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writing = false
 	return err
+}
+
+// copyAhead copies the tables between entries, until little is left for the freeze.
+func (s *snapshotter) copyAhead(g *group) {
+	var room fsm.CopyRoom
+	for rounds := 0; rounds < copyRounds && !g.stopped.Load(); {
+		room.Make()
+		g.mu.RLock()
+		began := time.Now()
+		left, walked := g.machine.CopySome(copyBytes, &room)
+		piece := time.Since(began)
+		g.mu.RUnlock()
+		s.held(piece)
+		if walked && left <= copyLeft {
+			return
+		}
+		if walked {
+			rounds++
+		}
+	}
 }
 
 // snapshotThresholdNone: raft takes no snapshot by itself.

@@ -1,10 +1,17 @@
 package cluster
 
 import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"onceq/fsm"
+	"onceq/fsm/storage"
 )
 
 func newTestSnapshotter(logBytes uint64) *snapshotter {
@@ -47,6 +54,35 @@ func TestSnapshotter_IsDueByBytesAndInProportionToItsSize(t *testing.T) {
 	}
 	if apply(1, entry); !s.wasDue() {
 		t.Fatal("not due")
+	}
+}
+
+// TestSnapshotter_TellsTheLongestStall: a piece that is copied before a freeze holds up
+// what is applied like the freeze itself.
+func TestSnapshotter_TellsTheLongestStall(t *testing.T) {
+	t.Parallel()
+	s := newSnapshotter(1<<20, 1<<30, time.Hour)
+	for _, c := range []struct{ piece, freeze, last, most time.Duration }{
+		{3, 7, 7, 7}, {5, 2, 5, 7}, {0, 1, 1, 7}, {9, 1, 9, 9},
+	} {
+		s.held(c.piece)
+		s.held(c.piece / 2)
+		s.frozen(true, c.freeze)
+		if last, most := s.stalls(); last != c.last || most != c.most {
+			t.Errorf("after a piece of %d and a freeze of %d the last stall is %d, the longest %d, want %d and %d", c.piece, c.freeze, last, most, c.last, c.most)
+		}
+	}
+}
+
+// A piece that is copied before the freeze counts like the freeze.
+func TestSnapshotter_TellsOfPiecesBeforeTheFreeze(t *testing.T) {
+	s := newTestSnapshotter(1 << 20)
+	g := &group{machine: fsm.New(fsm.Config{}, storage.NewMemory())}
+	g.machine.BeginCopy()
+	s.copyAhead(g)
+	s.frozen(true, 0)
+	if last, _ := s.stalls(); last == 0 {
+		t.Error("nobody hears how long a piece took")
 	}
 }
 
@@ -107,5 +143,48 @@ func TestSnapshotter_IsBehindWhileItsSnapshotIsWritten(t *testing.T) {
 	s.frozen(false, 0)
 	if s.behind() {
 		t.Error("behind after an install")
+	}
+}
+
+// annexSink is a snapshot that can be given files.
+type annexSink struct {
+	raft.SnapshotSink
+	path string
+}
+
+func (k annexSink) AnnexPath() string { return k.path }
+func (k annexSink) Cancel() error     { return nil }
+
+// TestPersist_BodiesCannotBeWritten_EndsTheNode: raft logs what Persist returns and goes
+// on, and the log would grow without end. A snapshot that was overtaken by another is no
+// such failure.
+func TestPersist_BodiesCannotBeWritten_EndsTheNode(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "no-directory")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bodies, err := storage.OpenPebble(storage.Options{Dir: filepath.Join(dir, "bodies"), Fatal: func(err error) { t.Error(err) }, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bodies.Close()
+	var fatal error
+	g := &group{machine: fsm.New(fsm.Config{Group: groupNumber}, bodies), fatal: func(err error) { fatal = err }}
+	persist := func(meanwhile func()) error {
+		frozen, err := g.machine.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer frozen.Release()
+		meanwhile()
+		return (&snapshot{s: frozen, g: g}).Persist(annexSink{path: filepath.Join(file, "annex")})
+	}
+	if err := persist(bodies.Reset); !errors.Is(err, storage.ErrReplaced) || fatal != nil {
+		t.Errorf("of bodies that were replaced: %v, and the node ends over %v", err, fatal)
+	}
+	if err := persist(func() {}); err == nil || fatal == nil {
+		t.Errorf("where nothing can be written: %v, and the node ends over %v", err, fatal)
 	}
 }

@@ -50,12 +50,13 @@ func stepperFatal(err error) {
 }
 
 const (
-	stepperFailed = 3 // a storage error, or damage, that was noticed
-	stepperWrong  = 4 // something is served that is not what was stored
-	stepperQueue  = "orders"
-	stepperYoung  = 32 << 10
-	stepperTail   = 4  // entries that stay in the log behind a snapshot
-	stepperBatch  = 12 // messages an entry
+	stepperFailed   = 3 // a storage error, or damage, that was noticed
+	stepperWrong    = 4 // something is served that is not what was stored
+	stepperReturned = 5 // an error was returned to raft, and nothing has ended over it
+	stepperQueue    = "orders"
+	stepperYoung    = 32 << 10
+	stepperTail     = 4  // entries that stay in the log behind a snapshot
+	stepperBatch    = 12 // messages an entry
 )
 
 // stepper says on its standard output how far it has come:
@@ -65,6 +66,7 @@ const (
 //	stored INDEX DIGEST                an entry is durable and applied
 //	snapshot INDEX                     a snapshot is
 //	fatal ERROR                        it ends
+//	returned ERROR                     raft would be told of it, and go on
 //
 // and does what follows "ready" when a line comes on its standard input.
 type stepper struct {
@@ -85,18 +87,24 @@ func (s *stepper) run() error {
 		os.Exit(stepperWrong)
 	}
 	in := bufio.NewScanner(os.Stdin)
-	if !in.Scan() {
-		return s.close()
+	if in.Scan() {
+		if err := s.work(); err != nil {
+			fmt.Println("returned", strings.ReplaceAll(err.Error(), "\n", "; "))
+			os.Exit(stepperReturned)
+		}
 	}
-	if err := s.vote(); err != nil {
-		return err
-	}
-	for range 3 {
-		if err := s.publish(); err != nil {
+	return s.close()
+}
+
+// work is what raft asks of a node. An error that it returns is one that raft logs,
+// or steps down over, and goes on: the node must have ended before.
+func (s *stepper) work() error {
+	for _, step := range []func() error{s.vote, s.publish, s.publish, s.publish, s.snapshot, s.publish, s.settle} {
+		if err := step(); err != nil {
 			return err
 		}
 	}
-	return errors.Join(s.snapshot(), s.publish(), s.settle(), s.close())
+	return nil
 }
 
 // settle waits for a new segment of the log that may be under way.

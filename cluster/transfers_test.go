@@ -172,6 +172,7 @@ func TestTransfer_LeaderChangesInTheMiddle_TheNewOneSends(t *testing.T) {
 // however often it is started. With room it catches up, and nothing is left of the
 // halves.
 func TestTransfer_FollowersDiskFull_BeginsAnewWhenThereIsRoom(t *testing.T) {
+	t.Parallel()
 	dirs, died := map[string]string{}, map[string]chan error{}
 	for _, name := range []string{"n1", "n2", "n3"} {
 		dirs[name], died[name] = volume.Tmpfs(t, 512<<20), make(chan error, 10)

@@ -24,7 +24,9 @@ func (m *Machine) ackAndPublish(c *ackPublish, wall int64) (Status, PublishResul
 	if consumer == nil {
 		return refuse(StatusConsumerGone)
 	}
-	m.resolve(consumer, c.number)
+	if m.resolve(consumer, c.number) {
+		m.feed(consumer)
+	}
 	held := consumer.slot(c.number)
 	if held == nil || held.state != LeaseHeld {
 		return refuse(StatusLeaseLost)

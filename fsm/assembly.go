@@ -204,7 +204,7 @@ func (m *Machine) shift(by Time) {
 			}
 			l.closed = l.sumClosed()
 		}
-		for _, msg := range q.records {
+		for _, msg := range q.records.rows {
 			move(&msg.stored)
 			move(&msg.due)
 			move(&msg.expires)

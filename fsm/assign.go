@@ -110,7 +110,7 @@ func (m *Machine) assignOne(q *queue, eff *Effects) {
 	c.next++
 	m.addSlots(q, 1)
 	c.slots = append(c.slots, slot{
-		state: LeaseHeld, attempt: 1, place: p, stored: stored, msg: msg,
+		state: LeaseHeld, attempt: 1, place: p, stored: stored, msg: msg, recorded: msg != nil,
 		deadline: m.now + Time(q.settings.LeaseTime),
 	})
 	s := &c.slots[len(c.slots)-1]

@@ -39,7 +39,7 @@ func (q *queue) audit() error {
 	have.Ready, have.Leased, have.Delayed, have.Parked = 0, 0, 0, 0
 	var bytes uint64
 	inRange := [Priorities]uint64{}
-	for _, msg := range q.records {
+	for _, msg := range q.records.rows {
 		l := q.lanes[msg.lane]
 		if msg.offset >= l.tail {
 			return fmt.Errorf("a record at offset %d of lane %d, which ends at %d", msg.offset, msg.lane, l.tail)

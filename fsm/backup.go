@@ -118,7 +118,7 @@ func (w *BackupWriter) begin() {
 	m.dropStaging() // a backup under way is not part of this one
 	w.err = w.sink.Head(BackupHead{
 		Incarnation: m.incarnation, QueueMax: m.nextQueue, Queues: uint64(len(m.queues)),
-		Messages: uint64(m.messages), Sessions: uint64(len(m.sessions)), Now: m.now,
+		Messages: uint64(m.messages), Sessions: uint64(len(m.sessions.rows)), Now: m.now,
 	})
 	w.leased = map[uint64]map[place]bool{}
 	for _, c := range m.consumers {
@@ -164,7 +164,7 @@ func (w *BackupWriter) names(queue uint64, p place) bool {
 	if q == nil || int(p.lane) >= len(q.lanes) || q.lanes[p.lane] == nil {
 		return false
 	}
-	if msg := q.records[p]; msg != nil {
+	if msg := q.records.rows[p]; msg != nil {
 		return msg.state != stateGone
 	}
 	l := q.lanes[p.lane]

@@ -67,11 +67,15 @@ const (
 type slot struct {
 	state      LeaseState
 	notHandled bool // said by leave: no handler has seen it
-	attempt    uint32
-	place      place
-	deadline   Time
-	stored     Time
-	msg        *message // the message's record, nil while it has none
+	// recorded: its message has a record, or had one until the lease ended or a purge
+	// dropped it. It is in the consumer's row, where msg cannot be: a purge drops all records at
+	// once and touches no row.
+	recorded bool
+	attempt  uint32
+	place    place
+	deadline Time
+	stored   Time
+	msg      *message // the message's record, nil while it has none
 }
 
 func (c *consumer) slot(number uint64) *slot {
@@ -102,6 +106,7 @@ func (m *Machine) raiseDone(c *consumer, done uint64) {
 		return
 	}
 	c.done += uint64(drop)
+	m.dirty(c)
 	m.addSlots(c.queue, -drop)
 	c.slots = c.slots[drop:] // append moves the rest to a new array in time
 	m.feed(c)

@@ -85,7 +85,7 @@ func (q *queue) maybeLeased(p place) bool {
 	if l == nil || p.offset >= l.tail || p.offset < l.purgedBelow {
 		return false
 	}
-	msg := q.records[p]
+	msg := q.records.rows[p]
 	return msg == nil && p.offset < l.head || msg != nil && msg.state == stateLeased
 }
 
@@ -98,7 +98,7 @@ func (m *Machine) editOne(q, target *queue, at seenPlace, holder seen, verb Edit
 	if q.maybeLeased(p) {
 		return m.editLeased(q, at, holder, verb, eff)
 	}
-	msg := q.records[p]
+	msg := q.records.rows[p]
 	if msg != nil && msg.state == stateGone {
 		return EditNotHere
 	}

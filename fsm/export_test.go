@@ -20,12 +20,12 @@ func Rows(m *Machine) map[string]string {
 		rows[name] = fmt.Sprintf("%x", w.Bytes())
 	}
 	add("scalars", m.appendScalars)
-	for n, s := range m.sessions {
+	for n, s := range m.sessions.rows {
 		add(fmt.Sprintf("session %d", n), s.appendRow)
 	}
 	for n, q := range m.queues {
 		add(fmt.Sprintf("queue %d", n), q.appendRow)
-		for p, msg := range q.records {
+		for p, msg := range q.records.rows {
 			add(fmt.Sprintf("message %d/%d.%d", n, p.lane, p.offset), msg.appendRow)
 		}
 	}
@@ -82,12 +82,12 @@ func StaleRows(m *Machine) (names []string) {
 			names = append(names, name)
 		}
 	}
-	for n, s := range m.sessions {
+	for n, s := range m.sessions.rows {
 		check(fmt.Sprintf("session %d", n), s)
 	}
 	for n, q := range m.queues {
 		check(fmt.Sprintf("queue %d", n), q)
-		for p, msg := range q.records {
+		for p, msg := range q.records.rows {
 			check(fmt.Sprintf("message %d/%d.%d", n, p.lane, p.offset), msg)
 		}
 	}
@@ -160,13 +160,13 @@ func WrongSums(m *Machine) (names []string) {
 	}
 	closed, slotsOfQueues := true, true
 	for _, q := range m.queues {
-		records += len(q.records)
+		records += len(q.records.rows)
 		slotsOfQueues = slotsOfQueues && q.slots == perQueue[q]
 		for _, l := range q.lanes {
 			closed = closed && (l == nil || l.closed == l.sumClosed())
 		}
 	}
-	for _, s := range m.sessions {
+	for _, s := range m.sessions.rows {
 		outcomes += len(s.outcomes)
 		bytes += int64(SessionBytes + len(s.name) + len(s.label))
 		for _, o := range s.outcomes {
@@ -178,7 +178,7 @@ func WrongSums(m *Machine) (names []string) {
 		"slots": slots != m.slots, "leases": leases != m.leases, "leases of plain messages": plain != m.plainLeases,
 		"records": records != m.indexed, "closed milestones": !closed, "slots of queues": !slotsOfQueues, "outcomes": outcomes != m.outcomes, "session bytes": bytes != m.sessionBytes,
 		"the cap of leases": slots > l.LeasesMax, "the cap of records": records > l.IndexedMax+l.ReturnsMax || records+plain > l.IndexedMax+l.ReturnsMax,
-		"the cap of outcomes": outcomes > l.OutcomesMax+l.SealsMax+len(m.sessions), "the cap of sessions": len(m.sessions) > l.SessionsMax,
+		"the cap of outcomes": outcomes > l.OutcomesMax+l.SealsMax+len(m.sessions.rows), "the cap of sessions": len(m.sessions.rows) > l.SessionsMax,
 		"the cap of consumers": len(m.consumers) > l.ConsumersMax, "the cap of queues": len(m.queues) > l.QueuesMax,
 	} {
 		if wrong {
@@ -187,3 +187,12 @@ func WrongSums(m *Machine) (names []string) {
 	}
 	return names
 }
+
+// Room is for how many sessions, and for how many records and keys of a queue, the
+// tables have room.
+func Room(m *Machine, queue uint64) (sessions, records, keys int) {
+	q := m.queues[queue]
+	return m.sessions.room(), q.records.room(), q.keys.room()
+}
+
+func (t *table[K, V]) room() int { return max(t.most, len(t.rows)) }

@@ -84,8 +84,8 @@ func (l *lane) passOwn(offset uint64) {
 // that lags nothing is taken that the head has not passed.
 func (m *Machine) skip(q *queue, l *lane) {
 	l.lags = false
-	for l.head < l.tail && len(q.records) > 0 {
-		msg := q.records[place{l.number, l.head}]
+	for l.head < l.tail && len(q.records.rows) > 0 {
+		msg := q.records.rows[place{l.number, l.head}]
 		if msg == nil {
 			break
 		}
@@ -201,7 +201,7 @@ func (m *Machine) take(q *queue, l *lane) (msg *message, p place, stored Time) {
 // is gone. It says whether there was one.
 func (m *Machine) dropPlain(q *queue, p place) bool {
 	l := q.lanes[p.lane]
-	if l == nil || p.offset < l.head || p.offset >= l.tail || q.records[p] != nil {
+	if l == nil || p.offset < l.head || p.offset >= l.tail || q.records.rows[p] != nil {
 		return false
 	}
 	l.plain--
@@ -228,7 +228,7 @@ func (m *Machine) sweep(q *queue, l *lane) {
 		from := l.head
 		for ; l.head < end && m.spent < m.limits.TimerBudget; l.head++ {
 			m.spent++
-			switch msg := q.records[place{l.number, l.head}]; {
+			switch msg := q.records.rows[place{l.number, l.head}]; {
 			case msg == nil:
 				m.bodies.Delete(q.number, l.number, l.head)
 				l.plain--

@@ -58,8 +58,10 @@ func (m *Machine) settleOne(c *consumer, number uint64, it *settleItem) {
 	}
 }
 
-// drop ends a lease in the consumer's books.
+// drop ends a lease in the consumer's books. Whoever calls it feeds the consumer once
+// all is dropped that is to be.
 func (m *Machine) drop(c *consumer, s *slot, state LeaseState) {
+	m.dirty(c)
 	s.state = state
 	c.held--
 	m.leases--

@@ -214,11 +214,11 @@ func (m *Machine) lookAmong(q *queue, l *Look) {
 	if !l.begun {
 		l.begun = true
 		l.at, l.walks = l.start, true
-		if sparse := q.placesFrom(l.at) > 4*uint64(len(q.records)); sparse && l.state != MessageReady {
+		if sparse := q.placesFrom(l.at) > 4*uint64(len(q.records.rows)); sparse && l.state != MessageReady {
 			l.walks = false
 			// Like any walk over a table that changes between the steps and never
 			// beside one.
-			l.next, l.stop = iter.Pull(maps.Values(q.records))
+			l.next, l.stop = iter.Pull(maps.Values(q.records.rows))
 		}
 	}
 	if l.walks {
@@ -276,7 +276,7 @@ func (m *Machine) walk(q *queue, l *Look) {
 			continue
 		}
 		at := MessageState(0)
-		if msg := q.records[l.at]; msg != nil {
+		if msg := q.records.rows[l.at]; msg != nil {
 			at = msg.visible()
 		} else if l.at.offset >= lane.head {
 			at = MessageReady
@@ -374,7 +374,7 @@ func (m *Machine) message(q *queue, p place) (i MessageInfo, here bool) {
 	}
 	l := q.lanes[p.lane]
 	i = MessageInfo{Lane: p.lane, Offset: p.offset}
-	msg := q.records[p]
+	msg := q.records.rows[p]
 	switch {
 	case p.offset < l.purgedBelow, p.offset >= l.tail, msg != nil && msg.state == stateGone:
 		return i, false

@@ -51,8 +51,8 @@ type Machine struct {
 	deletions                            uint64 // of queues
 	lastEpoch                            uint64 // of named sessions
 
-	sessions           map[uint64]*session
-	sessionsByKey      map[sessionKey]*session
+	sessions           table[uint64, *session]
+	sessionsByKey      table[sessionKey, *session]
 	sessionsByNumber   *btree.BTreeG[*session]
 	queues             map[uint64]*queue
 	queuesByName       map[string]*queue
@@ -106,8 +106,8 @@ func (m *Machine) reset() {
 	m.EndCopy()
 	*m = Machine{
 		group: m.group, limits: m.limits, supports: m.supports, bodies: m.bodies, version: machineVersionFirst,
-		sessions:         map[uint64]*session{},
-		sessionsByKey:    map[sessionKey]*session{},
+		sessions:         newTable[uint64, *session](),
+		sessionsByKey:    newTable[sessionKey, *session](),
 		sessionsByNumber: btree.NewG(32, func(a, b *session) bool { return a.number < b.number }),
 		queues:           map[uint64]*queue{},
 		queuesByName:     map[string]*queue{},
@@ -380,7 +380,7 @@ func (m *Machine) fireTimers(eff *Effects) {
 				m.fireEnding(m.ending[t.id], eff)
 			}
 		case timerSession:
-			m.fireSession(m.sessions[t.id])
+			m.fireSession(m.sessions.rows[t.id])
 		}
 		if m.spent == before {
 			m.spent++ // it has only looked, and set itself anew
@@ -414,7 +414,7 @@ type Counts struct {
 // Counts returns the sums over the tables.
 func (m *Machine) Counts() Counts {
 	return Counts{
-		Sessions: uint64(len(m.sessions)), Outcomes: uint64(m.outcomes), Queues: uint64(len(m.queues)),
+		Sessions: uint64(len(m.sessions.rows)), Outcomes: uint64(m.outcomes), Queues: uint64(len(m.queues)),
 		Consumers: uint64(len(m.consumers)), Leases: uint64(m.leases), Messages: uint64(m.messages),
 		Indexed: uint64(m.indexed), Duplicates: m.duplicates,
 	}

@@ -493,3 +493,105 @@ func TestAssign_BudgetSpentOnAReceive_RestoredReplicaAgrees(t *testing.T) {
 		t.Fatal(fsm.DifferentRows(m.Machine, again))
 	}
 }
+
+// TestDelete_ConsumersOutliveTheQueue_ReplicasAgree: what a budget leaves of a deleted or
+// purged queue's consumers for later entries is the same on a replica that summed and
+// copied their rows before as on one that does so now.
+func TestDelete_ConsumersOutliveTheQueue_ReplicasAgree(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]fsmtest.Command{
+		"deleted": fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: 1, Force: true}),
+		"purged":  fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: 1, Revision: 1, Nonce: wire.Nonce{9}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			limits := fsm.Limits{TimerBudget: 1}
+			m := newMachine(t, limits)
+			keyed := wire.PublishFrame{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Floor: 1, Queue: "q"}
+			for i := range uint64(4) {
+				keyed.Publishes = append(keyed.Publishes, wire.Publish{Sequence: i + 1, Messages: []wire.Message{{OrderingKey: fmt.Sprint(i)}}})
+			}
+			m.apply(create("q"), open(1), fsmtest.New(keyed))
+			m.apply(attach(1, 1, "q", 2), attach(2, 1, "q", 1), attach(3, 1, "q", 1))
+			m.Digest()
+			m.BeginCopy()
+			m.CopySome(1<<20, nil)
+			if r := m.apply(end).Results[0]; r.Status != fsm.StatusOK || r.Removed != 4 {
+				t.Fatalf("%+v", r)
+			}
+			if _, _, left := fsm.ConsumersVisited(m.Machine, "", 0, 10); left < 2 {
+				t.Fatal("only one consumer is left: the test shows nothing")
+			}
+			again := fsm.New(fsm.Config{Group: grp, Limits: limits}, storage.NewMemory())
+			restore(t, m.Machine, again)
+			for n := 0; ; n++ {
+				if again.Digest() != m.Digest() {
+					t.Fatalf("after %d entries: %q", n, append(fsm.DifferentRows(m.Machine, again), fsm.StaleRows(m.Machine)...))
+				}
+				eff := m.apply()
+				if _, err := again.Apply(m.index, fsmtest.Entry(m.index, fsm.Time(m.now), 0)); err != nil {
+					t.Fatal(err)
+				}
+				if !eff.More {
+					return
+				}
+			}
+		})
+	}
+}
+
+// agrees restores a replica from m now and says in which rows the two differ.
+func (m *machine) agrees(limits fsm.Limits) {
+	m.t.Helper()
+	again := fsm.New(fsm.Config{Group: grp, Limits: limits}, storage.NewMemory())
+	restore(m.t, m.Machine, again)
+	if again.Digest() != m.Digest() {
+		m.t.Errorf("a restored replica has another digest: %q", append(fsm.DifferentRows(m.Machine, again), fsm.StaleRows(m.Machine)...))
+	}
+}
+
+// TestAckPublish_OfAPurgedDelivery_ReplicasAgree: it finds out what the budget has left
+// of the purge, and the consumer has room again.
+func TestAckPublish_OfAPurgedDelivery_ReplicasAgree(t *testing.T) {
+	t.Parallel()
+	limits := fsm.Limits{TimerBudget: 1}
+	m := newMachine(t, limits)
+	m.apply(create("q"), open(1), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a", "b", "c")))
+	m.apply(attach(1, 1, "q", 1), attach(2, 1, "q", 1), attach(3, 1, "q", 1))
+	m.apply(fsmtest.New(wire.QueuePurge{Incarnation: inc, Group: grp, Number: 1, Revision: 1, Nonce: wire.Nonce{9}}))
+	m.Digest()
+	c := wire.AckPublish{
+		Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Floor: 1, Sequence: 2, Consumer: wire.ConsumerID{3}, Number: 1, Done: 1,
+		Outputs: []wire.Output{{Queue: "q", Messages: []wire.Message{{Body: []byte("d")}}}},
+	}
+	c.Checksum = wire.AckPublishChecksum(c.Consumer, c.Number, c.Outputs)
+	if st := m.apply(fsmtest.New(c)).Results[0].Status; st != fsm.StatusLeaseLost {
+		t.Fatal(wire.Status(st))
+	}
+	m.agrees(limits)
+	eff := m.apply(fsmtest.New(fsmtest.Frame(1, 1, 2, 2, 0, "q", "e", "f")))
+	if len(eff.Deliveries) != 2 || eff.Deliveries[1].Consumer != (fsm.ConsumerID{3}) {
+		t.Errorf("the first consumer was woken, the third has room again, and %+v was delivered", eff.Deliveries)
+	}
+}
+
+// TestReceive_BeyondTheWindow_ReplicasAgree: it is refused, and what it says to know is
+// noted all the same.
+func TestReceive_BeyondTheWindow_ReplicasAgree(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.apply(fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}), create("q"))
+	r := wire.Release{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, Queue: "q", Done: 1}
+	var all []fsmtest.Command
+	for range fsm.PullNumbersMax {
+		r.First++
+		all = append(all, fsmtest.New(r))
+	}
+	m.apply(all...)
+	m.Digest()
+	receive := wire.Receive{Incarnation: inc, Group: grp, Consumer: r.Consumer, Queue: "q", First: r.First + 1, Done: 2, Limit: 2}
+	if st := m.apply(fsmtest.New(receive)).Results[0].Status; st != fsm.StatusWindowFull {
+		t.Fatal(wire.Status(st))
+	}
+	m.agrees(fsm.Limits{})
+}

@@ -229,7 +229,7 @@ func (m *Machine) leasePlain(q *queue, n int) {
 // the message was leased, mayReturn.
 func (m *Machine) addRecord(q *queue, msg *message) {
 	msg.q, msg.gen, msg.duePos, msg.expiryPos = q, q.gen, -1, -1
-	q.records[msg.place] = msg
+	q.records.rows[msg.place] = msg
 	m.indexed++
 	if msg.expires != never {
 		heap.Push(&q.expiries, msg)
@@ -288,7 +288,7 @@ func (m *Machine) leaveQueue(msg *message, counter *uint64, deleteBody bool) {
 // unindex forgets a record.
 func (m *Machine) unindex(msg *message) {
 	m.forget(msg)
-	delete(msg.q.records, msg.place)
+	msg.q.records.remove(msg.place)
 	m.indexed--
 }
 
@@ -301,7 +301,7 @@ func (m *Machine) recordOf(c *consumer, s *slot) *message {
 		m.addRecord(q, msg)
 		m.leasePlain(q, -1)
 		msg.state = stateLeased // it is counted so already
-		s.msg = msg
+		s.msg, s.recorded = msg, true
 		if msg.expires != never {
 			m.retimeQueue(q)
 		}
@@ -339,10 +339,10 @@ func (k *keyChain) wait(msg *message) {
 }
 
 func (m *Machine) joinKey(q *queue, msg *message, key string) {
-	k := q.keys[key]
+	k := q.keys.rows[key]
 	if k == nil {
 		k = &keyChain{key: key}
-		q.keys[key] = k
+		q.keys.rows[key] = k
 	}
 	msg.key = k
 	if k.current == nil {
@@ -365,7 +365,7 @@ func (m *Machine) leaveKey(msg *message) {
 		k.current = next
 		m.setState(next, stateReady)
 	} else {
-		delete(msg.q.keys, k.key)
+		msg.q.keys.remove(k.key)
 	}
 }
 

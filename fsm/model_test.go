@@ -108,7 +108,7 @@ func (r *replicas) step() {
 	case 0:
 		r.a.BeginCopy()
 	case 1, 2:
-		r.a.CopySome(rapid.IntRange(1, 2000).Draw(r.t, "bytes"))
+		r.a.CopySome(rapid.IntRange(1, 2000).Draw(r.t, "bytes"), nil)
 	case 3:
 		if rapid.IntRange(0, 5).Draw(r.t, "drop") == 0 {
 			r.a.EndCopy()

@@ -82,10 +82,10 @@ type queue struct {
 		states []EditState
 	}
 
-	records    map[place]*message
+	records    table[place, *message]
 	recordsSum uint64 // of their hashes, part of Machine.sum
 	gen        uint32 // a purge drops all records by reference and begins a new generation
-	keys       map[string]*keyChain
+	keys       table[string, *keyChain]
 	delayed    dueHeap
 	expiries   expiryHeap
 
@@ -102,7 +102,7 @@ type queue struct {
 func newQueue(number uint64, name string, settings QueueSettings) *queue {
 	return &queue{
 		number: number, name: name, revision: 1, settings: settings,
-		records: map[place]*message{}, keys: map[string]*keyChain{},
+		records: newTable[place, *message](), keys: newTable[string, *keyChain](),
 		timer: timer{kind: timerQueue, id: number, pos: -1, at: never},
 	}
 }
@@ -238,7 +238,7 @@ func (m *Machine) dropAll(q *queue) {
 		fresh.head, fresh.tail, fresh.purgedBelow = l.tail, l.tail, l.tail
 		q.lanes[i] = fresh
 	}
-	m.indexed -= len(q.records)
+	m.indexed -= len(q.records.rows)
 	m.leasePlain(q, -q.plainLeases)
 	m.sum -= q.recordsSum
 	q.recordsSum = 0
@@ -246,7 +246,7 @@ func (m *Machine) dropAll(q *queue) {
 	if m.copying != nil {
 		m.copying.gens[q] = q.gen
 	}
-	q.records, q.keys = map[place]*message{}, map[string]*keyChain{}
+	q.records, q.keys = newTable[place, *message](), newTable[string, *keyChain]()
 	q.delayed, q.expiries = nil, nil
 	q.eligible, q.bytes = 0, 0
 	m.timers.set(&q.timer, never)

@@ -40,7 +40,7 @@ func TestRestore_NothingIsStoredTwice(t *testing.T) {
 		for range steps.Draw(t, "entries after") {
 			r.step()
 		}
-		c := &restored{t: t, a: r.a, b: r.b, bodies: r.bodies, index: r.index, now: r.now, life: fsmtest.Incarnation}
+		c := &restored{t: t, a: r.a, b: r.b, config: r.config(), bodies: r.bodies, index: r.index, now: r.now, life: fsmtest.Incarnation}
 		if rapid.Bool().Draw(t, "new cluster") {
 			c.begin()
 		}
@@ -54,6 +54,7 @@ func TestRestore_NothingIsStoredTwice(t *testing.T) {
 type restored struct {
 	t      *rapid.T
 	a, b   *fsm.Machine
+	config fsm.Config      // of both, and of who takes the place of one
 	bodies *storage.Memory // of a
 	index  uint64
 	now    time.Duration
@@ -62,8 +63,8 @@ type restored struct {
 
 func (c *restored) begin() {
 	c.bodies = storage.NewMemory()
-	c.a = fsm.New(fsm.Config{Group: fsmtest.Group}, c.bodies)
-	c.b = fsm.New(fsm.Config{Group: fsmtest.Group}, storage.NewMemory())
+	c.config = fsm.Config{Group: fsmtest.Group}
+	c.a, c.b = fsm.New(c.config, c.bodies), fsm.New(c.config, storage.NewMemory())
 	c.index, c.life = 0, 0x11fe
 	c.now = time.Duration(rapid.IntRange(0, 1000).Draw(c.t, "time of the new cluster")) * time.Second
 	// As new as the cluster of the backup, or it would be refused.
@@ -108,7 +109,7 @@ func (c *restored) restore(b *fsmtest.Backup) {
 		}
 		if rapid.IntRange(0, 3).Draw(c.t, "snapshot") == 0 {
 			bodies := storage.NewMemory()
-			fresh := fsm.New(fsm.Config{Group: fsmtest.Group}, bodies)
+			fresh := fsm.New(c.config, bodies)
 			restore(c.t, c.a, fresh)
 			c.a, c.bodies = fresh, bodies
 		}

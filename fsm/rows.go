@@ -17,7 +17,7 @@ const (
 	sessionFields  = 12
 	outcomeFields  = 8
 	queueFields    = 14
-	consumerFields = 17
+	consumerFields = 16
 	slotFields     = 8
 
 	messageRowFields = 15
@@ -404,10 +404,10 @@ func (m *Machine) readMessage(r *pack.Reader, from *origins) {
 	if key == "" {
 		return
 	}
-	k := q.keys[key]
+	k := q.keys.rows[key]
 	if k == nil {
 		k = &keyChain{key: key}
-		q.keys[key] = k
+		q.keys.rows[key] = k
 	}
 	msg.key = k
 	if current {
@@ -448,7 +448,6 @@ func (c *consumer) appendRow(w *pack.Writer) {
 	w.Uint(c.ordinal)
 	w.Str(c.label)
 	w.Uint(c.queue.number)
-	w.Bool(c.queue.deleted)
 	w.Uint(c.n)
 	w.Bool(c.attached)
 	w.Uint(uint64(c.credit))
@@ -471,7 +470,7 @@ func (c *consumer) appendRow(w *pack.Writer) {
 		w.Uint(s.place.offset)
 		w.Int(int64(s.deadline))
 		w.Int(int64(s.stored))
-		w.Bool(s.msg != nil && s.msg.inTable())
+		w.Bool(s.recorded)
 	}
 }
 
@@ -481,18 +480,16 @@ func (m *Machine) readConsumer(r *pack.Reader, from *origins) {
 	c := &consumer{hungry: -1}
 	r.BinExact(c.id[:])
 	c.ordinal, c.label = r.Uint(), r.Str(LabelBytesMax)
-	queueNumber, queueDeleted := r.Uint(), r.Bool()
+	queueNumber := r.Uint()
 	c.n, c.attached, c.credit, c.next, c.done = r.Uint(), r.Bool(), r.Uint32(), r.Uint(), r.Uint()
 	c.resumeBase, c.graceEnd = Time(r.Int()), Time(r.Int())
 	c.pulled, c.idleSince, c.gone = r.Uint(), Time(r.Int()), goneState(r.Uint8())
 	at := Time(r.Int())
 	n := r.Array(rowItemsMax)
 	c.slots = make([]slot, 0, n)
-	recorded := make([]bool, 0, n)
 	for range n {
 		r.ArrayExact(slotFields)
-		s := slot{state: LeaseState(r.Uint8()), notHandled: r.Bool(), attempt: r.Uint32(), place: place{r.Uint8(), r.Uint()}, deadline: Time(r.Int()), stored: Time(r.Int())}
-		recorded = append(recorded, r.Bool())
+		s := slot{state: LeaseState(r.Uint8()), notHandled: r.Bool(), attempt: r.Uint32(), place: place{r.Uint8(), r.Uint()}, deadline: Time(r.Int()), stored: Time(r.Int()), recorded: r.Bool()}
 		if s.state == LeaseHeld {
 			c.held++
 		}
@@ -506,22 +503,16 @@ func (m *Machine) readConsumer(r *pack.Reader, from *origins) {
 		return
 	}
 	c.queue = m.queues[from.base+queueNumber]
-	if queueDeleted {
-		if c.queue = m.ending[queueNumber]; c.queue == nil {
-			c.queue = newQueue(queueNumber, "", QueueSettings{LeaseTime: time.Second})
-			c.queue.deleted = true
-			m.beginEnding(c.queue)
+	if c.queue == nil {
+		if c.queue = m.deletedQueue(from, queueNumber); c.queue == nil {
+			r.Failf("consumer %x belongs to queue %d, which is not there", c.id, queueNumber)
+			return
 		}
 	}
-	if c.queue == nil {
-		r.Failf("consumer %x belongs to queue %d, which is not there", c.id, queueNumber)
-		return
-	}
 	for i := range c.slots {
-		s := &c.slots[i]
 		// A purged or deleted message's record went with its queue's table.
-		if recorded[i] {
-			s.msg = c.queue.records[s.place]
+		if s := &c.slots[i]; s.recorded && s.state == LeaseHeld {
+			s.msg = c.queue.records.rows[s.place]
 		}
 	}
 	m.leases += c.held
@@ -535,6 +526,19 @@ func (m *Machine) readConsumer(r *pack.Reader, from *origins) {
 	}
 	m.feed(c)
 	m.dirty(c)
+}
+
+// deletedQueue returns a queue that is in no table any more, for a consumer that is
+// left of it; nil if there never was one with that number. Whoever deletes a queue
+// touches no consumer, so their rows cannot tell.
+func (m *Machine) deletedQueue(from *origins, number uint64) *queue {
+	q := m.ending[from.base+number]
+	if q == nil && 0 < number && number <= m.nextQueue {
+		q = newQueue(from.base+number, "", QueueSettings{LeaseTime: time.Second})
+		q.deleted = true
+		m.beginEnding(q)
+	}
+	return q
 }
 
 // append writes when the timer is due; 0 never stands for never, since it may

@@ -86,11 +86,11 @@ func (m *Machine) openSession(c openSession) (Status, SessionResult) {
 	if !c.named {
 		key.name = string(c.nonce[:])
 	}
-	s := m.sessionsByKey[key]
+	s := m.sessionsByKey.rows[key]
 	switch {
 	case s == nil && c.expected != 0:
 		return StatusEpochMismatch, SessionResult{}
-	case s == nil && (len(m.sessions) >= m.limits.SessionsMax || m.sessionBytes >= m.limits.SessionBytesMax):
+	case s == nil && (len(m.sessions.rows) >= m.limits.SessionsMax || m.sessionBytes >= m.limits.SessionBytesMax):
 		return StatusSessionCap, SessionResult{}
 	case s == nil:
 		m.nextSession++
@@ -132,11 +132,11 @@ func (m *Machine) takeEpoch(named bool) uint64 {
 }
 
 func (m *Machine) addSession(s *session) {
-	m.sessions[s.number] = s
+	m.sessions.rows[s.number] = s
 	m.sessionsByNumber.ReplaceOrInsert(s)
 	m.count(s, SessionBytes+len(s.name)+len(s.label))
 	if !s.restored() {
-		m.sessionsByKey[s.key()] = s // a closed one has no claim to its name
+		m.sessionsByKey.rows[s.key()] = s // a closed one has no claim to its name
 	}
 }
 
@@ -158,10 +158,10 @@ func (m *Machine) removeSession(s *session) {
 	m.timers.set(&s.timer, never)
 	m.outcomes -= len(s.outcomes)
 	m.sessionBytes -= int64(s.bytes)
-	delete(m.sessions, s.number)
+	m.sessions.remove(s.number)
 	m.sessionsByNumber.Delete(s)
-	if m.sessionsByKey[s.key()] == s {
-		delete(m.sessionsByKey, s.key())
+	if m.sessionsByKey.rows[s.key()] == s {
+		m.sessionsByKey.remove(s.key())
 	}
 }
 
@@ -183,7 +183,7 @@ func (m *Machine) findSession(incarnation uint64, group uint32, number, epoch ui
 	if group != m.group {
 		return nil, StatusWrongIncarnation
 	}
-	s := m.sessions[number]
+	s := m.sessions.rows[number]
 	switch {
 	case incarnation == m.incarnation:
 		if s == nil || s.restored() {

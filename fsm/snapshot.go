@@ -245,7 +245,7 @@ func (m *Machine) wakeAll() {
 		lags := false
 		for _, l := range q.lanes {
 			if l != nil {
-				l.lags = l.head < l.tail && q.records[place{l.number, l.head}] != nil
+				l.lags = l.head < l.tail && q.records.rows[place{l.number, l.head}] != nil
 				lags = lags || l.lags
 			}
 		}

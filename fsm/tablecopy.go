@@ -26,7 +26,8 @@ type tableCopy struct {
 	gens  map[*queue]uint32 // of queues whose records were dropped since: older ones are gone
 	// changed may name a row twice, and rows that are gone.
 	changed []row
-	chunk   []byte // open for more
+	chunk   []byte    // open for more
+	room    *CopyRoom // for what is needed next; nil for none
 	w       pack.Writer
 }
 
@@ -41,6 +42,27 @@ const (
 	copyPageRows   = 1 << 10
 )
 
+// CopyRoom is memory for the next piece of a copy, made while nobody waits for it:
+// in a heap of a gigabyte whoever takes 64 KiB may have to sweep, to mark or to
+// wait for the system for milliseconds.
+type CopyRoom struct {
+	chunk []byte
+	page  []copiedRow
+}
+
+// Make makes what the last piece has used up. Not beside CopySome.
+func (r *CopyRoom) Make() {
+	if r.chunk == nil {
+		r.chunk = make([]byte, 0, copyChunkBytes)
+		for i := 0; i < copyChunkBytes; i += 4 << 10 {
+			r.chunk[:copyChunkBytes][i] = 0 // the system gives a page when it is written to
+		}
+	}
+	if r.page == nil {
+		r.page = make([]copiedRow, 0, copyPageRows)
+	}
+}
+
 // BeginCopy begins to copy the tables for the next Snapshot. It costs nothing,
 // and neither does it have to be called: a Snapshot without it copies all.
 func (m *Machine) BeginCopy() {
@@ -49,7 +71,7 @@ func (m *Machine) BeginCopy() {
 	// The maps change while they are walked, never at the same moment: what is
 	// new may be met or not, and is noted as changed in any case.
 	c.next, c.stop = iter.Pull(func(yield func(row) bool) {
-		for _, s := range m.sessions {
+		for _, s := range m.sessions.rows {
 			if !yield(s) {
 				return
 			}
@@ -58,7 +80,7 @@ func (m *Machine) BeginCopy() {
 			if !yield(q) {
 				return
 			}
-			for _, msg := range q.records {
+			for _, msg := range q.records.rows {
 				if !yield(msg) {
 					return
 				}
@@ -75,12 +97,14 @@ func (m *Machine) BeginCopy() {
 
 // CopySome copies about so many bytes of rows, beside readers and not beside
 // Apply. walked says that each row was copied once; left is how many have changed
-// since.
-func (m *Machine) CopySome(bytes int) (left int, walked bool) {
+// since. No room is fine, and makes some.
+func (m *Machine) CopySome(bytes int, room *CopyRoom) (left int, walked bool) {
 	c := m.copying
 	if c == nil {
 		return 0, true
 	}
+	c.room = room
+	defer func() { c.room = nil }()
 	for bytes > 0 {
 		r, ok := c.take()
 		if !ok {
@@ -147,7 +171,7 @@ func (c *tableCopy) copy(r row) int {
 	}
 	n := len(c.pages)
 	if n == 0 || len(c.pages[n-1]) == copyPageRows {
-		c.pages = append(c.pages, make([]copiedRow, 0, copyPageRows))
+		c.pages = append(c.pages, c.newPage())
 		n++
 	}
 	last := &c.pages[n-1]
@@ -170,11 +194,27 @@ func (c *tableCopy) keep(b []byte) []byte {
 		return slices.Clone(b)
 	}
 	if cap(c.chunk)-len(c.chunk) < len(b) {
-		c.chunk = make([]byte, 0, copyChunkBytes)
+		c.chunk = c.newChunk()
 	}
 	from := len(c.chunk)
 	c.chunk = append(c.chunk, b...)
 	return c.chunk[from:len(c.chunk):len(c.chunk)]
+}
+
+func (c *tableCopy) newChunk() (chunk []byte) {
+	if c.room == nil || c.room.chunk == nil {
+		return make([]byte, 0, copyChunkBytes)
+	}
+	chunk, c.room.chunk = c.room.chunk, nil
+	return chunk
+}
+
+func (c *tableCopy) newPage() (page []copiedRow) {
+	if c.room == nil || c.room.page == nil {
+		return make([]copiedRow, 0, copyPageRows)
+	}
+	page, c.room.page = c.room.page, nil
+	return page
 }
 
 // touch notes that a row has changed.

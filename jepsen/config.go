@@ -70,6 +70,13 @@ func (c *Config) withDefaults() {
 	}
 }
 
+// Check says what is wrong with a run, before anything is built for it.
+func (c Config) Check() error {
+	c.withDefaults()
+	_, _, err := c.validate()
+	return err
+}
+
 func (c *Config) validate() (w workload.Workload, p plan, err error) {
 	w, ok := workload.Find(c.Workload)
 	if !ok {
@@ -79,6 +86,8 @@ func (c *Config) validate() (w workload.Workload, p plan, err error) {
 	switch {
 	case c.Nodes < 1 || c.Nodes > nodesMax:
 		return w, p, fmt.Errorf("%d nodes: 1 to %d are accepted", c.Nodes, nodesMax)
+	case c.Time < 0:
+		return w, p, fmt.Errorf("a run of %v", c.Time)
 	case c.Rate < 1 || c.Rate > 100_000:
 		return w, p, fmt.Errorf("rate %d: 1 to 100,000 is accepted", c.Rate)
 	}

@@ -223,6 +223,13 @@ func (r *run) ended(e proc.End) {
 	} else {
 		r.note("%s ended by itself: %s: %s", e.Node, e.How, lastOf(e.Log))
 	}
+	r.mu.Lock()
+	r.ends++
+	all := r.ends == r.cfg.Nodes // at the start no node is started again
+	r.mu.Unlock()
+	if all {
+		r.giveUp(fmt.Errorf("all nodes ended before one led; %s: %s: %s", e.Node, e.How, lastOf(e.Log)))
+	}
 	r.h.Add(history.Event{Proc: "monitor", F: f, Type: history.OK, Of: -1, Node: e.Node, T0: now, T1: now, Err: e.How, Text: e.Log})
 }
 

@@ -3,6 +3,7 @@ package jepsen
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +41,38 @@ func (r *Result) Summary() Summary {
 	return s
 }
 
+// ReadSummaries reads what Write left of the runs whose directories are in dir, the
+// oldest first.
+func ReadSummaries(dir string) ([]Summary, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*", resultsFile))
+	if err != nil {
+		return nil, err
+	}
+	var all []Summary
+	at := map[string]time.Time{}
+	for _, p := range paths {
+		st, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return nil, err
+		}
+		var s Summary
+		if err := json.Unmarshal(b, &s); err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+		s.Dir = filepath.Dir(p) // it may have been moved
+		at[s.Dir] = st.ModTime()
+		all = append(all, s)
+	}
+	slices.SortStableFunc(all, func(a, b Summary) int { return at[a.Dir].Compare(at[b.Dir]) })
+	return all, nil
+}
+
+const resultsFile = "results.json"
+
 // By names the checkers that saw a violation, the first in front.
 func (s Summary) By() []string {
 	var names []string
@@ -70,6 +103,6 @@ func (r *Result) Write(again string) error {
 		Setup: r.Setup, Report: r.Report, Events: r.Events, Command: again, Logs: logs, Notes: r.Notes, Elapsed: r.Elapsed,
 	})
 	return errors.Join(err, f.Close(),
-		os.WriteFile(filepath.Join(r.Dir, "results.json"), append(b, '\n'), 0o644),
+		os.WriteFile(filepath.Join(r.Dir, resultsFile), append(b, '\n'), 0o644),
 		os.WriteFile(filepath.Join(r.Dir, "replay.txt"), []byte(again+"\n"), 0o644))
 }

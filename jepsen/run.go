@@ -71,7 +71,10 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	began := time.Now()
 	r := &run{cfg: cfg, workload: w, plan: plan}
 	err = r.everything(ctx)
-	if err != nil && !errors.Is(err, ErrInterrupted) {
+	if ctx.Err() != nil {
+		r.note("interrupted")
+		err = errors.Join(ErrInterrupted, err)
+	} else if err != nil {
 		return nil, err
 	}
 	events, rerr := readHistory(historyPath(cfg.Dir))
@@ -119,9 +122,13 @@ type run struct {
 	world   *workload.World
 	phase   atomic.Value // string
 
+	// giveUp ends the wait for the cluster's start; it does nothing later.
+	giveUp context.CancelCauseFunc
+
 	mu    sync.Mutex // guards what follows
 	notes []string
 	under []string // faults under way
+	ends  int      // how often a node ended by itself
 }
 
 func (r *run) note(format string, args ...any) {
@@ -188,9 +195,9 @@ func (r *run) live(ctx context.Context) error {
 	}
 	r.world = &workload.World{
 		H: r.h, Run: fmt.Sprintf("r%d", r.cfg.Seed), Addrs: addrs, URL: strings.Join(addrs, ","), Seed: r.cfg.Seed, Rate: r.cfg.Rate,
-		Numbers: r.workload.Numbers,
-		Dial:    func(name string) raw.Dialer { return r.net.Dialer(name) },
-		Report:  r.note,
+		Numbers: r.workload.Numbers, Draining: make(chan struct{}),
+		Dial:   func(name string) raw.Dialer { return r.net.Dialer(name) },
+		Report: r.note,
 	}
 	r.monitor = newMonitor(r.h, r.cluster)
 	r.monitor.numbers = r.workload.Numbers
@@ -198,6 +205,9 @@ func (r *run) live(ctx context.Context) error {
 		r.monitor.queues = append(r.monitor.queues, q)
 	}
 	r.phase.Store("start")
+	starting, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	r.giveUp = giveUp
 	for _, n := range r.names {
 		if err := r.cluster.Start(n); err != nil {
 			return err
@@ -210,7 +220,7 @@ func (r *run) live(ctx context.Context) error {
 	defer unwatch()
 	watchers.Go(func() { r.monitor.run(watching) })
 	watchers.Go(func() { every(watching, 500*time.Millisecond, r.progress) })
-	if err := r.prepare(ctx); err != nil {
+	if err := r.prepare(starting); err != nil {
 		return err
 	}
 	err = r.traffic(ctx)
@@ -225,10 +235,10 @@ func lastOf(log string) string {
 
 // prepare waits for the cluster and creates the queues.
 func (r *run) prepare(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no leader within %v; see %s", startTimeout, r.cluster.Log(r.names[0])))
 	defer cancel()
 	if !r.monitor.serving(ctx) {
-		return fmt.Errorf("no leader within %v; see %s", startTimeout, r.cluster.Log(r.names[0]))
+		return context.Cause(ctx)
 	}
 	c, err := r.admin(ctx)
 	if err != nil {
@@ -257,13 +267,11 @@ func (r *run) traffic(ctx context.Context) error {
 	defer cancel()
 	r.breakThings(breaking)
 	r.phase.Store("drain")
+	close(r.world.Draining)
 	t.StopProducing()
 	err := r.drain(context.WithoutCancel(ctx))
 	r.phase.Store("stop")
 	t.Stop()
-	if ctx.Err() != nil {
-		return errors.Join(ErrInterrupted, err)
-	}
 	return err
 }
 

@@ -2,9 +2,11 @@ package jepsen
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"onceq/jepsen/check"
 	"onceq/jepsen/proc"
+	"onceq/jepsen/proc/proctest"
 	"onceq/jepsen/workload"
 )
 
@@ -105,13 +108,40 @@ func TestRun_RefusesNonsenseBeforeAnythingStarts(t *testing.T) {
 		{Faults: []string{"kill", "nonsense"}},
 		{Nodes: 17},
 		{Rate: -1},
+		{Time: -time.Second},
 	} {
 		c.Dir = filepath.Join(t.TempDir(), "run")
 		if _, err := Run(context.Background(), c); err == nil {
 			t.Errorf("%+v is accepted", c)
 		}
+		if c.Check() == nil {
+			t.Errorf("%+v is found good", c)
+		}
 		if _, err := os.Stat(c.Dir); err == nil {
 			t.Errorf("%+v has left something behind", c)
 		}
+	}
+}
+
+func TestRun_AllNodesEndAtTheStart_TellsWhatTheySaid(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Faults: []string{"kill"}, Binary: proctest.Program(t, "echo no such option >&2; exit 3"), Dir: filepath.Join(t.TempDir(), "run")}
+	if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "no such option") {
+		t.Errorf("the run gives %v", err)
+	}
+}
+
+func TestRun_InterruptedBeforeANodeLeads_SaysSo(t *testing.T) {
+	t.Parallel()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	cfg := Config{Faults: []string{"kill"}, Binary: proctest.Program(t, "read line"), Dir: filepath.Join(t.TempDir(), "run"),
+		Progress: func(Progress) { interrupt() }}
+	res, err := Run(ctx, cfg)
+	if !errors.Is(err, ErrInterrupted) || strings.Contains(err.Error(), "no leader") {
+		t.Fatalf("the run gives %v", err)
+	}
+	if res.Report.Verdict != check.Unknown || !slices.Contains(res.Notes, "interrupted") {
+		t.Errorf("%s, notes %q", res.Report.Verdict, res.Notes)
 	}
 }

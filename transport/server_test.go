@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -118,6 +119,13 @@ func TestSend_ThousandPipelined_AnsweredInAnyOrder(t *testing.T) {
 	}
 }
 
+// promising makes a frame promise so many bytes after its length.
+func promising(length uint32, frame []byte) []byte {
+	binary.BigEndian.PutUint32(frame, length)
+	binary.BigEndian.PutUint16(frame[10:], uint16(crc32.Checksum(frame[:4], crc32.MakeTable(crc32.Castagnoli))))
+	return frame
+}
+
 func TestHandshake_Refusals(t *testing.T) {
 	w := newWorld(t, newHandler(), ServerConfig{})
 	hello := func(payload []byte) []byte {
@@ -126,8 +134,7 @@ func TestHandshake_Refusals(t *testing.T) {
 	good := encoded(wire.Hello{Version: 1})
 	flipped := hello(good)
 	flipped[len(flipped)-1] ^= 1
-	oversize := append([]byte(wire.Magic), 0x7f, 0, 0, 0)
-	oversize = append(oversize, make([]byte, 100)...)
+	oversize := append([]byte(wire.Magic), promising(0x7f000000, hello(good)[len(wire.Magic):])...)
 	for name, c := range map[string]struct {
 		bytes []byte
 		code  wire.Code
@@ -256,8 +263,9 @@ func TestServer_FramesThatEndTheConnection(t *testing.T) {
 	defer close(release)
 	flipped := frame(wire.OpSettle, false, 5, []byte("payload"))
 	flipped[20] ^= 4
-	oversize := frame(wire.OpPublish, false, 5, nil)
-	oversize[0] = 1
+	oversize := promising(1<<24, frame(wire.OpPublish, false, 5, nil))
+	damaged := frame(wire.OpPublish, false, 5, nil)
+	damaged[1] ^= 0x10 // a megabyte that never comes
 	twice := append(frame(wire.OpSettle, false, 5, nil), frame(wire.OpSettle, false, 5, nil)...)
 	for name, c := range map[string]struct {
 		bytes []byte
@@ -269,7 +277,8 @@ func TestServer_FramesThatEndTheConnection(t *testing.T) {
 		"correlation twice": {twice, wire.CodeMalformed},
 		"bad checksum":      {flipped, wire.CodeMalformed},
 		"oversize":          {oversize, wire.CodeFrameTooLarge},
-		"garbage":           {bytes.Repeat([]byte("garbage "), 10_000), wire.CodeFrameTooLarge},
+		"damaged length":    {damaged, wire.CodeMalformed},
+		"garbage":           {bytes.Repeat([]byte("garbage "), 10_000), wire.CodeMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := w.greeted()

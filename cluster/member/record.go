@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// recordBytesMax is the most payload in one record.
+// recordBytesMax is the most payload in one record; the header has 16 bits for it.
 const recordBytesMax = 64 << 10
 
 const recordHeaderBytes = 8
@@ -23,10 +23,12 @@ var ErrBadRecord = errors.New("bad record on node-to-node stream")
 // recordConn puts a checksum over what travels between nodes, because TCP's own
 // is weak and on virtual interfaces often not computed at all.
 //
-//	length u32 (1 to recordBytesMax) | CRC32C u32 over number, length and payload | payload
+//	length-1 u16 | check u16 of number and length | CRC32C u32 over number, length and payload | payload
 //
 // The number counts the records of one direction and is not sent: a record that
-// is lost or repeated fails as well.
+// is lost or repeated fails as well. The length has a check of its own, since nobody
+// may wait for what a damaged one promises: heartbeats would come meanwhile, on
+// another stream, and the follower that waits here would seem to be alive.
 type recordConn struct {
 	net.Conn
 
@@ -47,11 +49,13 @@ func newRecordConn(c net.Conn) *recordConn {
 	return &recordConn{Conn: c, br: bufio.NewReaderSize(c, 16<<10)}
 }
 
-func recordSum(number uint64, length uint32, payload []byte) uint32 {
+// recordSums are the check of a record's header and the checksum of the whole.
+func recordSums(number uint64, length uint32, payload []byte) (check uint16, sum uint32) {
 	var head [12]byte
 	binary.BigEndian.PutUint64(head[:], number)
 	binary.BigEndian.PutUint32(head[8:], length)
-	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, payload)
+	sum = crc32.Checksum(head[:], castagnoli)
+	return uint16(sum), crc32.Update(sum, castagnoli, payload)
 }
 
 func (c *recordConn) Write(p []byte) (int, error) {
@@ -64,8 +68,10 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	for n < len(p) {
 		part := p[n:min(len(p), n+recordBytesMax)]
 		length := uint32(len(part))
-		c.wbuf = binary.BigEndian.AppendUint32(c.wbuf[:0], length)
-		c.wbuf = binary.BigEndian.AppendUint32(c.wbuf, recordSum(c.wnumber, length, part))
+		check, sum := recordSums(c.wnumber, length, part)
+		c.wbuf = binary.BigEndian.AppendUint16(c.wbuf[:0], uint16(length-1))
+		c.wbuf = binary.BigEndian.AppendUint16(c.wbuf, check)
+		c.wbuf = binary.BigEndian.AppendUint32(c.wbuf, sum)
 		c.wbuf = append(c.wbuf, part...)
 		if _, err := c.Conn.Write(c.wbuf); err != nil {
 			c.werr = err
@@ -108,9 +114,9 @@ func (c *recordConn) next(p []byte) (int, error) {
 		}
 		return 0, err
 	}
-	length, sum := binary.BigEndian.Uint32(header), binary.BigEndian.Uint32(header[4:])
-	if length == 0 || length > recordBytesMax {
-		return 0, c.bad(fmt.Errorf("%w: length %d", ErrBadRecord, length))
+	length, sum := uint32(binary.BigEndian.Uint16(header))+1, binary.BigEndian.Uint32(header[4:])
+	if check, _ := recordSums(c.rnumber, length, nil); check != binary.BigEndian.Uint16(header[2:]) {
+		return 0, c.bad(fmt.Errorf("%w: the length %d of record %d does not go with its check", ErrBadRecord, length, c.rnumber))
 	}
 	c.br.Discard(recordHeaderBytes)
 	direct := int(length) <= len(p)
@@ -129,7 +135,7 @@ func (c *recordConn) next(p []byte) (int, error) {
 		c.rerr = err
 		return 0, err
 	}
-	if recordSum(c.rnumber, length, payload) != sum {
+	if _, want := recordSums(c.rnumber, length, payload); want != sum {
 		return 0, c.bad(fmt.Errorf("%w: checksum mismatch in record %d", ErrBadRecord, c.rnumber))
 	}
 	c.rnumber++

@@ -95,3 +95,34 @@ func TestOpen_BoltDamagedAnywhere_IsAnErrorOrWhole(t *testing.T) {
 		})
 	}
 }
+
+// TestOpen_BoltHalfMade_IsMadeAnew: a process that ended while it made its files has left none under their names.
+func TestOpen_BoltHalfMade_IsMadeAnew(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{KindWAL, KindBolt} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			o := Options{Dir: t.TempDir(), Kind: kind, Logger: quiet}
+			for _, name := range []string{stableFile, BoltFile} {
+				if err := os.WriteFile(filepath.Join(o.Dir, name+halfMade), make([]byte, 3*4096), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 { // made, and found
+				s, err := Open(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.SetUint64([]byte("CurrentTerm"), 7); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := os.Stat(filepath.Join(o.Dir, stableFile+halfMade)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("what was half made is still there: %v", err)
+			}
+		})
+	}
+}

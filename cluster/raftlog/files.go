@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,7 +11,9 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	walfs "github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
+	walsegment "github.com/hashicorp/raft-wal/segment"
 	"go.etcd.io/bbolt"
 )
 
@@ -19,6 +22,8 @@ const (
 	stableFile = "stable.db" // boltdb: term, vote
 	BoltFile   = "log.db"    // boltdb: the log, with KindBolt
 	walDir     = "wal"       // raft-wal: the log, with KindWAL
+
+	halfMade = ".new" // behind the name of a boltdb file that is being made
 )
 
 // lockWait is how long to wait for another process that has the files open.
@@ -80,6 +85,9 @@ func refuseOtherKind(o Options) error {
 // is a map, since a long log makes it long and an array is searched whole.
 func openBolt(path string) (s *raftboltdb.BoltStore, err error) {
 	defer damaged(path, &err)()
+	if err := makeBolt(path); err != nil {
+		return nil, err
+	}
 	if err := checkBolt(path); err != nil {
 		return nil, err
 	}
@@ -94,6 +102,32 @@ func openBolt(path string) (s *raftboltdb.BoltStore, err error) {
 	})
 }
 
+// makeBolt makes a boltdb file where there is none yet. The library writes its first pages under the name that they keep: of these
+// some may be there after a power cut and others not, and a node that never held anything would be taken for a damaged one, for
+// ever. Here the file gets its name when it is whole, as raft-wal has it for its own (metadb).
+func makeBolt(path string) error {
+	if st, err := os.Stat(path); err == nil && st.Size() > 0 {
+		return nil
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	half := path + halfMade
+	if err := os.Remove(half); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	db, err := bbolt.Open(half, 0o600, &bbolt.Options{Timeout: lockWait}) // it fsyncs
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	if err := db.Close(); err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	if err := os.Rename(half, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
 func openWAL(o Options, failed func(error)) (w *wal.WAL, err error) {
 	dir := filepath.Join(o.Dir, walDir)
 	defer damaged(dir, &err)()
@@ -106,7 +140,8 @@ func openWAL(o Options, failed func(error)) (w *wal.WAL, err error) {
 	if err := finishRotation(o, dir); err != nil {
 		return nil, err
 	}
-	w, err = wal.Open(dir, wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(walLog{HCLog(o.Logger).Named("wal"), failed}))
+	segments := walsegment.NewFiler(dir, segmentFS{walfs.New()})
+	w, err = wal.Open(dir, wal.WithSegmentFiler(segments), wal.WithSegmentSize(o.SegmentBytes), wal.WithLogger(walLog{HCLog(o.Logger).Named("wal"), failed}))
 	if err != nil {
 		return nil, err
 	}

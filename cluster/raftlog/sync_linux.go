@@ -15,3 +15,8 @@ func syncData(f *os.File) error {
 		}
 	}
 }
+
+// dropPages takes durable bytes of a file out of the page cache. It is advice: a system that cannot keeps them.
+func dropPages(f *os.File, from, n int64) {
+	_ = unix.Fadvise(int(f.Fd()), from, n, unix.FADV_DONTNEED)
+}

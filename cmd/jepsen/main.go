@@ -11,9 +11,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 
@@ -57,9 +60,10 @@ type cli struct {
 	Mutant   []string      `help:"Test deliberately broken builds instead, which must be caught; all for all." placeholder:"NAME"`
 	Tries    int           `help:"Runs that a mutant may survive before it counts as not caught." default:"3"`
 	Check    string        `help:"Judge the history in a file again." type:"path" placeholder:"FILE"`
+	Sum      string        `help:"Sum up the runs in a directory, of whatever commands." type:"path" placeholder:"DIR"`
 	JSON     bool          `name:"json" help:"Print a result as a line of JSON for each run."`
 
-	done []report.Row // runs so far
+	tested string `kong:"-"` // the onceq that the runs are of
 }
 
 func main() {
@@ -67,7 +71,11 @@ func main() {
 		return
 	}
 	var c cli
-	kong.Parse(&c, kong.Name("jepsen"), kong.Description("Fault-injection tests of onceq. Exit code 0: valid; 8: a promise was seen broken; 7: nothing was seen broken, and too little happened to call it valid; 1: a run could not be made, or a broken build was not caught. Of several runs the worst counts."))
+	parser := kong.Must(&c, kong.Name("jepsen"), kong.Description("Fault-injection tests of onceq. Exit code 0: valid; 8: a promise was seen broken; 7: nothing was seen broken, and too little happened to call it valid; 1: a run could not be made, or a broken build was not caught; 2: it was asked for in a way that makes no sense. Of several runs the worst counts."))
+	if _, err := parser.Parse(os.Args[1:]); err != nil {
+		parser.Errorf("%s", err)
+		os.Exit(exitUsage)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	code, err := c.run(ctx)
@@ -84,11 +92,24 @@ func (c *cli) run(ctx context.Context) (int, error) {
 		return exitOK, nil
 	case c.Check != "":
 		return judge(c.Check)
+	case c.Sum != "":
+		return c.sumUp(c.Sum)
+	case c.Runs < 1:
+		return exitUsage, fmt.Errorf("--runs %d: write 1 or more", c.Runs)
+	case c.Tries < 1:
+		return exitUsage, fmt.Errorf("--tries %d: write 1 or more", c.Tries)
 	}
 	if len(c.Workload) == 1 && c.Workload[0] == "all" {
 		c.Workload = nil
 		for _, w := range workload.All() {
 			c.Workload = append(c.Workload, w.Name)
+		}
+	}
+	if len(c.Mutant) == 0 {
+		for _, w := range c.Workload {
+			if err := c.config(w, c.Seed).Check(); err != nil {
+				return exitUsage, err
+			}
 		}
 	}
 	if c.Seed == 0 {
@@ -109,42 +130,75 @@ func (c *cli) run(ctx context.Context) (int, error) {
 	if len(c.Mutant) > 0 {
 		return c.mutants(ctx)
 	}
-	if c.Binary == "" {
-		c.Binary = filepath.Join(c.Out, "onceq")
-		if err := c.build(ctx, proc.Build{Out: c.Binary, Race: c.Race}); err != nil {
+	if c.tested = c.Binary; c.tested == "" {
+		c.tested = filepath.Join(c.Out, "onceq")
+		if err := c.build(ctx, proc.Build{Out: c.tested, Race: c.Race}); err != nil {
 			return exitFailure, err
 		}
 	}
-	worst := exitOK
+	worst, made, err := c.runs(ctx)
+	if made < 2 {
+		return worst, err
+	}
+	_, serr := c.sumUp(c.Out)
+	return worst, errors.Join(err, serr)
+}
+
+// runs makes all runs, until one cannot be made or the command is interrupted. It
+// returns the worst exit code and how many were made.
+func (c *cli) runs(ctx context.Context) (worst, made int, err error) {
 	for i := range c.Runs {
 		for _, w := range c.Workload {
 			code, err := c.one(ctx, w, c.Seed+uint64(i))
-			if err != nil || code == exitInterrupted {
-				return max(code, worst), err
+			worst = worse(worst, code)
+			if err != nil {
+				return worst, made, err
 			}
-			worst = max(worst, code)
+			if made++; ctx.Err() != nil {
+				return worst, made, nil
+			}
 		}
 	}
-	return worst, c.listRuns()
+	return worst, made, nil
 }
 
-// listRuns writes a page of several runs.
-func (c *cli) listRuns() error {
-	if len(c.done) < 2 {
-		return nil
+// worse is the one of two exit codes that matters more: a violation that was seen
+// stands, whatever came after it.
+func worse(a, b int) int {
+	rank := []int{exitOK, exitUnknown, exitInterrupted, exitFailure, exitViolation}
+	if slices.Index(rank, a) > slices.Index(rank, b) {
+		return a
 	}
-	path := filepath.Join(c.Out, "index.html")
+	return b
+}
+
+// sumUp writes a page of the runs in a directory, and shows what they come to.
+func (c *cli) sumUp(dir string) (int, error) {
+	all, err := jepsen.ReadSummaries(dir)
+	if err != nil {
+		return exitFailure, err
+	}
+	if len(all) == 0 {
+		return exitFailure, fmt.Errorf("%s has no directory of a run in it", dir)
+	}
+	var rows []report.Row
+	for _, s := range all {
+		rows = append(rows, report.Row{
+			Workload: s.Workload, Seed: s.Seed, Verdict: s.Verdict, Counts: s.Counts, Reasons: s.Reasons, Stats: s.Stats,
+			Elapsed: s.Elapsed, Link: filepath.Base(s.Dir) + "/report.html",
+		})
+	}
+	path := filepath.Join(dir, "index.html")
 	f, err := os.Create(path)
 	if err != nil {
-		return err
+		return exitFailure, err
 	}
-	if err := errors.Join(report.WriteRuns(f, c.done), f.Close()); err != nil {
-		return err
+	if err := errors.Join(report.WriteRuns(f, rows), f.Close()); err != nil {
+		return exitFailure, err
 	}
-	if !c.JSON {
-		fmt.Printf("%d runs  %s\n", len(c.done), path)
-	}
-	return nil
+	total := report.Sum(rows)
+	newTerminal(c.JSON).total(total, path)
+	return codeOf(total.Verdict), nil
 }
 
 func (c *cli) build(ctx context.Context, b proc.Build) error {
@@ -165,33 +219,42 @@ func (c *cli) build(ctx context.Context, b proc.Build) error {
 func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
 	t := newTerminal(c.JSON)
 	t.title(name, c.Faults, seed, c.Time)
-	res, err := jepsen.Run(ctx, jepsen.Config{
-		Workload: name, Faults: c.Faults, Seed: seed, Time: c.Time, Nodes: c.Nodes, Rate: c.Rate,
-		Binary: c.Binary, FaultFS: filepath.Join(c.Out, "faultfs"), Older: c.older(), Dir: freeDir(c.Out, fmt.Sprintf("%s-%d", name, seed)), KeepData: c.Keep, ServerArgs: c.Server,
-		Progress: t.progress, Note: t.note,
-	})
+	cfg := c.config(name, seed)
+	cfg.FaultFS, cfg.Older, cfg.Dir = filepath.Join(c.Out, "faultfs"), c.older(), freeDir(c.Out, fmt.Sprintf("%s-%d", name, seed))
+	cfg.Progress, cfg.Note = t.progress, t.note
+	res, err := jepsen.Run(ctx, cfg)
 	t.end()
 	interrupted := errors.Is(err, jepsen.ErrInterrupted)
-	if err != nil && !interrupted {
+	if err != nil && (!interrupted || res == nil) {
 		return exitFailure, err
 	}
 	if err := res.Write(c.again(name, seed)); err != nil {
 		return exitFailure, err
 	}
 	t.result(res)
-	c.done = append(c.done, report.Row{
-		Workload: name, Faults: res.Report.Stats.Faults, Seed: seed, Verdict: res.Report.Verdict, Counts: res.Report.Counts, Reasons: res.Report.Reasons,
-		Messages: res.Report.Stats.Messages, Elapsed: res.Elapsed, Link: filepath.Base(res.Dir) + "/report.html",
-	})
-	switch {
-	case res.Report.Verdict == check.Invalid:
-		return exitViolation, nil
-	case interrupted:
-		return exitInterrupted, nil
-	case res.Report.Verdict == check.Unknown:
-		return exitUnknown, nil
+	if code := codeOf(res.Report.Verdict); !interrupted || code == exitViolation {
+		return code, nil
 	}
-	return exitOK, nil
+	return exitInterrupted, nil
+}
+
+// codeOf is the exit code that tells a verdict.
+func codeOf(v check.Verdict) int {
+	switch v {
+	case check.Invalid:
+		return exitViolation
+	case check.Unknown:
+		return exitUnknown
+	}
+	return exitOK
+}
+
+// config is one run of the command.
+func (c *cli) config(workload string, seed uint64) jepsen.Config {
+	return jepsen.Config{
+		Workload: workload, Faults: c.Faults, Seed: seed, Time: c.Time, Nodes: c.Nodes, Rate: c.Rate,
+		Binary: c.tested, KeepData: c.Keep, ServerArgs: c.Server,
+	}
 }
 
 // older is where the build is that nodes are upgraded from.
@@ -213,10 +276,33 @@ func freeDir(out, name string) string {
 	}
 }
 
-// again is the command that repeats a run.
+// again is the command that repeats a run, with all that it depends on.
 func (c *cli) again(name string, seed uint64) string {
-	return fmt.Sprintf("go run ./cmd/jepsen --workload %s --faults %s --seed %d --time %v --nodes %d --rate %d",
-		name, strings.Join(c.Faults, ","), seed, c.Time, c.Nodes, c.Rate)
+	args := []string{"--workload", name, "--faults", strings.Join(c.Faults, ","), "--seed", strconv.FormatUint(seed, 10),
+		"--time", c.Time.String(), "--nodes", strconv.Itoa(c.Nodes), "--rate", strconv.Itoa(c.Rate)}
+	if c.Binary != "" {
+		args = append(args, "--binary", c.Binary)
+	}
+	if c.Older != "" {
+		args = append(args, "--older", c.Older)
+	}
+	if c.Race {
+		args = append(args, "--race")
+	}
+	for _, a := range c.Server {
+		args = append(args, "--server="+a)
+	}
+	for i, a := range args {
+		if strings.ContainsFunc(a, forShell) {
+			args[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+	}
+	return "go run ./cmd/jepsen " + strings.Join(args, " ")
+}
+
+// forShell says whether a shell may take a character for more than itself.
+func forShell(r rune) bool {
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_=/.,:+@%", r)
 }
 
 func judge(path string) (int, error) {
@@ -231,13 +317,7 @@ func judge(path string) (int, error) {
 	}
 	r := check.Run(events)
 	newTerminal(false).report(r)
-	switch r.Verdict {
-	case check.Invalid:
-		return exitViolation, nil
-	case check.Unknown:
-		return exitUnknown, nil
-	}
-	return exitOK, nil
+	return codeOf(r.Verdict), nil
 }
 
 func list() {

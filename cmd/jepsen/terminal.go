@@ -15,6 +15,7 @@ import (
 
 	"onceq/jepsen"
 	"onceq/jepsen/check"
+	"onceq/jepsen/report"
 )
 
 // terminal shows runs to a person, or results to a program.
@@ -127,6 +128,21 @@ func (t *terminal) report(r *check.Report) {
 		}
 		text, _, _ := strings.Cut(v.Text, "\n")
 		fmt.Printf("  %8.2f s %-12s %s %s (lines %v)\n", time.Duration(v.At).Seconds(), v.Checker, v.ID, text, v.Lines)
+	}
+}
+
+// total shows what several runs come to.
+func (t *terminal) total(sum report.Total, page string) {
+	if t.json {
+		return
+	}
+	fmt.Printf("%s  %s\n", sum, page)
+	for i, f := range sum.Faults {
+		if i == 0 {
+			fmt.Printf("  %-20s %6s %15s %9s\n", "FAULT", "MADE", "STALL, MEDIAN", "WORST")
+		}
+		median, worst := f.StallTexts()
+		fmt.Printf("  %-20s %6d %15s %9s\n", f.Name, f.Made, median, worst)
 	}
 }
 

@@ -69,8 +69,10 @@ func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Conte
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
 	t := bench.Target{Say: func(format string, args ...any) { a.Progress(format, args...) }}
-	where, err := b.target(ctx, a, g, &t)
+	where, err := b.target(ctx, lost, a, g, &t)
 	if err != nil {
 		return err
 	}
@@ -88,7 +90,7 @@ func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Conte
 		}
 	})
 	a.Done()
-	if err = errors.Join(err, stop()); err != nil {
+	if err = errors.Join(why(ctx, err), stop()); err != nil {
 		return err
 	}
 	if err := b.write(a, rows); err != nil {
@@ -116,7 +118,7 @@ type place struct {
 	end  func()
 }
 
-func (b *benchRunCmd) target(ctx context.Context, a *app, g *globals, t *bench.Target) (place, error) {
+func (b *benchRunCmd) target(ctx context.Context, lost context.CancelCauseFunc, a *app, g *globals, t *bench.Target) (place, error) {
 	if g.URL != "" || g.ContextName != "" {
 		named, err := a.target(g)
 		if err != nil {
@@ -130,7 +132,7 @@ func (b *benchRunCmd) target(ctx context.Context, a *app, g *globals, t *bench.T
 	if b.Profile != "" {
 		args = append(args, "--cpu-profile", b.Profile)
 	}
-	c, end, err := openBench(ctx, a, 3, args...)
+	c, end, err := openBench(ctx, lost, a, 3, args...)
 	if err != nil {
 		return place{}, err
 	}
@@ -138,12 +140,26 @@ func (b *benchRunCmd) target(ctx context.Context, a *app, g *globals, t *bench.T
 	return place{fmt.Sprintf("3 processes on this machine, log in %s, bodies in %s", b.LogStore, b.Bodies), func() { end(false) }}, nil
 }
 
-// openBench starts a cluster to measure, whose nodes have these arguments.
-func openBench(ctx context.Context, a *app, nodes int, args ...string) (*devcluster.Cluster, func(keep bool), error) {
-	return devcluster.Temporary(ctx, devcluster.Config{
+// openBench starts a cluster to measure, whose nodes have these arguments. lost hears of
+// a node that ends by itself: nothing is measured then, and without the others a
+// client waits for ever.
+func openBench(ctx context.Context, lost context.CancelCauseFunc, a *app, nodes int, args ...string) (*devcluster.Cluster, func(keep bool), error) {
+	c, end, err := devcluster.Temporary(ctx, devcluster.Config{
 		Nodes: nodes, ServerArgs: args,
-		OnEnd: func(n devcluster.Info, log string) { a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log) },
+		OnEnd: func(n devcluster.Info, log string) {
+			a.Note("%s ended by itself: %s\n%s", n.Name, n.Detail, log)
+			lost(exit.Errorf(exit.Failure, "%s ended by itself: %s", n.Name, n.Detail))
+		},
 	}, "onceq-bench-")
+	return c, end, why(ctx, err)
+}
+
+// why replaces what came of the end of ctx by its cause.
+func why(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && cause != ctx.Err() {
+		return cause
+	}
+	return err
 }
 
 func benchTarget(a *app, c *devcluster.Cluster) bench.Target {

@@ -69,7 +69,9 @@ func (b *benchBacklogCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	a.Note("starting a cluster of %d", b.Nodes)
-	c, end, err := openBench(ctx, a, b.Nodes, "--log-level", "warn", "--bodies", b.Bodies, "--body-memory", strconv.FormatUint(uint64(b.BodyMemory), 10))
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	c, end, err := openBench(ctx, lost, a, b.Nodes, "--log-level", "warn", "--bodies", b.Bodies, "--body-memory", strconv.FormatUint(uint64(b.BodyMemory), 10))
 	if err != nil {
 		return err
 	}
@@ -91,7 +93,7 @@ func (b *benchBacklogCmd) Run(ctx context.Context, a *app) error {
 	})
 	a.Done()
 	if err != nil {
-		return err
+		return why(ctx, err)
 	}
 	return b.write(a, rows)
 }

@@ -59,8 +59,10 @@ func (b *benchGrowthCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	a.Note("onceq %s bench growth, clusters of 3 processes on this machine, %d CPUs, %s", version(), runtime.NumCPU(), runtime.Version())
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
 	open := func(ctx context.Context) (bench.Target, func(), error) {
-		c, end, err := openBench(ctx, a, 3, "--log-level", "warn")
+		c, end, err := openBench(ctx, lost, a, 3, "--log-level", "warn")
 		if err != nil {
 			return bench.Target{}, nil, err
 		}
@@ -83,7 +85,7 @@ func (b *benchGrowthCmd) Run(ctx context.Context, a *app) error {
 	})
 	a.Done()
 	if err != nil {
-		return err
+		return why(ctx, err)
 	}
 	return b.write(a, rows)
 }

@@ -63,8 +63,10 @@ func (b *benchTailsCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	a.Note("onceq %s bench tails, clusters of 3 processes on this machine, %d CPUs, %s", version(), runtime.NumCPU(), runtime.Version())
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
 	open := func(ctx context.Context, args ...string) (bench.Stage, error) {
-		c, end, err := openBench(ctx, a, 3, append([]string{"--log-level", "warn"}, args...)...)
+		c, end, err := openBench(ctx, lost, a, 3, append([]string{"--log-level", "warn"}, args...)...)
 		if err != nil {
 			return bench.Stage{}, err
 		}
@@ -88,7 +90,7 @@ func (b *benchTailsCmd) Run(ctx context.Context, a *app) error {
 	})
 	a.Done()
 	if err != nil {
-		return err
+		return why(ctx, err)
 	}
 	if err := b.write(a, rows); err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,50 +91,52 @@ func TestDemo_Interrupted_EndsWithNothingLeft(t *testing.T) {
 	}
 }
 
+// brokenEnv says which of the faults a binary of buildBroken has.
+const brokenEnv = "DEMO_TEST_FAULT"
+
+// fault replaces a piece of a source file of package fsm.
+type fault struct{ file, old, new string }
+
 // A cluster that is broken on purpose must turn the demo red. The faults are
 // put into the queue machine's source when the test builds a binary of its own
 // (go build -overlay), so that no broken code lives in the product. A fault that
 // no longer finds its place in the source fails the test: move it then.
 func TestDemo_BrokenCluster_TurnsRed(t *testing.T) {
 	needBinary(t)
+	t.Parallel()
+	bin := buildBroken(t,
+		fault{"fsm/session.go",
+			`	first := m.store(q, as, messages, wall)`,
+			`	first := place{as[0].priority, q.laneFor(as[0].priority).tail}
+	if fault != "drop" || p.sequence%1000 != 500 {
+		first = m.store(q, as, messages, wall)
+	}
+	if fault == "double" && p.sequence%1000 == 500 {
+		m.store(q, as, messages, wall)
+	}`},
+		fault{"fsm/machine.go",
+			`		if c.attached {
+			m.detachConsumer(c)
+`,
+			`		if c.attached {
+			m.detachConsumer(c)
+			if fault == "redeliver" {
+				c.gone = goneDead
+				m.retime(c)
+			}
+`})
 	for _, c := range []struct {
-		name     string
-		file     string
-		old, new string
-		kinds    []ledger.Kind
+		name, fault string
+		kind        ledger.Kind
 	}{
-		{
-			name:  "a confirmed message is dropped",
-			file:  "fsm/session.go",
-			old:   `	first := m.store(q, as, messages, wall)`,
-			new:   `	first := place{as[0].priority, q.laneFor(as[0].priority).tail}; if p.sequence%1000 != 500 { first = m.store(q, as, messages, wall) }`,
-			kinds: []ledger.Kind{ledger.LostMessage},
-		},
-		{
-			name:  "a message is stored twice",
-			file:  "fsm/session.go",
-			old:   `	first := m.store(q, as, messages, wall)`,
-			new:   `	if p.sequence%1000 == 500 { m.store(q, as, messages, wall) }; first := m.store(q, as, messages, wall)`,
-			kinds: []ledger.Kind{ledger.StoredTwice},
-		},
-		{
-			name: "a failover redelivers",
-			file: "fsm/machine.go",
-			old: `		if c.attached {
-			m.detachConsumer(c)
-`,
-			new: `		if c.attached {
-			m.detachConsumer(c)
-			c.gone = goneDead
-			m.retime(c)
-`,
-			kinds: []ledger.Kind{ledger.LeaseTaken},
-		},
+		{"a confirmed message is dropped", "drop", ledger.LostMessage},
+		{"a message is stored twice", "double", ledger.StoredTwice},
+		{"a failover redelivers", "redeliver", ledger.LeaseTaken},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Setenv("TMPDIR", t.TempDir())
-			bin := buildBroken(t, c.file, c.old, c.new)
+			t.Parallel()
 			cmd := exec.CommandContext(t.Context(), bin, short("1")...)
+			cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), brokenEnv+"="+c.fault)
 			var out, errOut strings.Builder
 			cmd.Stdout, cmd.Stderr = &out, &errOut
 			cmd.Run()
@@ -142,10 +145,8 @@ func TestDemo_BrokenCluster_TurnsRed(t *testing.T) {
 			if r.Balanced {
 				t.Fatal(o)
 			}
-			for _, k := range c.kinds {
-				if r.Count[k] == 0 {
-					t.Errorf("no finding %q: %s", k, o)
-				}
+			if r.Count[c.kind] == 0 {
+				t.Errorf("no finding %q: %s", c.kind, o)
 			}
 			if _, err := os.Stat(r.Dir); err != nil {
 				t.Errorf("the data of a red run is not kept: %v", err)
@@ -154,26 +155,34 @@ func TestDemo_BrokenCluster_TurnsRed(t *testing.T) {
 	}
 }
 
-// buildBroken builds onceq with one piece of source replaced.
-func buildBroken(t *testing.T, file, old, new string) string {
+// buildBroken builds onceq with pieces of source replaced, which do something wrong
+// when brokenEnv says so.
+func buildBroken(t *testing.T, faults ...fault) string {
 	t.Helper()
-	source, err := filepath.Abs(filepath.Join("..", "..", filepath.FromSlash(file)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(b), old); n != 1 {
-		t.Fatalf("the place of this fault is %d times in %s: %q", n, file, old)
-	}
 	dir := t.TempDir()
-	broken := filepath.Join(dir, filepath.Base(file))
-	if err := os.WriteFile(broken, []byte(strings.Replace(string(b), old, new, 1)), 0o644); err != nil {
-		t.Fatal(err)
+	replace := map[string]string{}
+	put := func(file, text string) {
+		source, err := filepath.Abs(filepath.Join("..", "..", filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		replace[source] = filepath.Join(dir, filepath.Base(file))
+		if err := os.WriteFile(replace[source], []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {source: broken}})
+	put("fsm/fault.go", fmt.Sprintf("package fsm\n\nimport \"os\"\n\nvar fault = os.Getenv(%q)\n", brokenEnv))
+	for _, f := range faults {
+		b, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(f.file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(b), f.old); n != 1 {
+			t.Fatalf("the place of this fault is %d times in %s: %q", n, f.file, f.old)
+		}
+		put(f.file, strings.Replace(string(b), f.old, f.new, 1))
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +192,7 @@ func buildBroken(t *testing.T, file, old, new string) string {
 	}
 	bin := filepath.Join(dir, "onceq")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-overlay", list, "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build with a fault in %s: %v\n%s", file, err, out)
+		t.Fatalf("build with faults: %v\n%s", err, out)
 	}
 	return bin
 }

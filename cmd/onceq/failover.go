@@ -59,7 +59,9 @@ func (b *benchFailoverCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	a.Note("starting a cluster of three nodes")
-	c, end, err := openBench(ctx, a, 3, "--heartbeat-timeout", b.HeartbeatTimeout.String(), "--election-timeout", b.ElectionTimeout.String())
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	c, end, err := openBench(ctx, lost, a, 3, "--heartbeat-timeout", b.HeartbeatTimeout.String(), "--election-timeout", b.ElectionTimeout.String())
 	if err != nil {
 		return err
 	}
@@ -81,7 +83,7 @@ func (b *benchFailoverCmd) Run(ctx context.Context, a *app) error {
 	})
 	a.Done()
 	if err != nil {
-		return err
+		return why(ctx, err)
 	}
 	return b.write(a, rows)
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"onceq/cmd/onceq/internal/bench"
@@ -67,6 +69,56 @@ func TestBench_Smoke(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A cluster whose nodes die cannot be measured: the command says so and ends, with no node left.
+func TestBench_ANodeEndsByItself_EndsTheCommand(t *testing.T) {
+	p, err := start(needBinary(t), "bench", "pub", "--time", "10m", "--load", "single")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.interrupt)
+	if err := p.await("bench pub, 3 processes"); err != nil {
+		t.Fatal(err)
+	}
+	nodes := childrenOf(t, p.cmd.Process.Pid)
+	if len(nodes) != 3 {
+		t.Fatalf("%d nodes: %v", len(nodes), nodes)
+	}
+	if err := syscall.Kill(nodes[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.exitCode(t); code != exit.Failure || !strings.Contains(p.text(), "ended by itself: signal: killed") {
+		t.Fatalf("exit code %d: %s", code, p.text())
+	}
+	for _, pid := range nodes {
+		if alive(pid) {
+			t.Errorf("node %d outlasts the command", pid)
+		}
+	}
+}
+
+// childrenOf lists the processes that one has started.
+func childrenOf(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		var pid, ppid int
+		var state string
+		fmt.Sscan(string(b), &pid)
+		fmt.Sscan(string(b[bytes.LastIndexByte(b, ')')+1:]), &state, &ppid)
+		if ppid == parent {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // A backlog that is larger than the memory for it, restarts, and draining it.

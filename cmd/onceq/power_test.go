@@ -187,6 +187,8 @@ func (b *book) work(ctx context.Context, c *client.Client) error {
 // nodes under load, or of one, again and again. Every confirmed message is stored
 // once, and nothing comes again whose ack was confirmed.
 func TestPowerCut_LosesNothingThatWasConfirmed(t *testing.T) {
+	needBinary(t)
+	t.Parallel()
 	for _, c := range []struct{ disk, store, bodies string }{
 		{"ext4", "wal", "memory"}, {"ext4", "wal", "disk"}, {"ext4", "boltdb", "disk"},
 		{"faulty", "wal", "memory"}, {"faulty", "wal", "disk"}, {"faulty", "boltdb", "memory"}, {"faulty", "boltdb", "disk"},
@@ -196,7 +198,10 @@ func TestPowerCut_LosesNothingThatWasConfirmed(t *testing.T) {
 			continue
 		}
 		for rest := *powerRounds; rest > 0; rest -= powerRoundsMax {
-			t.Run(name, func(t *testing.T) { cutPower(t, c.disk, c.store, c.bodies, min(rest, powerRoundsMax)) })
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				cutPower(t, c.disk, c.store, c.bodies, min(rest, powerRoundsMax))
+			})
 		}
 	}
 }

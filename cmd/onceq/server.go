@@ -92,6 +92,9 @@ func (s *serverCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	if s.Bodies == cluster.BodiesDisk {
+		if err := useHugePages(memoryLimit(int64(s.BodyMemory), 0)); err != nil {
+			log.Info("no huge pages: a backlog costs more time", "error", err)
+		}
 		limiting, stop := context.WithCancel(context.Background())
 		limited := make(chan struct{})
 		go func() { defer close(limited); limitMemory(limiting, int64(s.BodyMemory)) }()

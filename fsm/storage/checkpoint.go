@@ -70,52 +70,71 @@ func (v *view) Release() {
 // releaseChanges are done at once by Release.
 const releaseChanges = 1024
 
-// unwritten calls f with the bodies of the view that are in memory alone, a few
-// at a time and outside the lock. What was to be changed on disk before the view
-// was frozen has been by then.
-func (v *view) unwritten(f func([]written) error) error {
-	s := v.s
+// unwritten is a walk over the bodies of a view that are in memory alone.
+type unwritten struct {
+	v      *view
+	c      cursor
+	more   bool
+	bodies []written // returned last
+}
+
+// unwritten begins a walk. What was to be changed on disk before the view was
+// frozen has been by then.
+func (v *view) unwritten() (*unwritten, error) {
 	if err := v.changes(); err != nil {
-		return err
+		return nil, err
 	}
-	c := &cursor{}
+	s := v.s
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := v.valid(); err != nil {
-		s.mu.Unlock()
-		return err
+		return nil, err
 	}
-	c.next = s.young.first
-	s.young.cursors[c] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.young.cursors, c)
-		s.mu.Unlock()
-	}()
-	for done := false; !done; {
-		s.mu.Lock()
-		if err := v.valid(); err != nil {
-			s.mu.Unlock()
-			return err
+	u := &unwritten{v: v, more: true}
+	u.c.next = s.young.first
+	s.young.cursors[&u.c] = struct{}{}
+	return u, nil
+}
+
+func (u *unwritten) close() {
+	s := u.v.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.young.cursors, &u.c)
+}
+
+// next returns about so many bytes of bodies, in memory that it uses again. It has
+// the lock for a few runs at a time, since Apply waits for it.
+func (u *unwritten) next(bytes int64) ([]written, error) {
+	u.bodies = u.bodies[:0]
+	for bytes > 0 && u.more {
+		n, err := u.some(min(bytes, evictBytes))
+		if err != nil {
+			return nil, err
 		}
-		var some []written
-		bytes := int64(0)
-		for c.next != nil && c.next.number <= v.number && bytes < evictBytes {
-			r := c.next
-			each(r.live&^r.written, func(i int) {
-				some = append(some, written{place{r.lane, r.offset(i)}, r.slots[i]})
-				bytes += int64(r.slots[i].size)
-			})
-			r.disk |= r.live
-			c.next = r.next
-		}
-		done = c.next == nil || c.next.number > v.number
-		s.mu.Unlock()
-		if err := f(some); err != nil {
-			return err
-		}
+		bytes -= n
 	}
-	return nil
+	return u.bodies, nil
+}
+
+func (u *unwritten) some(room int64) (bytes int64, err error) {
+	s := u.v.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := u.v.valid(); err != nil {
+		return 0, err
+	}
+	for u.c.next != nil && u.c.next.number <= u.v.number && bytes < room {
+		r := u.c.next
+		each(r.live&^r.written, func(i int) {
+			u.bodies = append(u.bodies, written{place{r.lane, r.offset(i)}, r.slots[i]})
+			bytes += placeBytes + int64(r.slots[i].size)
+		})
+		r.disk |= r.live
+		u.c.next = r.next
+	}
+	u.more = u.c.next != nil && u.c.next.number <= u.v.number
+	return bytes, nil
 }
 
 // changes does on disk what was to be done before the view was frozen; what came
@@ -150,6 +169,8 @@ func (v *view) alone(f func() error) error {
 func (v *view) commit(changes []change, bodies []written) error {
 	s := v.s
 	if err := s.commit(changes, bodies); err != nil {
+		err = fmt.Errorf("write bodies: %w", err)
+		s.fail(err) // what Pebble knows of it nobody can say
 		return err
 	}
 	s.mu.Lock()
@@ -177,7 +198,16 @@ func (v *view) Each(visit func(queue uint64, lane uint8, offset uint64, publishe
 	if v.checkpoint {
 		return nil
 	}
-	err := v.unwritten(func(bodies []written) error {
+	u, err := v.unwritten()
+	if err != nil {
+		return err
+	}
+	defer u.close()
+	for u.more {
+		bodies, err := u.next(evictBytes)
+		if err != nil {
+			return err
+		}
 		for _, w := range bodies {
 			at, message, err := parseValue(w.value())
 			if err == nil {
@@ -187,10 +217,6 @@ func (v *view) Each(visit func(queue uint64, lane uint8, offset uint64, publishe
 				return err
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
 	// What was not in memory is on disk by now, and stays.
 	return v.using(func(db *pebble.DB) error {
@@ -262,9 +288,7 @@ var _ Checkpointer = (*view)(nil)
 // Each step is needed: without a write-ahead log what was not flushed is in no
 // file, and Pebble's own checkpoint does not say so.
 func (v *view) Checkpoint(dir string) error {
-	err := v.unwritten(func(bodies []written) error {
-		return v.alone(func() error { return v.commit(nil, bodies) })
-	})
+	err := v.tables()
 	if err == nil {
 		err = v.using(func(db *pebble.DB) error {
 			flushed, err := db.AsyncFlush()
@@ -288,6 +312,30 @@ func (v *view) Checkpoint(dir string) error {
 		return fmt.Errorf("checkpoint bodies: %w", err)
 	}
 	v.checkpoint = true
+	return nil
+}
+
+// tables writes what is in memory alone. The bodies are gathered by who writes
+// them, while nobody else writes: a newer one, put in the place of one of them,
+// cannot come to the disk first.
+func (v *view) tables() error {
+	u, err := v.unwritten()
+	if err != nil {
+		return err
+	}
+	defer u.close()
+	for u.more {
+		err := v.alone(func() error {
+			bodies, err := u.next(tableBytes)
+			if err != nil || len(bodies) == 0 {
+				return err
+			}
+			return v.commit(nil, bodies)
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -388,7 +436,11 @@ func (s *Pebble) openDB() (*pebble.DB, error) {
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = blockBytes
 	}
-	return openPebble(s.o.Dir, o)
+	db, err := openPebble(s.o.Dir, o)
+	if err == nil {
+		s.tables = tableOptions(db, o)
+	}
+	return db, err
 }
 
 // laneEnds finds the last offset of each lane, by one seek for each.

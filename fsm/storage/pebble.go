@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"onceq/fsm"
@@ -98,6 +99,8 @@ type Pebble struct {
 	// It comes before mu.
 	open sync.RWMutex
 	db   *pebble.DB // nil after Close
+	// tables are the options of tables that are not written by db.
+	tables sstable.WriterOptions
 
 	mu       sync.RWMutex // guards the fields below, never held over I/O
 	room     *sync.Cond   // there is room again
@@ -160,7 +163,7 @@ func OpenPebble(o Options) (*Pebble, error) {
 	s.young.reset()
 	s.ahead.reset()
 	s.moved = make(map[place]*move)
-	s.o.FS = syncFS{o.FS, s.fail}
+	s.o.FS = &syncFS{o.FS, s.fail}
 	if err := s.replace(func(string) error { return nil }); err != nil {
 		s.cache.Unref()
 		return nil, err
@@ -169,17 +172,22 @@ func OpenPebble(o Options) (*Pebble, error) {
 	return s, nil
 }
 
+const keyBytes = 17
+
 // key is queue u64 | lane u8 | offset u64, big endian, so that a lane is a range
 // in the order of its offsets. It is on disk.
 func key(id laneID, offset uint64) []byte {
-	b := make([]byte, 0, 17)
+	return appendKey(make([]byte, 0, keyBytes), id, offset)
+}
+
+func appendKey(b []byte, id laneID, offset uint64) []byte {
 	b = binary.BigEndian.AppendUint64(b, id.queue)
 	b = append(b, id.lane)
 	return binary.BigEndian.AppendUint64(b, offset)
 }
 
 func parseKey(b []byte) (id laneID, offset uint64, err error) {
-	if len(b) != 17 {
+	if len(b) != keyBytes {
 		return id, 0, fmt.Errorf("a key of %d bytes", len(b))
 	}
 	return laneID{binary.BigEndian.Uint64(b), b[8]}, binary.BigEndian.Uint64(b[9:]), nil

@@ -104,11 +104,18 @@ func TestPebble_Backlog_LeavesMemory(t *testing.T) {
 // durable: every body of the view is in it, young and old, and also those that
 // were deleted in the meantime.
 func TestPebble_Checkpoint_SurvivesAPowerCut(t *testing.T) {
-	for name, budget := range map[string]int64{"all young": 1 << 30, "some young": 100_000, "none young": 1} {
+	for name, c := range map[string]struct {
+		budget int64
+		bodies uint64
+	}{
+		"all young": {1 << 30, 3000}, "some young": {100_000, 3000}, "none young": {1, 3000},
+		"as tables": {1 << 30, 3 * tableBytesMin / 100},
+	} {
 		t.Run(name, func(t *testing.T) {
+			budget, n := c.budget, c.bodies
 			fs := vfs.NewCrashableMem()
 			s := openTest(t, fs, "live", budget)
-			fill(s, 0, 3000)
+			fill(s, 0, n)
 			s.Delete(1, 0, 100)
 			if err := fs.MkdirAll("snap", 0o700); err != nil {
 				t.Fatal(err)
@@ -116,7 +123,7 @@ func TestPebble_Checkpoint_SurvivesAPowerCut(t *testing.T) {
 			f := s.Freeze().(Checkpointer)
 			s.Delete(1, 0, 200)
 			s.DeleteRange(1, 0, 500, 600)
-			fill(s, 3000, 3500)
+			fill(s, n, n+500)
 			if err := f.Checkpoint("snap/bodies"); err != nil {
 				t.Fatal(err)
 			}
@@ -137,11 +144,11 @@ func TestPebble_Checkpoint_SurvivesAPowerCut(t *testing.T) {
 					t.Fatal(err)
 				}
 				wantBodies(t, r, 0, 100)
-				wantBodies(t, r, 101, 3000)
+				wantBodies(t, r, 101, n)
 				gone(t, r, 1, 0, 100)
 				// What follows in the log: bodies newer than the tables once more, and acks.
-				fill(r, 3000, 3500)
-				r.DeleteRange(1, 0, 0, 3500)
+				fill(r, n, n+500)
+				r.DeleteRange(1, 0, 0, n+500)
 				eventually(t, func() string {
 					if n := onDisk(t, r); n != 0 {
 						return fmt.Sprintf("%d keys are on disk after all was deleted", n)

@@ -14,7 +14,7 @@ type syncFS struct {
 	failed func(error)
 }
 
-func (s syncFS) OpenDir(name string) (vfs.File, error) {
+func (s *syncFS) OpenDir(name string) (vfs.File, error) {
 	f, err := s.FS.OpenDir(name)
 	if err != nil {
 		return nil, err

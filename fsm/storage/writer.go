@@ -151,8 +151,11 @@ func (s *Pebble) done(changes []change, bodies []written, leave bool) {
 	}
 }
 
-// commit writes one batch; open is held.
+// commit writes one batch, or one table; open is held.
 func (s *Pebble) commit(changes []change, bodies []written) error {
+	if len(changes) == 0 && valueBytes(bodies) >= tableBytesMin {
+		return s.writeTable(bodies)
+	}
 	b := s.db.NewBatch()
 	if slices.ContainsFunc(changes, func(c change) bool { return c.move != nil }) {
 		b = s.db.NewIndexedBatch() // a move reads what earlier changes of the batch have done
@@ -169,6 +172,13 @@ func (s *Pebble) commit(changes []change, bodies []written) error {
 		}
 	}
 	return b.Commit(pebble.NoSync)
+}
+
+func valueBytes(bodies []written) (n int64) {
+	for _, w := range bodies {
+		n += int64(w.size)
+	}
+	return n
 }
 
 func (s *Pebble) change(b *pebble.Batch, c change) error {

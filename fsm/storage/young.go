@@ -1,6 +1,9 @@
 package storage
 
-import "math/bits"
+import (
+	"cmp"
+	"math/bits"
+)
 
 const (
 	// runOffsets is the number of offsets of a run: one word has a bit for each.
@@ -17,6 +20,11 @@ const (
 type place struct {
 	lane   laneID
 	offset uint64
+}
+
+// compare is the order of their keys.
+func (p place) compare(q place) int {
+	return cmp.Or(cmp.Compare(p.lane.queue, q.lane.queue), cmp.Compare(p.lane.lane, q.lane.lane), cmp.Compare(p.offset, q.offset))
 }
 
 // chunk is memory for bodies. None of it is used twice, so what was read from it

@@ -9,9 +9,16 @@ import (
 
 // Stall is for how long no publish was confirmed around the faults of one kind.
 type Stall struct {
-	Faults int     `json:"faults"`
-	Median float64 `json:"median_seconds"`
-	Worst  float64 `json:"worst_seconds"`
+	Faults int       `json:"faults"`
+	Median float64   `json:"median_seconds"`
+	Worst  float64   `json:"worst_seconds"`
+	Each   []float64 `json:"each_seconds"` // in order
+}
+
+// NewStall is of stalls in any order, of one at least. It sorts them.
+func NewStall(each []float64) Stall {
+	slices.Sort(each)
+	return Stall{len(each), each[len(each)/2], each[len(each)-1], each}
 }
 
 // stalls measures, for each fault that had an effect, the longest time without a
@@ -37,8 +44,7 @@ func (v *view) stallsBy(confirmed []int64) map[string]Stall {
 	}
 	all := map[string]Stall{}
 	for kind, s := range longest {
-		slices.Sort(s)
-		all[kind] = Stall{len(s), s[len(s)/2], s[len(s)-1]}
+		all[kind] = NewStall(s)
 	}
 	return all
 }

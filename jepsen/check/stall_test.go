@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -27,14 +28,14 @@ func TestStalls_AreMeasuredAroundEachFaultThatHadAnEffect(t *testing.T) {
 	}
 	got := Run(events).Stats.Stalls
 	want := map[string]Stall{
-		"kill":     {Faults: 3, Median: 1, Worst: 3},
-		"transfer": {Faults: 1, Median: 0.1, Worst: 0.1},
+		"kill":     {Faults: 3, Median: 1, Worst: 3, Each: []float64{0.1, 1, 3}},
+		"transfer": {Faults: 1, Median: 0.1, Worst: 0.1, Each: []float64{0.1}},
 	}
 	if len(got) != len(want) {
 		t.Errorf("stalls of %v", got)
 	}
 	for kind, w := range want {
-		if got[kind] != w {
+		if !reflect.DeepEqual(got[kind], w) {
 			t.Errorf("%s: %+v, want %+v", kind, got[kind], w)
 		}
 	}

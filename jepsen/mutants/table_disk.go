@@ -13,7 +13,7 @@ func disk() []Mutant {
 		},
 		{
 			Name: "store-errors-ignored", Breaks: "a node whose log could not be written ends at once",
-			Workload: "queue", Faults: []string{"disk-error"}, Slow: true,
+			Workload: "queue", Faults: []string{"disk-error-needed"}, Slow: true,
 			Edits: []Edit{{"cluster/raftlog/store.go",
 				"		s.fatal(err)\n",
 				""}},
@@ -35,8 +35,8 @@ func disk() []Mutant {
 			Workload: "queue", Faults: []string{"packet-corrupt"}, Slow: true,
 			Edits: []Edit{
 				{"cluster/member/record.go",
-					"	if recordSum(c.rnumber, length, payload) != sum {\n",
-					"	if recordSum(c.rnumber, length, payload) != sum && c.rnumber > 1<<62 {\n"},
+					"	if _, want := recordSums(c.rnumber, length, payload); want != sum {\n",
+					"	if _, want := recordSums(c.rnumber, length, payload); want != sum && c.rnumber > 1<<62 {\n"},
 				{"cluster/raftlog/checksum.go",
 					"	if want != got {\n		return fmt.Errorf(\"%w: %08x recorded",
 					"	if want != got && l.Index > 1<<62 {\n		return fmt.Errorf(\"%w: %08x recorded"},

@@ -140,6 +140,16 @@ func failing() []Mutant {
 			Edits: []Edit{{"fsm/receive.go", "	p.c = c\n	if p.first", "	if p.first < c.next {\n		return StatusStale\n	}\n	p.c = c\n	if p.first"}},
 		},
 		{
+			Name: "release-ignored", Breaks: "what was handed out to a receive that is given up goes back",
+			Workload: "pull", Faults: []string{"cut"}, Slow: true,
+			Edits: []Edit{{"fsm/receive.go", "			if s := c.slot(number); s.state == LeaseHeld {\n				m.unhandled(c, s)\n", "			if s := c.slot(number); s.state == LeaseHeld && m.now < 0 {\n				m.unhandled(c, s)\n"}},
+		},
+		{
+			Name: "late-receive-leases", Breaks: "a late copy of a receive that was given up is handed nothing",
+			Workload: "pull", Faults: []string{"cut"}, Slow: true,
+			Edits: []Edit{{"fsm/receive.go", "	if p.first == c.next && c.want == 0 {\n", "	if c.want == 0 {\n"}},
+		},
+		{
 			Name: "single-active-ignored", Breaks: "a queue with a single active consumer has one",
 			Workload: "order", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/consumer.go", "	case !q.settings.SingleActive:\n		return q.hungry[0]", "	case !q.settings.SingleActive || q.number > 0:\n		return q.hungry[0]"}},

@@ -27,6 +27,7 @@ func diskFaults() []Fault {
 		{Name: "power-loss-all", What: "the power of all disks is cut at once", Needs: needs, Away: Majority, Field: fieldDisk, Weight: 2, run: powerLossAll},
 		{Name: "part-kill", What: "while a follower is cut off the power of another node is lost; both meet and must know all that was confirmed", Needs: []Need{NeedHosts, NeedFUSE, NeedThree}, Away: Majority, Field: fieldDisk, Weight: 1, run: partKill},
 		{Name: "disk-error", What: "a write or fsync of a node fails (EIO): it must end, and comes back on a disk that works", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskError},
+		{Name: "disk-error-needed", What: "a write or fsync of a follower's log fails (EIO) while no entry is confirmed without that follower: it must end", Needs: []Need{NeedFUSE, NeedThree}, Away: Majority, Field: fieldDisk, Weight: 1, run: diskErrorNeeded},
 		{Name: "disk-full", What: "a node's disk is full (ENOSPC) in the middle of a write: it must end, and comes back when there is room", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskFull},
 		{Name: "disk-hang", What: "a node's disk, mostly the leader's, answers nothing any more: the node must end", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskHang},
 		{Name: "disk-slow", What: "a node's disk is slow", Needs: needs, Away: Nobody, Field: fieldDisk, Weight: 2, run: diskSlow},
@@ -135,12 +136,7 @@ func partKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 	// The power goes at one of those that confirmed with the leader; the leader and
 	// the others of them are not heard until the rest has gone on.
 	victim := append([]string{leader}, rest[len(lagging):]...)[r.IntN(len(rest)+1-len(lagging))]
-	var still []string
-	for _, n := range t.others(append(lagging, victim)...) {
-		if t.Cluster.Pause(n) == nil {
-			still = append(still, n)
-		}
-	}
+	still := t.still(t.others(append(lagging, victim)...))
 	t.Cluster.Expect(victim, true)
 	defer t.Cluster.Expect(victim, false)
 	pending := t.pendingOf(victim)
@@ -150,11 +146,7 @@ func partKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 	t.start(victim)
 	led := ""
 	t.heed(ctx, 8*time.Second, func() bool { led = t.Leader(); return led != "" && !slices.Contains(still, led) && led != leader })
-	for _, n := range still {
-		if s, _ := t.Cluster.State(n); s == proc.Paused {
-			t.try(t.Cluster.Resume(n))
-		}
-	}
+	t.goOn(still)
 	t.try(err)
 	return victim, err == nil && lost > 0, fmt.Sprintf("%v was cut off (%d packets), %s; then led: %s", lagging, lost, pending, led)
 }
@@ -233,19 +225,29 @@ func (t *Target) answers(ctx context.Context, node string) bool {
 	return t.heed(ctx, enough, func() bool { return t.Answers(ctx, node) })
 }
 
-func diskError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	node, fail := t.one(r), "fail fsync EIO times 1"
+// logError is a rule by which a disk fails a node's log.
+func logError(r *rand.Rand) string {
+	return fmt.Sprintf("%s match *.wal skip %d", failure(r), r.IntN(20))
+}
+
+// failure begins a rule by which a disk fails what is written.
+func failure(r *rand.Rand) string {
 	if r.IntN(2) == 0 {
 		// Each one: the kernel may send a write in parts, and a part that fails after
 		// another has succeeded is a short write and no error. Who tries the rest again
 		// and succeeds has all on disk.
-		fail = "fail write EIO"
+		return "fail write EIO"
 	}
+	return "fail fsync EIO times 1"
+}
+
+func diskError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node := t.one(r)
 	switch r.IntN(3) {
 	case 0:
-		return t.breakDisk(ctx, r, node, fmt.Sprintf("%s match *.wal skip %d", fail, r.IntN(20)))
+		return t.breakDisk(ctx, r, node, logError(r))
 	case 1:
-		return t.breakDisk(ctx, r, node, fmt.Sprintf("%s match highwater skip %d", fail, r.IntN(5)))
+		return t.breakDisk(ctx, r, node, fmt.Sprintf("%s match highwater skip %d", failure(r), r.IntN(5)))
 	}
 	// Terms and votes are written when there is an election.
 	var electing sync.WaitGroup
@@ -256,7 +258,29 @@ func diskError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, stri
 		defer cancel()
 		_ = t.Transfer(asking, "") // without it there is one sooner or later
 	})
-	return t.breakDisk(ctx, r, node, fail+" match stable.db")
+	return t.breakDisk(ctx, r, node, failure(r)+" match stable.db")
+}
+
+// diskErrorNeeded lets as many followers stand still as the others can do without, so
+// that each entry waits for the one whose disk fails. It is a follower: a leader that
+// cannot write its log is ended by raft itself.
+func diskErrorNeeded(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	leader := t.Leader()
+	rest := t.others(leader)
+	if leader == "" || len(rest) < 2 {
+		return "", false, "nobody leads"
+	}
+	node, spared := needed(rest, r)
+	still := t.still(spared)
+	defer t.goOn(still)
+	node, seen, text := t.breakDisk(ctx, r, node, logError(r))
+	return node, seen, fmt.Sprintf("%s; %v stood still", text, still)
+}
+
+// needed draws one of a leader's followers, and those without whom it is needed.
+func needed(followers []string, r *rand.Rand) (node string, spared []string) {
+	r.Shuffle(len(followers), func(i, j int) { followers[i], followers[j] = followers[j], followers[i] })
+	return followers[0], followers[1 : 1+Minority.of(len(followers)+1)]
 }
 
 func diskFull(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {

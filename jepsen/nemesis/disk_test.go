@@ -1,6 +1,10 @@
 package nemesis
 
-import "testing"
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
 
 func TestHitsOf_SumsWhatRulesWereAppliedTo(t *testing.T) {
 	t.Parallel()
@@ -12,6 +16,28 @@ func TestHitsOf_SumsWhatRulesWereAppliedTo(t *testing.T) {
 	} {
 		if got := hitsOf(stats); got != want {
 			t.Errorf("%q: %d, want %d", stats, got, want)
+		}
+	}
+}
+
+// TestNeeded_WithoutTheSparedAndTheNode_NothingIsConfirmed: with the node the leader has
+// just a majority.
+func TestNeeded_WithoutTheSparedAndTheNode_NothingIsConfirmed(t *testing.T) {
+	t.Parallel()
+	for nodes := 3; nodes <= 7; nodes++ {
+		followers := []string{"n2", "n3", "n4", "n5", "n6", "n7"}[:nodes-1]
+		drawn := map[string]bool{}
+		for seed := range uint64(200) {
+			node, spared := needed(slices.Clone(followers), rand.New(rand.NewPCG(seed, 1)))
+			if drawn[node] = true; slices.Contains(spared, node) {
+				t.Fatalf("%s is needed and stands still: %v", node, spared)
+			}
+			if running, majority := nodes-len(spared), nodes/2+1; running != majority {
+				t.Fatalf("%d of %d nodes run, a majority is %d: %v stand still", running, nodes, majority, spared)
+			}
+		}
+		if len(drawn) != nodes-1 {
+			t.Errorf("of %d followers only %v were ever drawn", nodes-1, drawn)
 		}
 	}
 }

@@ -97,9 +97,7 @@ func (t *Target) pauseFor(ctx context.Context, node string, d time.Duration) (st
 	wait(ctx, settle) // what it was about to answer
 	silent := !t.Answers(ctx, node)
 	wait(ctx, d)
-	if s, _ := t.Cluster.State(node); s == proc.Paused {
-		t.try(t.Cluster.Resume(node))
-	}
+	t.goOn([]string{node})
 	return node, silent, map[bool]string{true: "it did not answer", false: "it answered"}[silent]
 }
 
@@ -115,12 +113,7 @@ func pauseMajority(ctx context.Context, t *Target, r *rand.Rand) (string, bool, 
 }
 
 func (t *Target) pauseAtOnce(ctx context.Context, r *rand.Rand, names []string) (string, bool, string) {
-	var paused []string
-	for _, n := range names {
-		if t.Cluster.Pause(n) == nil {
-			paused = append(paused, n)
-		}
-	}
+	paused := t.still(names)
 	wait(ctx, settle)
 	silent := len(paused) > 0 && !t.Answers(ctx, paused[r.IntN(len(paused))])
 	frozen := t.H.Invoke(history.Event{Proc: "nemesis", F: history.Frozen})
@@ -132,12 +125,30 @@ func (t *Target) pauseAtOnce(ctx context.Context, r *rand.Rand, names []string) 
 	}
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for _, n := range names {
-		if s, _ := t.Cluster.State(n); s == proc.Paused {
-			t.try(t.Cluster.Resume(n))
-		}
+		t.goOn([]string{n})
 		wait(ctx, between(r, 0, 50*time.Millisecond))
 	}
 	return strings.Join(paused, ","), silent, fmt.Sprintf("%d stood still and did not answer", len(paused))
+}
+
+// still lets nodes stand still and returns those that do.
+func (t *Target) still(names []string) (paused []string) {
+	for _, n := range names {
+		if t.Cluster.Pause(n) == nil {
+			paused = append(paused, n)
+		}
+	}
+	return paused
+}
+
+// goOn lets nodes go on that still returned, unless another fault has ended them
+// meanwhile.
+func (t *Target) goOn(paused []string) {
+	for _, n := range paused {
+		if s, _ := t.Cluster.State(n); s == proc.Paused {
+			t.try(t.Cluster.Resume(n))
+		}
+	}
 }
 
 // pauseKill is the moment of truth for "confirmed means that a majority has it":
@@ -148,19 +159,10 @@ func pauseKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, stri
 	if leader == "" || pid == 0 {
 		return leader, false, "nobody leads"
 	}
-	var paused []string
-	for _, n := range t.Cluster.Names() {
-		if n != leader && t.Cluster.Pause(n) == nil {
-			paused = append(paused, n)
-		}
-	}
+	paused := t.still(t.others(leader))
 	wait(ctx, between(r, 50*time.Millisecond, time.Second))
 	err := t.Cluster.Kill(leader)
-	for _, n := range paused {
-		if s, _ := t.Cluster.State(n); s == proc.Paused {
-			t.try(t.Cluster.Resume(n))
-		}
-	}
+	t.goOn(paused)
 	wait(ctx, between(r, time.Second, 5*time.Second))
 	t.start(leader)
 	return leader, err == nil && len(paused) > 0, fmt.Sprintf("process %d is gone, %v stood still", pid, paused)

@@ -6,9 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"onceq/jepsen/proc/proctest"
 )
 
 // waitMax bounds "it happens".
@@ -17,18 +18,7 @@ const waitMax = 60 * time.Second
 // fake is a binary that sleeps, or ends when its arguments have the word "end".
 func fake(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "fake")
-	script := "#!/bin/sh\necho started $$\ncase \"$*\" in *please-end*) echo cannot go on; exit 3;; esac\nread line\nexit 4\n"
-	// A process that another test starts meanwhile would inherit the descriptor
-	// that is open for writing, and executing the file would fail with "text file
-	// busy" (golang/go#22315).
-	syscall.ForkLock.RLock()
-	err := os.WriteFile(path, []byte(script), 0o755)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return proctest.Program(t, "echo started $$\ncase \"$*\" in *please-end*) echo cannot go on; exit 3;; esac\nread line\nexit 4")
 }
 
 func TestCluster_StartsKillsPausesAndCountsLives(t *testing.T) {

@@ -2,6 +2,13 @@ package proxy
 
 import "math/rand/v2"
 
+const (
+	// lengthOneIn is how many garbled frames there are for one whose length is hit:
+	// chance hits it too seldom, and it says where all later ones begin.
+	lengthOneIn = 4
+	lengthBytes = 4 // at the beginning of a frame
+)
+
 // Garble flips a bit in about one of so many frames between clients and a node, as a
 // bad cable or memory on the way would, 0 for none.
 func (n *Net) Garble(node string, oneIn int) {
@@ -20,5 +27,9 @@ func (l *link) garble(frame []byte) {
 		return
 	}
 	l.n.garbled.Add(1)
-	frame[rand.IntN(len(frame))] ^= 1 << rand.IntN(8)
+	at := rand.IntN(len(frame))
+	if rand.IntN(lengthOneIn) == 0 {
+		at = rand.IntN(lengthBytes)
+	}
+	frame[at] ^= 1 << rand.IntN(8)
 }

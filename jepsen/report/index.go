@@ -17,12 +17,11 @@ var indexPage string
 // Row is one run in a list of runs.
 type Row struct {
 	Workload string
-	Faults   map[string]int // made, by kind
 	Seed     uint64
 	Verdict  check.Verdict
 	Counts   map[string]int // violations by checker
 	Reasons  []string       // why it is unknown
-	Messages int
+	Stats    check.Stats
 	Elapsed  time.Duration
 	Link     string // to its page
 }
@@ -44,10 +43,14 @@ type column struct {
 
 type cell struct{ Text, Class, Link string }
 
+type table struct {
+	Columns []column
+	Rows    [][]cell
+}
+
 type index struct {
 	Title, Class, Sentence string
-	Columns                []column
-	Rows                   [][]cell
+	Tables                 []table
 }
 
 func (x index) write(w io.Writer) error {
@@ -58,12 +61,11 @@ func (x index) write(w io.Writer) error {
 	return t.Execute(w, x)
 }
 
-// WriteRuns writes the page that lists several runs.
+// WriteRuns writes the page that lists several runs, and what they come to.
 func WriteRuns(w io.Writer, rows []Row) error {
-	x := index{Title: "valid", Class: "good", Columns: []column{{"run", false}, {"verdict", false}, {"faults", false}, {"seen", false}, {"messages", true}, {"took", true}}}
-	count := map[check.Verdict]int{}
+	total := Sum(rows)
+	runs := table{Columns: []column{{"run", false}, {"verdict", false}, {"faults", false}, {"seen", false}, {"messages", true}, {"took", true}}}
 	for _, r := range rows {
-		count[r.Verdict]++
 		class, seen := "good", "nothing broken"
 		switch r.Verdict {
 		case check.Invalid:
@@ -71,26 +73,26 @@ func WriteRuns(w io.Writer, rows []Row) error {
 		case check.Unknown:
 			class, seen = "warn", strings.Join(r.Reasons, "; ")
 		}
-		x.Rows = append(x.Rows, []cell{
+		runs.Rows = append(runs.Rows, []cell{
 			{Text: fmt.Sprintf("%s, seed %d", r.Workload, r.Seed), Link: r.Link}, {Text: string(r.Verdict), Class: class},
-			{Text: counted(r.Faults), Class: "soft"}, {Text: seen},
-			{Text: fmt.Sprint(r.Messages), Class: "number"}, {Text: r.Elapsed.Round(time.Second / 10).String(), Class: "number"},
+			{Text: counted(r.Stats.Faults), Class: "soft"}, {Text: seen},
+			{Text: fmt.Sprint(r.Stats.Messages), Class: "number"}, {Text: r.Elapsed.Round(time.Second / 10).String(), Class: "number"},
 		})
 	}
-	switch {
-	case count[check.Invalid] > 0:
-		x.Title, x.Class = "invalid", "bad"
-	case count[check.Unknown] > 0:
-		x.Title, x.Class = "unknown", "warn"
+	faults := table{Columns: []column{{"fault", false}, {"made", true}, {"stall, median", true}, {"worst", true}}}
+	for _, f := range total.Faults {
+		median, worst := f.StallTexts()
+		faults.Rows = append(faults.Rows, []cell{{Text: f.Name}, {Text: fmt.Sprint(f.Made), Class: "number"}, {Text: median, Class: "number"}, {Text: worst, Class: "number"}})
 	}
-	x.Sentence = fmt.Sprintf("%d runs: %d valid, %d invalid, %d unknown.", len(rows), count[check.Valid], count[check.Invalid], count[check.Unknown])
-	return x.write(w)
+	class := map[check.Verdict]string{check.Valid: "good", check.Invalid: "bad", check.Unknown: "warn"}[total.Verdict]
+	return index{Title: string(total.Verdict), Class: class, Sentence: total.String() + ".", Tables: []table{runs, faults}}.write(w)
 }
 
 // WriteMutants writes the page that says which checker caught which broken build,
 // and how fast.
 func WriteMutants(w io.Writer, all []Mutant) error {
-	x := index{Title: "all caught", Class: "good", Columns: []column{{"broken build", false}, {"the rule it breaks", false}, {"workload", false}, {"caught by", false}, {"after", true}, {"run", true}}}
+	x := index{Title: "all caught", Class: "good"}
+	t := table{Columns: []column{{"broken build", false}, {"the rule it breaks", false}, {"workload", false}, {"caught by", false}, {"after", true}, {"run", true}}}
 	caught := 0
 	for _, m := range all {
 		by, after := cell{Text: strings.Join(m.By, ", ")}, cell{Text: fmt.Sprintf("%.1f s", m.Seconds), Class: "number"}
@@ -102,7 +104,7 @@ func WriteMutants(w io.Writer, all []Mutant) error {
 		default:
 			caught++
 		}
-		x.Rows = append(x.Rows, []cell{
+		t.Rows = append(t.Rows, []cell{
 			{Text: m.Name, Link: m.Link}, {Text: m.Breaks}, {Text: m.Workload, Class: "soft"}, by, after, {Text: fmt.Sprint(m.Runs), Class: "number"},
 		})
 	}
@@ -110,5 +112,6 @@ func WriteMutants(w io.Writer, all []Mutant) error {
 		x.Title, x.Class = "not all caught", "bad"
 	}
 	x.Sentence = fmt.Sprintf("%d of %d deliberately broken builds were caught. After: seconds of traffic until the first violation showed.", caught, len(all))
+	x.Tables = []table{t}
 	return x.write(w)
 }

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,31 @@ func TestWriteRuns_TheWorstVerdictIsTheTitle(t *testing.T) {
 				t.Errorf("%q is not in the page", want)
 			}
 		}
+	}
+}
+
+func TestSum_CountsFaultsByKindAndTakesTheMedianOfAllStalls(t *testing.T) {
+	t.Parallel()
+	rows := []Row{
+		{Verdict: check.Valid, Elapsed: time.Minute, Stats: check.Stats{
+			Messages: 10, Deliveries: 11, Faults: map[string]int{"kill": 2, "cut": 1}, Stalls: map[string]check.Stall{"kill": check.NewStall([]float64{3, 1})},
+		}},
+		{Verdict: check.Unknown, Elapsed: time.Second, Stats: check.Stats{
+			Messages: 5, Deliveries: 5, Faults: map[string]int{"kill": 1}, Stalls: map[string]check.Stall{"kill": check.NewStall([]float64{2})},
+		}},
+	}
+	got := Sum(rows)
+	want := "2 runs of 1m1s: 1 valid, 0 invalid, 1 unknown; 4 faults, 15 messages, 16 deliveries"
+	if got.String() != want || got.Verdict != check.Unknown {
+		t.Errorf("%s, %s; want %s", got, got.Verdict, want)
+	}
+	faults := []FaultTotal{{Name: "cut", Made: 1}, {Name: "kill", Made: 3, Stall: check.NewStall([]float64{1, 2, 3})}}
+	if !reflect.DeepEqual(got.Faults, faults) {
+		t.Errorf("faults %+v, want %+v", got.Faults, faults)
+	}
+	var page bytes.Buffer
+	if err := WriteRuns(&page, rows); err != nil || !strings.Contains(page.String(), "2.00 s") || !strings.Contains(page.String(), want) {
+		t.Errorf("the page does not tell the sum: %v\n%s", err, &page)
 	}
 }
 

@@ -86,6 +86,11 @@ func (s *consumer) live(ctx context.Context, c *client.Client, proc string, r *r
 			consume.Wait()
 			return
 		}
+	case <-s.w.Draining:
+		select {
+		case <-ctx.Done():
+		case <-ended:
+		}
 	case <-ctx.Done():
 	case <-ended:
 	}

@@ -31,7 +31,7 @@ type holder struct {
 	queue string
 	proc  string
 	peers *peers // for settles over other connections
-	at    string // address of the node it is attached at; of the goroutine that lives
+	at    string // address of the node it is attached at; written by the goroutine that lives, with mu held
 	id    wire.ConsumerID
 	bad   context.Context // while it lasts the consumer misbehaves; afterwards it drains
 	how   holding
@@ -72,6 +72,9 @@ type holding struct {
 	// attaches over another connection, and the end of the old one meets that. It
 	// lives as long as the run.
 	lossy bool
+	// asks: it is not attached. It may be sent once more what it has, and is gone when
+	// it has held nothing for a lease time.
+	asks bool
 	// pass, when it is set, settles a delivery in place of treat.
 	pass func(s *holder, h *held, r *rand.Rand)
 }
@@ -80,16 +83,22 @@ type holding struct {
 func misbehave(ctx, bad context.Context, w *World, queue, name string, how holding) {
 	r := w.rng(name)
 	for life := 1; ctx.Err() == nil; life++ {
-		s := &holder{
-			w: w, queue: queue, proc: name + "." + strconv.Itoa(life), bad: bad, how: how, r: rand.New(rand.NewPCG(r.Uint64(), 1)),
-			takes: creditLeast + r.IntN(holderCredit-creditLeast+1), next: 1, open: map[uint64]*held{}, moving: make(chan time.Duration),
-		}
-		_, _ = crand.Read(s.id[:]) // never fails
-		s.peers = newPeers(w, s.proc)
+		s := newHolder(bad, w, queue, name+"."+strconv.Itoa(life), r)
+		s.how, s.takes, s.moving = how, creditLeast+r.IntN(holderCredit-creditLeast+1), make(chan time.Duration)
 		s.live(ctx, r)
 		s.peers.close()
 		s.tasks.Wait()
 	}
+}
+
+// newHolder makes a consumer that nobody has heard of.
+func newHolder(bad context.Context, w *World, queue, proc string, r *rand.Rand) *holder {
+	s := &holder{
+		w: w, queue: queue, proc: proc, bad: bad, r: rand.New(rand.NewPCG(r.Uint64(), 1)), next: 1, open: map[uint64]*held{},
+		peers: newPeers(w, proc),
+	}
+	_, _ = crand.Read(s.id[:]) // never fails
+	return s
 }
 
 // live is one life: it keeps attached until its time is over or the cluster has
@@ -149,7 +158,7 @@ func (s *holder) detach(c *raw.Conn, dies bool) {
 
 // gone: the cluster has given the consumer up. s.mu is held.
 func (s *holder) gone() {
-	if !s.over {
+	if !s.over && !s.how.asks {
 		now := s.w.H.Now()
 		s.w.H.Add(history.Event{Proc: s.proc, Client: s.proc, F: history.Gone, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue})
 	}
@@ -249,8 +258,10 @@ func (s *holder) attach(ctx context.Context) *raw.Conn {
 		return nil
 	}
 	s.peers.learn(c.Welcome.Topology)
+	s.mu.Lock()
+	s.at = to.address
+	s.mu.Unlock()
 	if s.attachOn(ctx, c) {
-		s.at = to.address
 		return c
 	}
 	c.Close()
@@ -377,6 +388,9 @@ func (s *holder) deliver(n uint64, x wire.Delivery, gap time.Duration) {
 		id, err = idOf(m.Body, m.BizID)
 	}
 	now := s.w.H.Now()
+	if x.Number < s.next && s.how.asks {
+		return
+	}
 	if x.Number < s.next {
 		s.w.H.Add(history.Event{
 			Proc: s.proc, Client: s.proc, F: history.Resent, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue, ID: id,
@@ -471,16 +485,13 @@ func (s *holder) settle(h *held, verb wire.SettleVerb, delay time.Duration, else
 	f := map[wire.SettleVerb]string{wire.VerbAck: history.Ack, wire.VerbNack: history.Nack, wire.VerbExtend: history.Extend}[verb]
 	for tries := 0; ; tries++ {
 		s.mu.Lock()
-		c, done, over := s.conn, s.done(), s.over
-		to := s.peers.toLeader(s.r)
+		done, over := s.done(), s.over
 		s.mu.Unlock()
 		if over {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
-		if elsewhere || c == nil {
-			c = s.peers.get(ctx, to)
-		}
+		c := s.reach(ctx, elsewhere)
 		if c == nil {
 			cancel()
 			time.Sleep(100 * time.Millisecond)
@@ -509,6 +520,19 @@ func (s *holder) settle(h *held, verb wire.SettleVerb, delay time.Duration, else
 		}
 		time.Sleep(time.Duration(min(tries+1, 10)) * 20 * time.Millisecond)
 	}
+}
+
+// reach is a connection to the leader: its own, unless it is to be another or that one
+// leads nowhere any more, which nobody may mend before what it is needed for is done.
+// Nil when there is none now.
+func (s *holder) reach(ctx context.Context, elsewhere bool) *raw.Conn {
+	s.mu.Lock()
+	c, at, to := s.conn, s.at, s.peers.toLeader(s.r)
+	s.mu.Unlock()
+	if elsewhere || c == nil || !alive(c) || !s.peers.leads(at) {
+		return s.peers.get(ctx, to)
+	}
+	return c
 }
 
 // settled writes the answer to a settle. It is false when there was none.

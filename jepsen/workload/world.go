@@ -26,6 +26,11 @@ type World struct {
 	Rate  int // publishes a second, all producers together
 	// Numbers: queues are deleted and created again, so places need their number.
 	Numbers bool
+	// Draining is closed when nothing is broken any more and the queues are to be
+	// emptied. Then no consumer comes or goes: after a change of the leader each new
+	// connection keeps the leases of dead consumers for longer, for a minute at most,
+	// since it may be one of theirs.
+	Draining chan struct{}
 	// Report is told of errors that no history has a place for.
 	Report func(format string, args ...any)
 

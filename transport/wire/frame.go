@@ -17,7 +17,7 @@ import (
 //	 4   4  crc32c of everything that follows this field
 //	 8   1  opcode
 //	 9   1  flags: bit 0 reply
-//	10   2  zero
+//	10   2  check of the length
 //	12   4  correlation
 //	16   .  payload
 //
@@ -27,7 +27,11 @@ import (
 // answers no request: it says why the server closes the connection. Either side
 // may send OpPing, with any correlation, and gets it back with the reply bit.
 //
-// The checksum is ours since TCP's own is weak and not always computed.
+// The checksum is ours since TCP's own is weak and not always computed. It comes too
+// late for the length: a flipped bit there promises megabytes, and who waits for them
+// takes all that follows for their beginning, pings as well, so that both sides look
+// alive and nobody is answered any more. So the length has a check of its own, by
+// which it is judged before anything is waited for.
 
 // FrameHeaderBytes is the size of what comes before the payload.
 const FrameHeaderBytes = 16
@@ -97,10 +101,14 @@ func putHeader(frame []byte, op Op, reply bool, corr uint32) {
 	if reply {
 		frame[9] = flagReply
 	}
-	frame[10], frame[11] = 0, 0
+	binary.BigEndian.PutUint16(frame[10:], lengthCheck(frame))
 	binary.BigEndian.PutUint32(frame[12:], corr)
 	binary.BigEndian.PutUint32(frame[4:], crc32.Checksum(frame[8:], castagnoli))
 }
+
+// lengthCheck is the check of the length that frame begins with: the lower half of its
+// crc32c. Up to three flipped bits in length and check are noticed, whichever they are.
+func lengthCheck(frame []byte) uint16 { return uint16(crc32.Checksum(frame[:4], castagnoli)) }
 
 // payloadStep is how much of a payload is made room for at first. A header that
 // promises megabytes is only believed as far as they arrive.
@@ -131,12 +139,14 @@ func (f *FrameReader) Next() (Frame, error) {
 	}
 	length := binary.BigEndian.Uint32(f.header[:])
 	switch {
+	case lengthCheck(f.header[:]) != binary.BigEndian.Uint16(f.header[10:]):
+		return Frame{}, &FrameError{CodeMalformed, fmt.Sprintf("frame length %d does not go with its check", length)}
 	case length < lengthLeast:
 		return Frame{}, &FrameError{CodeMalformed, fmt.Sprintf("frame length %d is less than a header", length)}
 	case uint64(length)+4 > uint64(f.bytesMax):
 		return Frame{}, &FrameError{CodeFrameTooLarge, fmt.Sprintf("frame of %d bytes, at most %d are allowed", uint64(length)+4, f.bytesMax)}
-	case f.header[9]&^flagReply != 0 || f.header[10] != 0 || f.header[11] != 0:
-		return Frame{}, &FrameError{CodeMalformed, fmt.Sprintf("unknown flags % x in a frame header", f.header[9:12])}
+	case f.header[9]&^flagReply != 0:
+		return Frame{}, &FrameError{CodeMalformed, fmt.Sprintf("unknown flags %02x in a frame header", f.header[9])}
 	}
 	payload, err := f.payload(int(length) - lengthLeast)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 func TestFrame_GoldenBytes(t *testing.T) {
 	got := hex.EncodeToString(AppendFrame(nil, OpPublish, true, 0x01020304, []byte{0x90}))
-	if want := "0000000d" + "db394daf" + "12" + "01" + "0000" + "01020304" + "90"; got != want {
+	if want := "0000000d" + "b425fa6f" + "12" + "01" + "0714" + "01020304" + "90"; got != want {
 		t.Errorf("frame is %s, was %s", got, want)
 	}
 }
@@ -73,8 +73,41 @@ func TestFrame_AnyFlippedBit_IsSeen(t *testing.T) {
 		b[bit/8] ^= 1 << (bit % 8)
 		_, err := NewFrameReader(bytes.NewReader(b), FrameBytesMax).Next()
 		var bad *FrameError
-		if !errors.As(err, &bad) && err != io.ErrUnexpectedEOF {
+		if !errors.As(err, &bad) {
 			t.Fatalf("bit %d: %v", bit, err)
+		}
+	}
+}
+
+// TestFrame_DamagedLength_WaitsForNothing: what a damaged length promises may never
+// come, and whoever waits for it believes that the other side is alive.
+func TestFrame_DamagedLength_WaitsForNothing(t *testing.T) {
+	whole := AppendFrame(nil, OpPublish, true, 7, []byte("payload"))
+	var bits []int // of the length and of its check
+	for bit := range 32 {
+		bits = append(bits, bit)
+	}
+	for bit := range 16 {
+		bits = append(bits, 80+bit)
+	}
+	damaged := func(flips ...int) {
+		b := bytes.Clone(whole)
+		for _, bit := range flips {
+			b[bit/8] ^= 1 << (bit % 8)
+		}
+		_, err := NewFrameReader(bytes.NewReader(b[:FrameHeaderBytes]), FrameBytesMax).Next()
+		var bad *FrameError
+		if !errors.As(err, &bad) {
+			t.Fatalf("bits %v: %v", flips, err)
+		}
+	}
+	for i, one := range bits {
+		damaged(one)
+		for j, two := range bits[i+1:] {
+			damaged(one, two)
+			for _, three := range bits[i+j+2:] {
+				damaged(one, two, three)
+			}
 		}
 	}
 }
@@ -83,6 +116,7 @@ func TestFrame_Refusals(t *testing.T) {
 	header := func(length uint32, flags byte) []byte {
 		h := make([]byte, FrameHeaderBytes)
 		binary.BigEndian.PutUint32(h, length)
+		binary.BigEndian.PutUint16(h[10:], lengthCheck(h))
 		h[9] = flags
 		return h
 	}
@@ -96,7 +130,7 @@ func TestFrame_Refusals(t *testing.T) {
 		"too large for hello": {header(HelloBytesMax-3, 0), HelloBytesMax, CodeFrameTooLarge},
 		"less than a header":  {header(11, 0), FrameBytesMax, CodeMalformed},
 		"unknown flag":        {header(12, 2), FrameBytesMax, CodeMalformed},
-		"HTTP":                {[]byte("GET / HTTP/1.1\r\n\r\n"), FrameBytesMax, CodeFrameTooLarge},
+		"HTTP":                {[]byte("GET / HTTP/1.1\r\n\r\n"), FrameBytesMax, CodeMalformed},
 	} {
 		_, err := NewFrameReader(bytes.NewReader(c.b), c.most).Next()
 		var bad *FrameError

@@ -6,10 +6,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"onceq/cmd/onceq/internal/exit"
+	"onceq/jepsen/proc/proctest"
 )
 
 // taken listens on a free port until the test ends.
@@ -151,18 +151,7 @@ func TestOpen_UnknownLayout_IsRefused(t *testing.T) {
 // script makes a cluster whose nodes are a shell script.
 func script(t *testing.T, text string, onEnd func(Info, string)) *Cluster {
 	t.Helper()
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "fake-onceq")
-	// A process that another test starts meanwhile would inherit the descriptor
-	// that is open for writing, and executing the file would fail with "text file
-	// busy" (golang/go#22315).
-	syscall.ForkLock.RLock()
-	err := os.WriteFile(bin, []byte("#!/bin/sh\n"+text+"\n"), 0o755)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := Open(Config{Binary: bin, Dir: filepath.Join(dir, "data"), Nodes: 2, AnyPorts: true, OnEnd: onEnd})
+	c, err := Open(Config{Binary: proctest.Program(t, text), Dir: filepath.Join(t.TempDir(), "data"), Nodes: 2, AnyPorts: true, OnEnd: onEnd})
 	if err != nil {
 		t.Fatal(err)
 	}

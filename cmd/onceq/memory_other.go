@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// useHugePages does nothing here.
+func useHugePages(int64) error { return nil }
