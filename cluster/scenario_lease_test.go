@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -120,7 +121,9 @@ func TestAck_AfterTheLeaseExpired_IsRefusedAndTheNewHolderKeepsIt(t *testing.T) 
 }
 
 // TestAck_AnsweredThenLeaderKilled_NothingIsRedelivered: what Ack has confirmed
-// never comes back, however long one waits after the leader is gone.
+// never comes back, however long one waits after the leader is gone. On a machine
+// with more to do a lease of a second runs out before its ack is applied; such an
+// ack is refused, confirms nothing, and its message comes again.
 func TestAck_AnsweredThenLeaderKilled_NothingIsRedelivered(t *testing.T) {
 	t.Parallel()
 	eachLogStore(t, func(t *testing.T, o clustertest.Option) {
@@ -133,14 +136,22 @@ func TestAck_AnsweredThenLeaderKilled_NothingIsRedelivered(t *testing.T) {
 		publishMany(t, cl, "orders", n)
 		var acks sync.WaitGroup
 		acks.Add(n)
-		got := newReceived()
+		var confirmed sync.Map // body -> the id of the delivery whose ack was confirmed
 		stop := consume(t, cl, "orders", func(_ context.Context, d *client.Delivery) error {
-			got.note(d)
+			body := string(d.Body())
+			if id, ok := confirmed.Load(body); ok {
+				t.Errorf("%s comes as %s after the ack of %v was confirmed", body, d.ID(), id)
+			}
 			err := d.Ack(bounded(t))
-			if err != nil {
+			if err == nil {
+				if id, twice := confirmed.LoadOrStore(body, d.ID()); twice {
+					t.Errorf("the acks of %s and %v, of the same message, are both confirmed", d.ID(), id)
+				} else {
+					acks.Done()
+				}
+			} else if !errors.Is(err, client.ErrLeaseLost) {
 				t.Errorf("ack of %s: %v", d.ID(), err)
 			}
-			acks.Done()
 			return err
 		}, client.WithConcurrency(16))
 		defer stop()
@@ -150,14 +161,15 @@ func TestAck_AnsweredThenLeaderKilled_NothingIsRedelivered(t *testing.T) {
 			close(done)
 		}()
 		await(t, "the acks", done)
+		before := info(c, "orders").Counts
+		if before.Acked != n || before.Ready+before.Leased+before.Delayed != 0 {
+			t.Errorf("counts with all acks confirmed: %+v", before)
+		}
 		c.Kill(leader)
 		c.WaitOtherLeader(leader)
 		letClusterTimePass(t, c, 2, lease)
-		wantCounts(t, c, "orders", func(k wire.QueueCounts) bool {
-			return k.Acked == n && k.Delivered == n && redelivered(k) == 0 && k.Ready+k.Leased+k.Delayed == 0
-		})
+		wantCounts(t, c, "orders", func(k wire.QueueCounts) bool { return k == before })
 		stop()
-		got.onceEach(t, n)
 		c.Restart(leader)
 		c.WaitCaughtUp()
 		c.DigestsAgree()
