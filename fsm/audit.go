@@ -1,6 +1,9 @@
 package fsm
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // audit holds a machine's tables against each other. Apply keeps them in step by
 // itself; those of a backup come from outside, and one that contradicts itself
@@ -39,12 +42,15 @@ func (q *queue) audit() error {
 	have.Ready, have.Leased, have.Delayed, have.Parked = 0, 0, 0, 0
 	var bytes uint64
 	inRange := [Priorities]uint64{}
-	for _, msg := range q.records.rows {
-		l := q.lanes[msg.lane]
-		if msg.offset >= l.tail {
-			return fmt.Errorf("a record at offset %d of lane %d, which ends at %d", msg.offset, msg.lane, l.tail)
+	// The first of the records that are wrong is told of: every replica gives the
+	// same answer, whatever the order of its map.
+	var wrong error
+	var wrongAt place
+	for at, msg := range q.records.rows {
+		if err := msg.audit(); err != nil && (wrong == nil || cmp.Or(cmp.Compare(at.lane, wrongAt.lane), cmp.Compare(at.offset, wrongAt.offset)) < 0) {
+			wrong, wrongAt = err, at
 		}
-		if msg.offset >= l.head {
+		if msg.offset >= q.lanes[msg.lane].head {
 			inRange[msg.lane]++
 		}
 		bytes += uint64(msg.size)
@@ -58,12 +64,9 @@ func (q *queue) audit() error {
 		case stateLeased:
 			have.Leased++
 		}
-		if msg.key != nil && (msg.key.current == nil || (msg.state == stateBlocked) == (msg.key.current == msg)) {
-			return fmt.Errorf("ordering key %q has no message whose turn it is", msg.key.key)
-		}
-		if msg.key == nil && msg.state == stateBlocked {
-			return fmt.Errorf("a message at offset %d waits for nothing", msg.offset)
-		}
+	}
+	if wrong != nil {
+		return wrong
 	}
 	for i, l := range q.lanes {
 		if l == nil {
@@ -86,6 +89,18 @@ func (q *queue) audit() error {
 		return fmt.Errorf("%d messages stored, %d accounted for", q.counts.Stored, q.counts.Sum())
 	case bytes != q.bytes:
 		return fmt.Errorf("%d bytes in its tables, %d counted", bytes, q.bytes)
+	}
+	return nil
+}
+
+func (msg *message) audit() error {
+	switch {
+	case msg.offset >= msg.q.lanes[msg.lane].tail:
+		return fmt.Errorf("a record at offset %d of lane %d, which ends at %d", msg.offset, msg.lane, msg.q.lanes[msg.lane].tail)
+	case msg.key != nil && (msg.key.current == nil || (msg.state == stateBlocked) == (msg.key.current == msg)):
+		return fmt.Errorf("ordering key %q has no message whose turn it is", msg.key.key)
+	case msg.key == nil && msg.state == stateBlocked:
+		return fmt.Errorf("a message at offset %d waits for nothing", msg.offset)
 	}
 	return nil
 }

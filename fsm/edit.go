@@ -139,7 +139,6 @@ func (m *Machine) editLeased(q *queue, at seenPlace, holder seen, verb EditVerb,
 	s.msg = nil
 	msg.note(event{at: m.now, kind: EventReleased, attempt: s.attempt, consumer: c.ordinal})
 	m.comeBack(msg, 0)
-	m.dirty(c)
 	m.feed(c)
 	if c.attached {
 		eff.Lost = append(eff.Lost, Loss{Consumer: c.id, N: c.n, Lost: []DeliveryState{{From: holder.number, To: holder.number, State: LeaseReturned}}})

@@ -103,6 +103,15 @@ func StaleRows(m *Machine) (names []string) {
 // Audit holds a machine's tables against each other.
 func Audit(m *Machine) error { return m.audit() }
 
+// Spoil makes every record of a machine contradict itself.
+func Spoil(m *Machine) {
+	for _, q := range m.queues {
+		for _, msg := range q.records.rows {
+			msg.state = stateBlocked
+		}
+	}
+}
+
 // TablesOf joins the parts of a backup's tables.
 func TablesOf(parts ...[]byte) (all []byte) {
 	for _, p := range parts {

@@ -156,7 +156,6 @@ func (m *Machine) release(l release, r *Result) Status {
 	case l.first == c.next && c.next-c.done >= PullNumbersMax:
 		st = StatusWindowFull
 	case l.first == c.next && m.slots >= m.limits.LeasesMax:
-		m.dirty(c)
 		m.dropUnused(c)
 		return StatusLeaseCap
 	case l.first == c.next:

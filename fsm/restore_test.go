@@ -250,6 +250,25 @@ func TestRestore_Refusals(t *testing.T) {
 	}
 }
 
+// TestAudit_ManyRecordsAreWrong_TellsOfTheFirst: the text of a refusal is an answer
+// that every replica gives, so it must not hang on the order of a map.
+func TestAudit_ManyRecordsAreWrong_TellsOfTheFirst(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	f := fsmtest.Frame(1, 1, 1, 1, 0, "orders", "a", "b", "c", "d", "e", "f", "g", "h")
+	for i := range f.Publishes[0].Messages {
+		f.Publishes[0].Messages[i].Delay = time.Hour
+	}
+	p := &f.Publishes[0]
+	p.Checksum = wire.PublishChecksum(f.Queue, p.Messages)
+	m.apply(create("orders"), open(1), fsmtest.New(f))
+	fsm.Spoil(m.Machine)
+	err := fsm.Audit(m.Machine)
+	if err == nil || !strings.Contains(err.Error(), "offset 0 ") {
+		t.Errorf("%v", err)
+	}
+}
+
 // renumbered is a backup in which a queue that was number 1 has another number, with
 // the checksums that belong to it.
 func renumbered(b *fsmtest.Backup, queue string, number byte) *fsmtest.Backup {
