@@ -88,8 +88,10 @@ type Config struct {
 	// bodies in memory it may be larger by as much as a snapshot is. A snapshot
 	// is taken when the log has grown by an eighth of it, a quarter stays for
 	// followers that are behind, and publishes wait while the log grows by more
-	// than a quarter before its snapshot is written; trailingLogsMin entries stay
-	// in any case. Default 1 GiB.
+	// than a quarter before its snapshot is written. trailingLogsMin entries stay in
+	// any case, so that a follower which is ahead is not sent a snapshot: 96, of
+	// 4 MiB at the most. A log of the largest entries keeps its bound from 1 GiB on;
+	// below, it may have those 384 MiB more. Default 1 GiB, at least LogBytesMin.
 	LogBytes uint64
 
 	// Bodies is where the bodies of messages are: BodiesDisk (default), or
@@ -198,6 +200,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("log store %q: there are wal and boltdb", c.LogStore)
 	case c.Bodies != BodiesMemory && c.Bodies != BodiesDisk:
 		return fmt.Errorf("bodies in %q: there are memory and disk", c.Bodies)
+	case c.LogBytes < LogBytesMin:
+		return fmt.Errorf("a log of %d bytes: it needs at least %d", c.LogBytes, LogBytesMin)
 	case c.DigestInterval < 0:
 		return fmt.Errorf("digest interval %v: it must be positive", c.DigestInterval)
 	case c.Secret != nil && len(c.Secret) != 32:

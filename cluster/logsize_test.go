@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"flag"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -46,18 +47,33 @@ func diskBytes(t *testing.T, dirs ...string) (n int64) {
 	return n
 }
 
-// TestLogSize_StaysBelowItsLimit: the largest bodies, one after the other, with
-// their acks: the log takes what it may and no more, and log and snapshots no more
-// than that and one snapshot, for old ones are removed.
+// TestLogSize_StaysBelowItsLimit: bodies, one after the other, with their acks: the
+// log takes what it may and no more, and log and snapshots no more than that and one
+// snapshot, for old ones are removed.
 func TestLogSize_StaysBelowItsLimit(t *testing.T) {
 	t.Parallel()
+	for _, sizes := range []struct {
+		name string
+		of   func(most int) int
+	}{
+		{"largest", func(most int) int { return most }},
+		{"mixed", func(most int) int { return 1 + mathrand.IntN(most) }},
+	} {
+		t.Run(sizes.name, func(t *testing.T) {
+			t.Parallel()
+			eachLogStore(t, func(t *testing.T, o clustertest.Option) { staysBelowItsLimit(t, o, sizes.of) })
+		})
+	}
+}
+
+func staysBelowItsLimit(t *testing.T, o clustertest.Option, sizeOf func(most int) int) {
 	const small = 32 << 20
 	// Small: so that the fewest entries that must stay are within their part.
 	limit, size, inFlight := int64(small), 75<<10, 1
 	if *logSizeTime > 0 {
 		limit, size, inFlight = 1<<30, 1<<20-1024, 8
 	}
-	c := clustertest.New(t, 1, func(c *cluster.Config) { c.LogBytes, c.BodyMemory = uint64(limit), 16<<20 })
+	c := clustertest.New(t, 1, o, func(c *cluster.Config) { c.LogBytes, c.BodyMemory = uint64(limit), 16<<20 })
 	createQueue(t, c, "large", wire.QueueSettings{})
 	cl := connect(t, c)
 	stop := consume(t, cl, "large", func(context.Context, *client.Delivery) error { return nil })
@@ -69,12 +85,13 @@ func TestLogSize_StaysBelowItsLimit(t *testing.T) {
 	log, snapshots := filepath.Join(group, "log"), filepath.Join(group, "snapshots")
 	var largest, most, snapshot, written int64
 	began := time.Now()
-	for written < 3*small || time.Since(began) < *logSizeTime {
+	for written < 2*small || time.Since(began) < *logSizeTime {
 		rand.Read(body)
 		var fs []*client.Future
 		for range inFlight {
-			fs = append(fs, p.PublishAsync(ctx, client.Message{Body: append([]byte(nil), body...)}))
-			written += int64(size)
+			n := sizeOf(size)
+			fs = append(fs, p.PublishAsync(ctx, client.Message{Body: append([]byte(nil), body[:n]...)}))
+			written += int64(n)
 		}
 		for _, f := range fs {
 			if _, err := f.Wait(ctx); err != nil {

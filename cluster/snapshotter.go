@@ -29,6 +29,8 @@ const (
 	// logSegments is in how many segments a log of LogBytes is, of at least
 	// logSegmentMin bytes.
 	logSegments, logSegmentMin = 32, 1 << 20
+	// LogBytesMin is the least of Config.LogBytes: two of the smallest segments.
+	LogBytesMin = 2 * logSegmentMin
 	// logMarks is how finely sizes of entries are remembered.
 	logMarks = 1024
 

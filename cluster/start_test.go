@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"onceq/cluster"
 	"onceq/cluster/clustertest"
@@ -63,5 +66,34 @@ func TestStart_EndsWithItsContext(t *testing.T) {
 	_, err := cluster.Start(ctx, cluster.Config{Name: "n1", DataDir: t.TempDir(), Bind: "127.0.0.1:0", BootstrapExpect: 3})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v", err)
+	}
+}
+
+// TestStart_NonsenseIsRefused: with what would be right, before anything is made.
+func TestStart_NonsenseIsRefused(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(*cluster.Config){
+		"needs a data directory":         func(c *cluster.Config) { c.DataDir = "" },
+		"bootstrap of -1 nodes, at most": func(c *cluster.Config) { c.BootstrapExpect = -1 },
+		"there are wal and boltdb":       func(c *cluster.Config) { c.LogStore = "files" },
+		"there are memory and disk":      func(c *cluster.Config) { c.Bodies = "tape" },
+		"it needs at least 2097152":      func(c *cluster.Config) { c.LogBytes = cluster.LogBytesMin - 1 },
+		"digest interval -1s":            func(c *cluster.Config) { c.DigestInterval = -time.Second },
+		"of 5 bytes, it must have 32":    func(c *cluster.Config) { c.Secret = []byte("12345") },
+		"bad node name":                  func(c *cluster.Config) { c.Name = "" },
+	} {
+		dir := t.TempDir()
+		cfg := cluster.Config{Name: "n1", DataDir: dir, Bind: "127.0.0.1:0", BootstrapExpect: 1}
+		change(&cfg)
+		n, err := cluster.Start(t.Context(), cfg)
+		if err == nil {
+			_ = n.Close()
+			t.Errorf("a node is started that should be refused: %s", want)
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q, expected %q", err, want)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("%s: left behind: %v, %v", want, left, err)
+		}
 	}
 }

@@ -116,6 +116,7 @@ func TestUsageErrors_HaveExitCode2(t *testing.T) {
 		{append(node, "--bind", "nonsense"), "--bind nonsense"},
 		{append(node, "--cluster-key", key), "64 hexadecimal digits"},
 		{append(node, "--log-store", "paper"), "wal"},
+		{append(node, "--log-bytes", "1MiB"), "at least 2097152"},
 	} {
 		o := inProcess(t, "", c.args...)
 		if o.code != exit.Usage || !strings.Contains(o.err, c.text) || o.out != "" {
