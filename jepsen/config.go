@@ -16,6 +16,7 @@ type Config struct {
 	Nodes    int
 	Rate     int    // publishes a second
 	Binary   string // onceq
+	Judge    string // an onceq that says what is wrong with a node's files; "": Binary
 	// Older is an onceq that the nodes begin with when the run will upgrade them; built
 	// there, or in Dir, if it is not there and needed: from the same sources, and
 	// knowing one version of the machine less.

@@ -135,7 +135,7 @@ func (r *run) bring(ctx context.Context) (release func(), err error) {
 		}
 	}
 	r.cluster, err = proc.New(proc.Config{
-		Binary: r.cfg.Binary, First: older, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts, Spare: r.plan.spare,
+		Binary: r.cfg.Binary, Judge: r.cfg.Judge, First: older, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts, Spare: r.plan.spare,
 		Args:    append(append([]string(nil), serverArgs...), r.cfg.ServerArgs...),
 		DataDir: r.dataDir,
 		OnEnd:   r.ended, OnResume: r.held,

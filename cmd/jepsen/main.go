@@ -45,7 +45,7 @@ const (
 type cli struct {
 	List     bool          `help:"List workloads, faults, checkers and mutants."`
 	Workload []string      `help:"Workloads, one after the other; all for all." default:"queue" placeholder:"NAME"`
-	Faults   []string      `help:"Kinds of faults; all, or none; mix, alone or with kinds, draws them by weight." default:"all" placeholder:"NAME"`
+	Faults   []string      `help:"Kinds of faults; mix, alone or with kinds, draws them by weight; all has each of them come, which takes many minutes; none has none." default:"mix" placeholder:"NAME"`
 	Seed     uint64        `help:"Seed of the plan. Default: a random one, which is printed." placeholder:"N"`
 	Time     time.Duration `help:"Length of a run." default:"30s"`
 	Nodes    int           `help:"Nodes of the cluster." default:"3"`
@@ -55,6 +55,7 @@ type cli struct {
 	Keep     bool          `help:"Keep the data directories of runs that were valid."`
 	Race     bool          `help:"Build onceq with the race detector."`
 	Binary   string        `help:"An onceq to test in place of building one." type:"path" placeholder:"FILE"`
+	Judge    string        `help:"An onceq whose node verify is believed, when the one that is tested is broken on purpose." type:"path" placeholder:"FILE"`
 	Older    string        `help:"An onceq that nodes begin with when they will be upgraded. Default: one that is built, of the same sources, that knows one version of the machine less." type:"path" placeholder:"FILE"`
 	Server   []string      `help:"More arguments of onceq server." placeholder:"ARG" sep:"none"`
 	Mutant   []string      `help:"Test deliberately broken builds instead, which must be caught; all for all." placeholder:"NAME"`
@@ -253,7 +254,7 @@ func codeOf(v check.Verdict) int {
 func (c *cli) config(workload string, seed uint64) jepsen.Config {
 	return jepsen.Config{
 		Workload: workload, Faults: c.Faults, Seed: seed, Time: c.Time, Nodes: c.Nodes, Rate: c.Rate,
-		Binary: c.tested, KeepData: c.Keep, ServerArgs: c.Server,
+		Binary: c.tested, Judge: c.Judge, KeepData: c.Keep, ServerArgs: c.Server,
 	}
 }
 
@@ -282,6 +283,9 @@ func (c *cli) again(name string, seed uint64) string {
 		"--time", c.Time.String(), "--nodes", strconv.Itoa(c.Nodes), "--rate", strconv.Itoa(c.Rate)}
 	if c.Binary != "" {
 		args = append(args, "--binary", c.Binary)
+	}
+	if c.Judge != "" {
+		args = append(args, "--judge", c.Judge)
 	}
 	if c.Older != "" {
 		args = append(args, "--older", c.Older)

@@ -135,7 +135,7 @@ func TestSum_OfADirectoryIsThatOfItsRuns(t *testing.T) {
 		t.Errorf("exit code %d, %v", code, err)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "index.html"))
-	if err != nil || !bytes.Contains(page, []byte("3 runs of 0s: 1 valid, 1 invalid, 1 unknown; 0 faults, 3 messages")) || !bytes.Contains(page, []byte("unknown/report.html")) {
+	if err != nil || !bytes.Contains(page, []byte("3 runs of 0s: 1 valid, 1 invalid, 1 unknown; 0 faults with an effect and 0 without, 3 messages")) || !bytes.Contains(page, []byte("unknown/report.html")) {
 		t.Errorf("the page: %v\n%s", err, page)
 	}
 }

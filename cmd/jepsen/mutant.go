@@ -42,6 +42,10 @@ func (c *cli) mutants(ctx context.Context) (int, error) {
 	if err != nil {
 		return exitFailure, err
 	}
+	c.Judge = filepath.Join(c.Out, "onceq-judge")
+	if err := c.build(ctx, proc.Build{Out: c.Judge}); err != nil {
+		return exitFailure, err
+	}
 	survived := 0
 	var lines []report.Mutant
 	for _, m := range all {
@@ -137,7 +141,7 @@ func (c *cli) mutant(ctx context.Context, m mutants.Mutant, root string) caught 
 // child makes one run in a process of its own.
 func (c *cli) child(ctx context.Context, self, server, dir string, m mutants.Mutant, seed uint64) (jepsen.Summary, error) {
 	var s jepsen.Summary
-	cmd := exec.CommandContext(ctx, self, "--json", "--binary", server, "--workload", m.Workload, "--faults", strings.Join(m.Faults, ","),
+	cmd := exec.CommandContext(ctx, self, "--json", "--binary", server, "--judge", c.Judge, "--workload", m.Workload, "--faults", strings.Join(m.Faults, ","),
 		"--seed", strconv.FormatUint(seed, 10), "--time", c.Time.String(), "--nodes", strconv.Itoa(c.Nodes), "--rate", strconv.Itoa(c.Rate), "--out", dir)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute

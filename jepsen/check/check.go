@@ -95,7 +95,7 @@ func Checkers() []Checker {
 		{"regress", "a node's applied index went back while it ran", regress},
 		{"leaders", "two nodes led in one term", leaders},
 		{"crash", "a node ended by itself", crash},
-		{"went-on", "a node went on with a disk that had failed it", wentOn},
+		{"went-on", "a node went on with a disk that had failed it, or with damaged files", wentOn},
 		{"drain", "the queues could not be drained after everything was healed", drain},
 	}
 }

@@ -63,7 +63,7 @@ func crash(v *view, r *Report) {
 }
 
 // wentOn: after a write or fsync that failed nothing that a disk says can be
-// trusted, so the node must end.
+// trusted, and what is damaged could be handed out, so the node must end.
 func wentOn(v *view, r *Report) {
 	for _, o := range v.wentOn {
 		r.broken("went-on", o.Node, []op{o}, "%s did not end: %s", o.Node, o.Text)

@@ -7,6 +7,15 @@ import (
 	"onceq/jepsen/history"
 )
 
+// faultKind is the kind of a fault and, where it was about one node, what that was:
+// the death of a leader and that of a follower have little in common.
+func faultKind(f op) string {
+	if f.Role == "" {
+		return f.Key
+	}
+	return f.Key + " " + f.Role
+}
+
 // Stall is for how long no publish was confirmed around the faults of one kind.
 type Stall struct {
 	Faults int       `json:"faults"`
@@ -40,7 +49,8 @@ func (v *view) stallsBy(confirmed []int64) map[string]Stall {
 		for i := from; i < len(confirmed) && confirmed[i-1] < f.T1; i++ {
 			worst = max(worst, confirmed[i]-confirmed[i-1])
 		}
-		longest[f.Key] = append(longest[f.Key], time.Duration(worst).Seconds())
+		kind := faultKind(f)
+		longest[kind] = append(longest[kind], time.Duration(worst).Seconds())
 	}
 	all := map[string]Stall{}
 	for kind, s := range longest {

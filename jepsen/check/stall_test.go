@@ -18,7 +18,7 @@ func TestStalls_AreMeasuredAroundEachFaultThatHadAnEffect(t *testing.T) {
 	b.WriteString(`
 		250 900 nemesis fault key=kill seen
 		1350 4450 nemesis fault key=kill seen
-		1310 1320 nemesis fault key=kill seen
+		1310 1320 nemesis fault key=kill seen role=leader
 		5000 5001 nemesis fault key=pause
 		4450 4460 nemesis fault key=transfer seen
 		9600 9700 nemesis fault key=cut seen`) // nothing was confirmed after it
@@ -26,10 +26,15 @@ func TestStalls_AreMeasuredAroundEachFaultThatHadAnEffect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := Run(events).Stats.Stalls
+	stats := Run(events).Stats
+	if want := map[string]int{"kill": 2, "kill leader": 1, "transfer": 1, "cut": 1}; !reflect.DeepEqual(stats.Faults, want) || stats.Unseen["pause"] != 1 {
+		t.Errorf("faults %v, unseen %v; want %v, and a pause", stats.Faults, stats.Unseen, want)
+	}
+	got := stats.Stalls
 	want := map[string]Stall{
-		"kill":     {Faults: 3, Median: 1, Worst: 3, Each: []float64{0.1, 1, 3}},
-		"transfer": {Faults: 1, Median: 0.1, Worst: 0.1, Each: []float64{0.1}},
+		"kill":        {Faults: 2, Median: 3, Worst: 3, Each: []float64{1, 3}},
+		"kill leader": {Faults: 1, Median: 0.1, Worst: 0.1, Each: []float64{0.1}},
+		"transfer":    {Faults: 1, Median: 0.1, Worst: 0.1, Each: []float64{0.1}},
 	}
 	if len(got) != len(want) {
 		t.Errorf("stalls of %v", got)

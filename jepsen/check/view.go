@@ -308,14 +308,15 @@ type Stats struct {
 	Acks       map[string]int `json:"acks"`  // by type
 	Nacks      int            `json:"nacks"`
 	Seals      map[string]int `json:"seals"`
-	Faults     map[string]int `json:"faults"` // by kind
+	Faults     map[string]int `json:"faults"` // whose effect was seen, by kind
+	Unseen     map[string]int `json:"faults_unseen,omitempty"`
 	LongestGap float64        `json:"longest_gap_seconds"`
 	// Stalls are by kind of fault.
 	Stalls map[string]Stall `json:"stalls,omitempty"`
 }
 
 func (v *view) stats() Stats {
-	s := Stats{Messages: len(v.order), Publishes: map[string]int{}, Again: map[string]int{}, Acks: map[string]int{}, Seals: map[string]int{}, Faults: map[string]int{}}
+	s := Stats{Messages: len(v.order), Publishes: map[string]int{}, Again: map[string]int{}, Acks: map[string]int{}, Seals: map[string]int{}, Faults: map[string]int{}, Unseen: map[string]int{}}
 	var oks []int64
 	for _, m := range v.order {
 		for _, p := range m.publishes {
@@ -349,7 +350,11 @@ func (v *view) stats() Stats {
 		}
 	}
 	for _, f := range v.faults {
-		s.Faults[f.Key]++
+		if f.Seen {
+			s.Faults[faultKind(f)]++
+		} else {
+			s.Unseen[f.Key]++
+		}
 	}
 	slices.Sort(oks)
 	for i := 1; i < len(oks); i++ {

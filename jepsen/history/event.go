@@ -68,8 +68,8 @@ const (
 	// GaveUp is a node that ended by itself as it has to: its disk failed, or what
 	// it had kept is damaged.
 	GaveUp = "gave-up"
-	// WentOn is a node that did not end although what it asked of its disk failed:
-	// Node, Text is what failed.
+	// WentOn is a node that did not end although what it asked of its disk failed, or
+	// that serves although what it has kept is damaged: Node, Text is what.
 	WentOn = "went-on"
 )
 
@@ -77,6 +77,12 @@ const (
 const (
 	Voter   = "voter"
 	Joining = "joining"
+)
+
+// What a node was when a fault began (Event.Role).
+const (
+	Leading   = "leader"
+	Following = "follower"
 )
 
 // What an admin command is (Event.Text).
@@ -156,6 +162,7 @@ type Event struct {
 	Hold   int64  `json:"hold,omitempty"`   // deliver, extend: the lease lasts at least so long from T1
 	Life   int    `json:"life,omitempty"`   // status: how often the node was started; the round of a backup
 	Seen   bool   `json:"seen,omitempty"`
+	Role   string `json:"role,omitempty"` // of the one node that a fault is about, as it began: Leading or Following
 	Text   string `json:"text,omitempty"`
 
 	Listed []Item `json:"listed,omitempty"`

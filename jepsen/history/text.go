@@ -199,7 +199,11 @@ func (p *parser) word(w string) {
 			queue().Duplicates = p.number(value)
 		}
 	case "role":
-		state().Role = value
+		if e.F == Fault {
+			e.Role = value
+		} else {
+			state().Role = value
+		}
 	case "term":
 		state().Term = p.number(value)
 	case "applied":

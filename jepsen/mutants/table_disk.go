@@ -31,6 +31,15 @@ func disk() []Mutant {
 				"	return func() time.Duration { return time.Duration(time.Now().UnixNano() - start.UnixNano()) }\n"}},
 		},
 		{
+			Name: "entry-checksum-unchecked", Breaks: "an entry of the log that is read is checked against its checksum",
+			Workload: "queue", Faults: []string{"damage"}, Slow: true,
+			Edits: []Edit{
+				{"cluster/raftlog/checksum.go",
+					"	if want != got {\n		return fmt.Errorf(\"%w: %08x recorded",
+					"	if want != got && l.Index > 1<<62 {\n		return fmt.Errorf(\"%w: %08x recorded"},
+			},
+		},
+		{
 			Name: "peer-checksum-unchecked", Breaks: "what nodes send each other, and each entry, is checked against its checksum",
 			Workload: "queue", Faults: []string{"packet-corrupt"}, Slow: true,
 			Edits: []Edit{

@@ -84,7 +84,7 @@ func processFaults() []Fault {
 
 func clientFaults() []Fault {
 	return []Fault{
-		{Name: "lost-reply", What: "exactly the replies to publishes, settles, attaches, opens and seals get lost, with their connections", Weight: 4, run: lostReply},
+		{Name: "lost-reply", What: "exactly the replies to requests whose effect lasts (publishes, settles, receives, seals, commands on queues ...) get lost, with their connections", Weight: 4, run: lostReply},
 		{Name: "refuse", What: "single frames of publishes are answered \"not now\" and kept from the node, while what was sent behind them goes through", Weight: 2, run: refuse},
 		{Name: "cut", What: "connections of clients are reset", Weight: 3, run: cut},
 		{Name: "garble", What: "bits of what clients and nodes send each other are flipped", Weight: 2, run: garble},

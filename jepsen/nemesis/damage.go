@@ -2,15 +2,19 @@ package nemesis
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"onceq/jepsen/history"
 	"onceq/jepsen/proc"
 )
 
@@ -63,11 +67,11 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 		t.start(node)
 		return node, false, err.Error()
 	}
-	said, code, err := t.Cluster.Tool(healing, "node", "verify", dir)
+	said, code, err := t.Cluster.Tool(healing, "node", "verify", "-o", "json", dir)
 	if err != nil {
 		t.try(err)
 	}
-	found := code != 0
+	found := readVerify(said, code)
 	t.Cluster.Expect(node, true)
 	defer t.Cluster.Expect(node, false)
 	t.start(node)
@@ -81,8 +85,11 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 		return t.damagedLate(healing, node, before, what)
 	}
 	switch {
-	case !found && !refused && served:
+	case len(found.Problems) == 0 && !refused && served:
 		return node, false, what + ": it was not in use"
+	case served && !refused && found.inUse():
+		t.wentOn(node, what+": it serves, with "+found.Problems[0])
+		fallthrough
 	case !refused:
 		// Verify reads more than a start does; what it has found the node finds later.
 		t.try(t.Cluster.Kill(node))
@@ -92,8 +99,8 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 	switch {
 	case refused:
 		text += "it did not start"
-	case found:
-		text += "verify found it: " + problem(said)
+	case len(found.Problems) > 0:
+		text += "verify found it: " + found.Problems[0]
 	default:
 		text += "it neither ended nor answered"
 		t.Report("%s: %s", node, text)
@@ -126,13 +133,45 @@ func (t *Target) damagedLate(ctx context.Context, node, before, what string) (st
 	return node, ended, text + "; " + back
 }
 
-// problem is what verify found, in one line.
-func problem(said string) string {
-	lines := strings.Split(strings.TrimSpace(said), "\n")
-	if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "problem") }); i >= 0 {
-		return strings.Join(strings.Fields(lines[i])[1:], " ")
+// verified is what onceq node verify says of the files of a node.
+type verified struct {
+	SnapshotIndex uint64   `json:"snapshot_index"`
+	Problems      []string `json:"problems"`
+}
+
+// readVerify reads what verify said. One that could not even look has said why, in its
+// last line.
+func readVerify(said string, code int) (v verified) {
+	if at := strings.IndexByte(said, '{'); at >= 0 && json.NewDecoder(strings.NewReader(said[at:])).Decode(&v) == nil {
+		return v
 	}
-	return lines[len(lines)-1]
+	if code != 0 {
+		lines := strings.Split(strings.TrimSpace(said), "\n")
+		v.Problems = []string{lines[len(lines)-1]}
+	}
+	return v
+}
+
+var damagedEntry = regexp.MustCompile(`^raft log entry (\d+) in `)
+
+// inUse says that a start reads what is damaged. It does not read the entries that its
+// snapshot has in it: those come to light when a follower asks for them, or a scrub
+// reads them.
+func (v verified) inUse() bool {
+	return slices.ContainsFunc(v.Problems, func(p string) bool {
+		m := damagedEntry.FindStringSubmatch(p)
+		if m == nil {
+			return true
+		}
+		index, err := strconv.ParseUint(m[1], 10, 64)
+		return err != nil || index > v.SnapshotIndex
+	})
+}
+
+// wentOn reports a node that serves although it must not.
+func (t *Target) wentOn(node, text string) {
+	now := t.H.Now()
+	t.H.Add(history.Event{Proc: "nemesis", F: history.WentOn, Type: history.OK, Of: -1, Node: node, T0: now, T1: now, Text: text})
 }
 
 // rejoin wipes a node that is down, starts it and waits until it votes under

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"onceq/jepsen/faultdisk"
-	"onceq/jepsen/history"
 	"onceq/jepsen/proc"
 )
 
@@ -114,7 +113,8 @@ func (t *Target) blackout(ctx context.Context, r *rand.Rand, names []string) (st
 	}
 	err := errors.Join(errs...)
 	t.try(err)
-	return strings.Join(names, ","), err == nil, fmt.Sprintf("%s: %s", how, strings.Join(pending, "; "))
+	lost := slices.ContainsFunc(pending, func(p string) bool { return hasPending(p) })
+	return strings.Join(names, ","), err == nil && lost, fmt.Sprintf("%s: %s", how, strings.Join(pending, "; "))
 }
 
 // partKill makes a quorum of those who know least: a follower that was cut off
@@ -151,6 +151,14 @@ func partKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 	return victim, err == nil && lost > 0, fmt.Sprintf("%v was cut off (%d packets), %s; then led: %s", lagging, lost, pending, led)
 }
 
+// hasPending says whether what pendingOf has told is anything.
+func hasPending(told string) bool {
+	var node string
+	var files, names int
+	n, err := fmt.Sscanf(told, "%s %d files, %d names", &node, &files, &names)
+	return n == 3 && err == nil && files+names > 0
+}
+
 // pendingOf says what of a node's disk is not durable.
 func (t *Target) pendingOf(node string) string {
 	text, err := t.disk(node).Do("where")
@@ -172,9 +180,9 @@ func (t *Target) breakDisk(ctx context.Context, r *rand.Rand, node, rule string)
 	t.Cluster.Expect(node, true)
 	defer t.Cluster.Expect(node, false)
 	hits := func() int {
-		text, err := t.disk(node).Do("stats")
+		n, err := t.hits(node)
 		t.try(err)
-		return hitsOf(text)
+		return n
 	}
 	before, began := hits(), time.Now()
 	if _, err := t.disk(node).Do(rule); err != nil {
@@ -193,8 +201,7 @@ func (t *Target) breakDisk(ctx context.Context, r *rand.Rand, node, rule string)
 	t.try(t.disk(node).Heal())
 	if !ended {
 		if failed > 0 {
-			now := t.H.Now()
-			t.H.Add(history.Event{Proc: "nemesis", F: history.WentOn, Type: history.OK, Of: -1, Node: node, T0: now, T1: now, Text: fmt.Sprintf("%s: %d times", rule, failed)})
+			t.wentOn(node, fmt.Sprintf("%s: %d times", rule, failed))
 		}
 		return node, false, fmt.Sprintf("%s: it goes on after %.0f s, %d operations were hit", rule, took, failed)
 	}
@@ -206,6 +213,12 @@ func (t *Target) breakDisk(ctx context.Context, r *rand.Rand, node, rule string)
 
 // idleMost is how long to wait for an operation that a rule is about.
 const idleMost = 15 * time.Second
+
+// hits is how often rules were applied on a node's disk.
+func (t *Target) hits(node string) (int, error) {
+	text, err := t.disk(node).Do("stats")
+	return hitsOf(text), err
+}
 
 // hitsOf sums how often rules were applied, by the disk's counts.
 func hitsOf(stats string) int {
@@ -296,11 +309,15 @@ func diskHang(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 func diskSlow(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	node := t.one(r)
 	d := between(r, 5*time.Millisecond, 200*time.Millisecond)
-	if _, err := t.disk(node).Do(fmt.Sprintf("slow fsync,write %v", d)); err != nil {
+	before, err := t.hits(node)
+	if err == nil {
+		_, err = t.disk(node).Do(fmt.Sprintf("slow fsync,write %v", d))
+	}
+	if err != nil {
 		return node, false, err.Error()
 	}
 	wait(ctx, between(r, 2*time.Second, 8*time.Second))
-	hits, err := t.disk(node).Do("stats")
+	hits, err := t.hits(node)
 	t.try(errors.Join(err, t.disk(node).Heal()))
-	return node, err == nil, fmt.Sprintf("%v for each write and fsync (%s)", d, hits)
+	return node, err == nil && hits > before, fmt.Sprintf("%v for each of %d writes and fsyncs", d, hits-before)
 }

@@ -20,6 +20,17 @@ func TestHitsOf_SumsWhatRulesWereAppliedTo(t *testing.T) {
 	}
 }
 
+func TestHasPending_IsAnyFileOrName(t *testing.T) {
+	t.Parallel()
+	for told, want := range map[string]bool{
+		"n1 0 files, 0 names": false, "n1 2 files, 0 names": true, "n2 0 files, 1 names": true, "connection refused": false,
+	} {
+		if got := hasPending(told); got != want {
+			t.Errorf("%q: %v, want %v", told, got, want)
+		}
+	}
+}
+
 // TestNeeded_WithoutTheSparedAndTheNode_NothingIsConfirmed: with the node the leader has
 // just a majority.
 func TestNeeded_WithoutTheSparedAndTheNode_NothingIsConfirmed(t *testing.T) {

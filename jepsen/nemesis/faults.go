@@ -182,12 +182,24 @@ func (t *Target) frozen() string {
 }
 
 // losable are the requests whose effect lasts.
-var losable = []wire.Op{wire.OpPublish, wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpOpenSession, wire.OpSeal, wire.OpAckPublish}
+var losable = []wire.Op{
+	wire.OpPublish, wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpOpenSession, wire.OpCloseSession, wire.OpSeal, wire.OpAckPublish,
+	wire.OpReceive, wire.OpRelease, wire.OpQueueCreate, wire.OpQueueDelete, wire.OpQueuePurge, wire.OpQueueUpdate, wire.OpQueuePause,
+	wire.OpEdit, wire.OpRedrive, wire.OpRestoreBegin, wire.OpRestoreChunk, wire.OpRestoreEnd,
+}
 
 func lostReply(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	ops := losable
-	if r.IntN(2) == 0 { // one kind only
-		ops = losable[r.IntN(len(losable)):][:1]
+	var ops []wire.Op // that this run makes use of
+	for _, op := range losable {
+		if t.Net.Asked(op) {
+			ops = append(ops, op)
+		}
+	}
+	switch {
+	case len(ops) == 0:
+		ops = losable
+	case r.IntN(2) == 0: // one kind only
+		ops = ops[r.IntN(len(ops)):][:1]
 	}
 	lost := 0
 	node := ""
@@ -255,7 +267,7 @@ func delay(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) 
 	d := between(r, 5*time.Millisecond, DelayMost*2/3)
 	t.Net.Delay(node, d, d/2)
 	wait(ctx, between(r, time.Second, 5*time.Second))
-	n := t.Net.Links(node)
 	t.Net.Delay(node, 0, 0)
-	return node, n > 0, fmt.Sprintf("%v on %d links", d, n)
+	n := t.Net.Late(node)
+	return node, n > 0, fmt.Sprintf("%v for %d frames", d, n)
 }

@@ -86,7 +86,7 @@ func TestMix_NeverTakesMoreNodesThanTheOthersCanDoWithout(t *testing.T) {
 func TestRunMix_MakesTheRoundsAndHealsAfterEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		heals, made := 0, atomic.Int32{}
-		target := &Target{H: history.NewWriter(io.Discard), Serving: func(context.Context) bool { return true }, heal: func() { heals++ }}
+		target := &Target{H: history.NewWriter(io.Discard), Serving: func(context.Context) bool { return true }, Leader: func() string { return "" }, heal: func() { heals++ }}
 		f := Fault{Name: "f", run: func(ctx context.Context, _ *Target, _ *rand.Rand) (string, bool, string) {
 			made.Add(1)
 			wait(ctx, time.Second)

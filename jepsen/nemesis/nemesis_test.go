@@ -28,11 +28,29 @@ func TestFind_AllNoneAndUnknown(t *testing.T) {
 	}
 }
 
+func TestRole(t *testing.T) {
+	t.Parallel()
+	members := []string{"n1", "n2", "n3"}
+	for _, c := range []struct{ node, leader, want string }{
+		{"n1", "n1", history.Leading},
+		{"n2", "n1", history.Following},
+		{"n2", "", ""},
+		{"n1,n2", "n1", ""},
+		{"n4", "n1", ""}, // it was not a member yet
+		{"", "n1", ""},
+	} {
+		if got := role(members, c.node, c.leader); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
+
 // schedule lets fake faults run and returns in which order they came.
 func schedule(seed uint64, d time.Duration) (order []string, w *history.Writer) {
 	w = history.NewWriter(io.Discard)
 	t := &Target{H: w, Serving: func(context.Context) bool { return true }}
 	t.heal = func() {}
+	t.Leader = func() string { return "" }
 	var mu sync.Mutex // two faults may come together
 	fault := func(name string, seen bool) Fault {
 		return Fault{Name: name, run: func(ctx context.Context, _ *Target, r *rand.Rand) (string, bool, string) {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"onceq/jepsen/history"
 	"onceq/jepsen/proc"
 )
 
@@ -79,8 +78,7 @@ func rollback(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 		text += "the snapshot has all that the log lacks" // it may start
 	case answered:
 		text += "it serves"
-		now := t.H.Now()
-		t.H.Add(history.Event{Proc: "nemesis", F: history.WentOn, Type: history.OK, Of: -1, Node: node, T0: now, T1: now, Text: text})
+		t.wentOn(node, text)
 	}
 	t.try(t.Cluster.Kill(node))
 	t.Cluster.Expect(node, false)

@@ -3,6 +3,7 @@ package nemesis
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,9 +85,24 @@ func (t *Target) make(ctx context.Context, f Fault, r *rand.Rand, number int) bo
 		defer t.Under(f.Name, false)
 	}
 	op := t.H.Invoke(history.Event{Proc: "nemesis", F: history.Fault, Key: f.Name})
+	leader := t.Leader()
 	op.Node, op.Seen, op.Text = f.run(ctx, &own, r)
+	if op.Node != "" {
+		op.Role = role(t.Cluster.Names(), op.Node, leader)
+	}
 	t.H.Complete(op, history.OK)
 	return op.Seen
+}
+
+// role is what a member was when leader led, or "" nobody; "" is several nodes or none.
+func role(members []string, node, leader string) string {
+	switch {
+	case !slices.Contains(members, node) || leader == "":
+		return ""
+	case node == leader:
+		return history.Leading
+	}
+	return history.Following
 }
 
 // calm lasts for d, and begins when the cluster serves.

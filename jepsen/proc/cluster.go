@@ -30,6 +30,9 @@ const (
 // Config says what to run.
 type Config struct {
 	Binary string
+	// Judge is the build that Tool runs; "": Binary. One that is broken on purpose may
+	// be blind to what it does.
+	Judge string
 	// First is what the nodes that are members from the start run until Replace; "":
 	// Binary.
 	First string

@@ -128,6 +128,7 @@ func (l *link) read(d Direction, queue chan<- parcel) {
 func (l *link) passes(d Direction, f wire.Frame) bool {
 	if d == ToServer {
 		if !f.Reply {
+			l.n.asked[f.Op].Add(1)
 			l.mu.Lock()
 			if len(l.requests) < requestsMax {
 				l.requests[f.Corr] = f.Op

@@ -44,7 +44,8 @@ type Net struct {
 	tap  Tap
 	tell func(node string, from, to time.Time)
 
-	garbled atomic.Int64 // frames
+	garbled atomic.Int64      // frames
+	asked   [256]atomic.Int64 // requests that were passed on, by op
 
 	mu      sync.Mutex // guards what follows
 	nodes   map[string]*rules
@@ -67,6 +68,7 @@ type rules struct {
 	refuse  []*Refusal
 	linger  time.Duration
 	garble  int // one frame in so many
+	late    int // frames that were delayed
 }
 
 // New makes a network without faults. tap may be nil.
@@ -201,6 +203,16 @@ func (n *Net) Delay(node string, delay, jitter time.Duration) {
 	n.change(node, func(r *rules) { r.delay, r.jitter = delay, jitter })
 }
 
+// Late is how many frames of a node's links were delayed since the last Heal.
+func (n *Net) Late(node string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.nodes[node].late
+}
+
+// Asked says whether any client has asked for an op.
+func (n *Net) Asked(op wire.Op) bool { return n.asked[op].Load() > 0 }
+
 // Heal takes back every rule.
 func (n *Net) Heal() {
 	n.mu.Lock()
@@ -264,6 +276,7 @@ func (n *Net) due(node string) time.Time {
 	if d == 0 {
 		return time.Time{}
 	}
+	r.late++
 	return time.Now().Add(d)
 }
 

@@ -140,6 +140,9 @@ func TestNet_LosesTheReplyAndNotTheRequest(t *testing.T) {
 		t.Fatalf("got %+v, want the connection to end", f)
 	}
 	<-loss.Done()
+	if !n.Asked(wire.OpPublish) || !n.Asked(wire.OpSettle) || n.Asked(wire.OpReceive) {
+		t.Error("the ops that were asked for are others than it says")
+	}
 	if s.count() != 2 {
 		t.Errorf("the server got %d requests, want 2", s.count())
 	}
@@ -255,6 +258,9 @@ func TestNet_DelayKeepsTheOrder(t *testing.T) {
 	}
 	for i := range many {
 		c.want(t, uint32(i+1), "x")
+	}
+	if late := n.Late("n1"); late != 2*many {
+		t.Errorf("%d frames were delayed, want %d", late, 2*many)
 	}
 	mu.Lock()
 	defer mu.Unlock()

@@ -79,7 +79,7 @@ func WriteRuns(w io.Writer, rows []Row) error {
 			{Text: fmt.Sprint(r.Stats.Messages), Class: "number"}, {Text: r.Elapsed.Round(time.Second / 10).String(), Class: "number"},
 		})
 	}
-	faults := table{Columns: []column{{"fault", false}, {"made", true}, {"stall, median", true}, {"worst", true}}}
+	faults := table{Columns: []column{{"fault", false}, {"with an effect", true}, {"stall, median", true}, {"worst", true}}}
 	for _, f := range total.Faults {
 		median, worst := f.StallTexts()
 		faults.Rows = append(faults.Rows, []cell{{Text: f.Name}, {Text: fmt.Sprint(f.Made), Class: "number"}, {Text: median, Class: "number"}, {Text: worst, Class: "number"}})

@@ -37,14 +37,14 @@ func TestSum_CountsFaultsByKindAndTakesTheMedianOfAllStalls(t *testing.T) {
 	t.Parallel()
 	rows := []Row{
 		{Verdict: check.Valid, Elapsed: time.Minute, Stats: check.Stats{
-			Messages: 10, Deliveries: 11, Faults: map[string]int{"kill": 2, "cut": 1}, Stalls: map[string]check.Stall{"kill": check.NewStall([]float64{3, 1})},
+			Messages: 10, Deliveries: 11, Faults: map[string]int{"kill": 2, "cut": 1}, Unseen: map[string]int{"hold": 2}, Stalls: map[string]check.Stall{"kill": check.NewStall([]float64{3, 1})},
 		}},
 		{Verdict: check.Unknown, Elapsed: time.Second, Stats: check.Stats{
 			Messages: 5, Deliveries: 5, Faults: map[string]int{"kill": 1}, Stalls: map[string]check.Stall{"kill": check.NewStall([]float64{2})},
 		}},
 	}
 	got := Sum(rows)
-	want := "2 runs of 1m1s: 1 valid, 0 invalid, 1 unknown; 4 faults, 15 messages, 16 deliveries"
+	want := "2 runs of 1m1s: 1 valid, 0 invalid, 1 unknown; 4 faults with an effect and 2 without, 15 messages, 16 deliveries"
 	if got.String() != want || got.Verdict != check.Unknown {
 		t.Errorf("%s, %s; want %s", got, got.Verdict, want)
 	}

@@ -113,7 +113,8 @@ func rows(r Run) []row {
 		{"acks", counted(s.Acks)},
 		{"nacks", fmt.Sprint(s.Nacks)},
 		{"seals", counted(s.Seals)},
-		{"faults made", counted(s.Faults)},
+		{"faults, whose effect was seen", counted(s.Faults)},
+		{"faults without an effect that was seen", counted(s.Unseen)},
 		{"longest time without a confirmed publish", fmt.Sprintf("%.2f s", s.LongestGap)},
 		{"took", r.Elapsed.Round(time.Second / 10).String()},
 	}

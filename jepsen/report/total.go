@@ -17,10 +17,11 @@ type Total struct {
 	Elapsed    time.Duration
 	Messages   int
 	Deliveries int
-	Faults     []FaultTotal // by name
+	Faults     []FaultTotal // whose effect was seen, by name
+	Unseen     int          // faults without one
 }
 
-// FaultTotal is how often a kind of fault was made.
+// FaultTotal is how often a kind of fault was made and had an effect.
 type FaultTotal struct {
 	Name  string
 	Made  int
@@ -46,6 +47,9 @@ func Sum(rows []Row) Total {
 		t.Deliveries += r.Stats.Deliveries
 		for kind, n := range r.Stats.Faults {
 			made[kind] += n
+		}
+		for _, n := range r.Stats.Unseen {
+			t.Unseen += n
 		}
 		for kind, s := range r.Stats.Stalls {
 			stalls[kind] = append(stalls[kind], s.Each...)
@@ -73,6 +77,6 @@ func (t Total) String() string {
 	for _, f := range t.Faults {
 		faults += f.Made
 	}
-	return fmt.Sprintf("%d runs of %v: %d valid, %d invalid, %d unknown; %d faults, %d messages, %d deliveries",
-		t.Runs, t.Elapsed.Round(time.Second), t.Count[check.Valid], t.Count[check.Invalid], t.Count[check.Unknown], faults, t.Messages, t.Deliveries)
+	return fmt.Sprintf("%d runs of %v: %d valid, %d invalid, %d unknown; %d faults with an effect and %d without, %d messages, %d deliveries",
+		t.Runs, t.Elapsed.Round(time.Second), t.Count[check.Valid], t.Count[check.Invalid], t.Count[check.Unknown], faults, t.Unseen, t.Messages, t.Deliveries)
 }
