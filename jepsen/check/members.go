@@ -1,6 +1,9 @@
 package check
 
 import (
+	"slices"
+	"strings"
+
 	"onceq/jepsen/history"
 )
 
@@ -50,4 +53,24 @@ func members(v *view, r *Report) {
 			w.was[id] = o
 		}
 	}
+}
+
+// memberChanges is how often a watcher was told of other voters than before.
+func (v *view) memberChanges() (n int) {
+	last := map[string]string{}
+	for _, o := range v.members {
+		var ids []string
+		for _, x := range o.Listed {
+			if x.State == history.Voter {
+				ids = append(ids, x.ID)
+			}
+		}
+		slices.Sort(ids)
+		now := strings.Join(ids, " ")
+		if was, ok := last[o.Proc]; ok && was != now {
+			n++
+		}
+		last[o.Proc] = now
+	}
+	return n
 }

@@ -54,6 +54,7 @@ func vacuity(v *view, r *Report) {
 		{"rounds of backup and restore", v.roundsDone(), least.Rounds},
 		{"dead letters", dead, least.Dead},
 		{"answers to who the members are", len(v.members), least.Members},
+		{"changes of the members that were seen", v.memberChanges(), least.Changes},
 		{"publishes of replaced owners refused", fenced, least.Fenced},
 		{"publishes sealed as never stored", s.Seals["ok sealed"], least.Sealed},
 	} {

@@ -232,6 +232,7 @@ type Least struct {
 	Rounds     int `json:"rounds,omitempty"`     // of backup and restore, to the end
 	Dead       int `json:"dead,omitempty"`       // dead letters
 	Members    int `json:"members,omitempty"`    // answers to who the members are
+	Changes    int `json:"changes,omitempty"`    // of the members, between two such answers
 	CalmOK     int `json:"calm_ok,omitempty"`    // per cent of publishes in calm stretches
 }
 

@@ -190,6 +190,8 @@ func (p *parser) word(w string) {
 		e.Setup.Least.Publishes = int(p.number(value))
 	case "deliveries":
 		e.Setup.Least.Deliveries = int(p.number(value))
+	case "changes":
+		e.Setup.Least.Changes = int(p.number(value))
 	case "calm":
 		e.Setup.Least.CalmOK = int(p.number(value))
 	case "duplicates":

@@ -23,7 +23,7 @@ func members() Workload {
 	w.Setup = func(s *history.Setup, seconds float64) {
 		setup(s, seconds)
 		s.Least.CalmOK = 0
-		s.Least.Members = int(seconds / 2)
+		s.Least.Members, s.Least.Changes = int(seconds/2), 1
 	}
 	w.Start = func(ctx context.Context, world *World) *Traffic {
 		t := start(ctx, world)
