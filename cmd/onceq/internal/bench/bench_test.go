@@ -62,6 +62,9 @@ func TestBodies_NumberedAndIncompressible(t *testing.T) {
 }
 
 func TestBodies_SameForASeed(t *testing.T) {
+	if one := newBodies(64, 3); bytes.Equal(one.share(5).next(1, 0), one.share(6).next(1, 0)) || !bytes.Equal(one.share(5).next(1, 0), one.share(5).next(1, 0)) {
+		t.Error("shared bodies depend on their seeds alone")
+	}
 	if !bytes.Equal(newBodies(64, 3).next(1, 0), newBodies(64, 3).next(1, 0)) || bytes.Equal(newBodies(64, 3).next(1, 0), newBodies(64, 4).next(1, 0)) {
 		t.Fatal("bodies do not follow from the seed")
 	}

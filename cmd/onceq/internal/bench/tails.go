@@ -278,7 +278,7 @@ func (x *happening) happen(ctx context.Context, event string) error {
 				x.c.Admin().PurgeQueue(ctx, tailQueue) // one that fails is made up for by the next
 			}
 		})
-		return x.publish(ctx, tailQueue, purgedRate, purgedBytes, 0)
+		return x.publish(ctx, tailQueue, purgedRate, newBodies(purgedBytes, x.cfg.Seed), 0)
 	case TailConnections:
 		return each(ctx, 0, uint64(x.cfg.Connections), func(ctx context.Context, _ uint64) error {
 			c, err := client.Dial(ctx, x.s.URL, client.WithLabel("onceq bench tails, idle"))
@@ -303,6 +303,7 @@ func (x *happening) happen(ctx context.Context, event string) error {
 func (x *happening) beside(ctx context.Context, n int, rate float64, size int, queue func(i int) string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	all := newBodies(size, x.cfg.Seed)
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
@@ -312,7 +313,7 @@ func (x *happening) beside(ctx context.Context, n int, rate float64, size int, q
 			}
 		})
 		wg.Go(func() {
-			if err := x.publish(ctx, queue(i), rate, size, float64(i)/float64(n)); err != nil && ctx.Err() == nil {
+			if err := x.publish(ctx, queue(i), rate, all.share(x.cfg.Seed+uint64(i)), float64(i)/float64(n)); err != nil && ctx.Err() == nil {
 				cancel(err)
 			}
 		})
@@ -322,12 +323,11 @@ func (x *happening) beside(ctx context.Context, n int, rate float64, size int, q
 }
 
 // publish publishes at a rate, from a part of the time between two messages on.
-func (x *happening) publish(ctx context.Context, queue string, rate float64, size int, part float64) error {
+func (x *happening) publish(ctx context.Context, queue string, rate float64, b *bodies, part float64) error {
 	p, err := x.c.NewProducer(queue)
 	if err != nil {
 		return err
 	}
-	b := newBodies(size, x.cfg.Seed)
 	between := float64(time.Second) / rate
 	if !pause(ctx, time.Duration(part*between)) {
 		return nil
