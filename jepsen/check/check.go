@@ -69,7 +69,7 @@ func Checkers() []Checker {
 		{"stored-twice", "one id is stored under two offsets, or was confirmed as new twice", storedTwice},
 		{"collision", "two ids have one offset", collision},
 		{"wrong-dup", "a first copy was answered as a duplicate", wrongDup},
-		{"refused", "an honest copy was refused as another body, for a lease that its first copy had ended, or its session as unknown", refused},
+		{"refused", "an honest copy was refused as another body, for a lease that its first copy had ended, below the floor of its own producer, or its session as unknown", refused},
 		{"reordered", "messages are stored or first handed out in another order than published", reordered},
 		{"key-order", "a message was handed out while an earlier one of its ordering key was not done", keyOrder},
 		{"zombie", "a message was handed out after its ack was answered ok", zombie},

@@ -1,6 +1,8 @@
 package check
 
 import (
+	"strings"
+
 	"onceq/jepsen/history"
 )
 
@@ -78,12 +80,20 @@ func wrongDup(v *view, r *Report) {
 	}
 }
 
+// belowFloor is in the error of a publish that the cluster cannot judge any more.
+const belowFloor = "ONCEQ-2003"
+
 // refused looks for refusals that no honest copy may get: what one id is published
 // with never changes, no session ends within a run, and what was stored together
-// with an ack is judged by its record, whatever has become of the lease.
+// with an ack is judged by its record, whatever has become of the lease. A producer's
+// floor stays below what it has not heard the outcome of, so unless another owner of
+// its session has raised it the cluster can always tell.
 func refused(v *view, r *Report) {
 	for _, m := range v.order {
 		for _, p := range m.publishes {
+			if p.Type == history.Info && len(v.opens) == 0 && strings.Contains(p.Err, belowFloor) {
+				r.broken("refused", m.id, []op{p}, "its producer's floor has passed it before it knew what became of it: %s", p.Err)
+			}
 			if p.Text == history.HeldBack {
 				r.broken("refused", m.id, []op{p}, "its outbox could not learn what became of it: %s", p.Err)
 			}

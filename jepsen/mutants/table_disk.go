@@ -32,7 +32,7 @@ func disk() []Mutant {
 		},
 		{
 			Name: "entry-checksum-unchecked", Breaks: "an entry of the log that is read is checked against its checksum",
-			Workload: "queue", Faults: []string{"damage"}, Slow: true,
+			Workload: "queue", Faults: []string{"damage"},
 			Edits: []Edit{
 				{"cluster/raftlog/checksum.go",
 					"	if want != got {\n		return fmt.Errorf(\"%w: %08x recorded",

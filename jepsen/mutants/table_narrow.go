@@ -4,6 +4,20 @@ package mutants
 func narrow() []Mutant {
 	return []Mutant{
 		{
+			Name: "version-raised-early", Breaks: "the machine's version is raised when every member knows the newer one",
+			Workload: "queue", Faults: []string{"upgrade"}, Slow: true,
+			Edits: []Edit{{"cluster/version.go",
+				"		if status.MachineSupports < lowest {\n",
+				"		if status.MachineSupports < lowest && status.MachineSupports == 0 {\n"}},
+		},
+		{
+			Name: "floor-early", Breaks: "a producer's floor does not pass a sequence whose outcome it has not heard",
+			Workload: "queue", Faults: []string{"lost-reply", "delay", "cut"}, Slow: true,
+			Edits: []Edit{{"client/frame.go",
+				"Floor: p.floor(), Queue:",
+				"Floor: max(p.floor(), append(fr.futures[:len(fr.futures):len(fr.futures)], &Future{})[0].sequence), Queue:"}},
+		},
+		{
 			Name: "key-not-held", Breaks: "the next message of an ordering key waits until the one before it is done",
 			Workload: "order", Faults: []string{"cut"},
 			Edits: []Edit{{"fsm/message.go",
