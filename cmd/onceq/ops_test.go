@@ -141,6 +141,29 @@ func TestBenchBacklog_Smoke(t *testing.T) {
 	onceq(t, "", "bench", "backlog", "--messages", "5", "--messages", "4").want(t, exit.Usage, "ascending")
 }
 
+// TestBenchBacklog_MemoryIsThatOfTheBudget: 600 MiB wait, while they come in, after a
+// restart and while they are taken out, in a node that has 16 MiB for them, and 256 for
+// everything else.
+func TestBenchBacklog_MemoryIsThatOfTheBudget(t *testing.T) {
+	needBinary(t)
+	const budget, rest = 16 << 20, 256 << 20
+	o := onceq(t, "", "bench", "backlog", "--nodes", "1", "--messages", "150000", "--size", "4096", "--drain", "20000",
+		"--body-memory", "16MiB", "-o", "json").want(t, exit.OK)
+	var rows []bench.BacklogRow
+	if err := json.Unmarshal([]byte(o.out), &rows); err != nil {
+		t.Fatal(err, o)
+	}
+	stored := uint64(0)
+	for _, r := range rows {
+		if stored = max(stored, r.Stored); r.Resident > budget+rest {
+			t.Errorf("%d MiB resident, %d are allowed: %+v", r.Resident>>20, (budget+rest)>>20, r)
+		}
+	}
+	if stored < 500<<20 {
+		t.Errorf("only %d MiB were on disk: the test shows nothing", stored>>20)
+	}
+}
+
 func TestBenchGrowth_Smoke(t *testing.T) {
 	needBinary(t)
 	o := onceq(t, "", "bench", "growth", "--smoke", "-o", "json").want(t, exit.OK)
