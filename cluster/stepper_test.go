@@ -63,7 +63,8 @@ const (
 //
 //	ready INDEX SNAPSHOT TERM DIGEST   after the opening: what is there, and whole
 //	voted TERM                         a vote is durable
-//	stored INDEX DIGEST                an entry is durable and applied
+//	stored INDEX DIGEST                an entry is durable and applied; one that it
+//	                                   replaced was never said to be
 //	snapshot INDEX                     a snapshot is
 //	fatal ERROR                        it ends
 //	returned ERROR                     raft would be told of it, and go on
@@ -99,7 +100,7 @@ func (s *stepper) run() error {
 // work is what raft asks of a node. An error that it returns is one that raft logs,
 // or steps down over, and goes on: the node must have ended before.
 func (s *stepper) work() error {
-	for _, step := range []func() error{s.vote, s.publish, s.publish, s.publish, s.snapshot, s.publish, s.settle} {
+	for _, step := range []func() error{s.vote, s.publish, s.publish, s.publish, s.snapshot, s.publish, s.conflict, s.settle} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -202,6 +203,24 @@ func (s *stepper) begin() error {
 		fsmtest.New(wire.QueueCreate{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Name: stepperQueue}),
 		fsmtest.New(wire.OpenSession{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Nonce: wire.Nonce{1}}))
 	return err
+}
+
+// conflict does what a follower does when the leader of a later term has another
+// entry where it has one that was never committed: an entry is stored, deleted again
+// with nothing behind it, and another takes its place. Of the first nobody is told: it
+// may be there or not.
+func (s *stepper) conflict() error {
+	lost := &raft.Log{Index: s.index + 1, Term: max(1, s.term), Type: raft.LogCommand, Data: fsmtest.Entry(1, 0, 0, fsmtest.New(fsmtest.Term{Node: "n2"}))}
+	if err := s.g.store.StoreLogs([]*raft.Log{lost}); err != nil {
+		return err
+	}
+	if err := s.vote(); err != nil {
+		return err
+	}
+	if err := s.g.store.DeleteRange(lost.Index, lost.Index); err != nil {
+		return err
+	}
+	return s.publish()
 }
 
 // apply stores an entry and applies it.

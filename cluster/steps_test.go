@@ -213,7 +213,8 @@ var stepKinds = []struct{ kind, bodies string }{{raftlog.KindWAL, BodiesDisk}, {
 
 // TestPowerCut_BetweenEachTwoSteps cuts the power before each change of the disk
 // that a node makes: when it opens its files, votes, appends, takes a snapshot and
-// truncates the log behind it. What was durable is there afterwards, and whole.
+// truncates the log behind it, and replaces an entry by that of a later leader. What was
+// durable is there afterwards, and whole.
 func TestPowerCut_BetweenEachTwoSteps(t *testing.T) {
 	t.Parallel()
 	for _, c := range stepKinds {
