@@ -3,6 +3,7 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -214,6 +215,9 @@ func (s *stepper) conflict() error {
 	if err := s.g.store.StoreLogs([]*raft.Log{lost}); err != nil {
 		return err
 	}
+	if err := s.waitMark(lost.Index); err != nil {
+		return err
+	}
 	if err := s.vote(); err != nil {
 		return err
 	}
@@ -221,6 +225,24 @@ func (s *stepper) conflict() error {
 		return err
 	}
 	return s.publish()
+}
+
+// waitMark waits until the high-water file, which lags behind, says that the node has
+// acknowledged an entry.
+func (s *stepper) waitMark(index uint64) error {
+	path := filepath.Join(s.dir, logDir, raftlog.HighWaterFile)
+	for began := time.Now(); time.Since(began) < stepsBound; time.Sleep(5 * time.Millisecond) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, slot := range [][]byte{b[:len(b)/2], b[len(b)/2:]} { // magic, sequence, index
+			if len(slot) >= 24 && binary.BigEndian.Uint64(slot[16:]) == index {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("%s does not come to say %d", path, index)
 }
 
 // apply stores an entry and applies it.
