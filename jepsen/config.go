@@ -83,7 +83,7 @@ func (c *Config) validate() (w workload.Workload, p plan, err error) {
 	if !ok {
 		return w, p, fmt.Errorf("no workload %q", c.Workload)
 	}
-	p, err = newPlan(c, w)
+	p, err = newPlan(c, w, here(c.Nodes))
 	switch {
 	case c.Nodes < 1 || c.Nodes > nodesMax:
 		return w, p, fmt.Errorf("%d nodes: 1 to %d are accepted", c.Nodes, nodesMax)

@@ -8,7 +8,6 @@
 //	nemesis   faults
 //	proc      processes, on loopback or each on a host of its own
 //	hosts     network namespaces and the switch between them
-//	faultdisk a disk that fails (its own module, faultfs, is the file system)
 //	skew      a process's wall clock
 //	proxy     what stands between clients and nodes
 //	faultdisk disks that lose, tear, fail, slow down and hang; their process is the

@@ -34,14 +34,18 @@ type plan struct {
 	older   bool     // the nodes begin with an older build
 }
 
-// newPlan leaves out what cannot be made here, and says so.
-func newPlan(c *Config, w workload.Workload) (plan, error) {
+// here is what a run on this machine can do.
+func here(nodes int) nemesis.Place {
+	return nemesis.Place{Nodes: nodes, Hosts: hosts.Possible(), FUSE: faultdisk.Possible(), Clock: skew.Possible(), Limits: proc.LimitsPossible()}
+}
+
+// newPlan leaves out what cannot be made at a place, and says so.
+func newPlan(c *Config, w workload.Workload, place nemesis.Place) (plan, error) {
 	found, mix, err := nemesis.Find(c.Faults)
 	if err != nil {
 		return plan{}, err
 	}
 	p := plan{mix: mix}
-	place := nemesis.Place{Nodes: c.Nodes, Hosts: hosts.Possible(), FUSE: faultdisk.Possible(), Clock: skew.Possible(), Limits: proc.LimitsPossible()}
 	if w.Newest {
 		place.Older = fmt.Errorf("workload %s needs what older builds do not have", w.Name)
 	}
