@@ -32,7 +32,8 @@ type Run struct {
 	Elapsed time.Duration
 }
 
-// linesMax bounds the lines that are shown around one violation.
+// linesMax bounds the lines that are shown around one violation. Those that it names
+// are shown in any case.
 const linesMax = 60
 
 type violation struct {
@@ -225,36 +226,65 @@ func told(r Run) []violation {
 			hot[n] = true
 		}
 		shown := slices.Clone(byID[v.ID])
-		procs := map[string]bool{"nemesis": true, "monitor": true}
-		for _, e := range shown {
-			procs[e.Proc] = true
-		}
 		for _, n := range v.Lines {
-			if n < len(r.Events) && r.Events[n].ID != v.ID {
+			if n < len(r.Events) {
 				shown = append(shown, r.Events[n])
 			}
 		}
+		procs := map[string]bool{"nemesis": true, "monitor": true}
+		from := v.At
+		for _, e := range shown {
+			procs[e.Proc] = true
+			from = min(from, e.T0)
+		}
 		if len(shown) > 0 {
-			from, to := shown[0].T0, v.At
 			for _, e := range around {
-				if procs[e.Proc] && e.T0 <= to && max(e.T0, e.T1) >= from {
+				if procs[e.Proc] && e.T0 <= v.At && max(e.T0, e.T1) >= from {
 					shown = append(shown, e)
 				}
 			}
 		}
 		slices.SortStableFunc(shown, func(a, b history.Event) int { return a.I - b.I })
 		shown = slices.CompactFunc(shown, func(a, b history.Event) bool { return a.I == b.I })
-		x := violation{Violation: v, At: seconds(v.At)}
-		for i, e := range shown {
-			if i == linesMax {
-				x.Lines = append(x.Lines, line{Text: fmt.Sprintf("... %d more", len(shown)-i)})
-				break
-			}
-			x.Lines = append(x.Lines, line{describe(e), hot[e.I]})
-		}
-		all = append(all, x)
+		all = append(all, violation{Violation: v, At: seconds(v.At), Lines: excerpt(shown, hot)})
 	}
 	return all
+}
+
+// excerpt takes the hot lines, and of the others those that are next to them.
+func excerpt(shown []history.Event, hot map[int]bool) (lines []line) {
+	var named, order []int
+	for i, e := range shown {
+		order = append(order, i)
+		if hot[e.I] {
+			named = append(named, i)
+		}
+	}
+	far := func(i int) int {
+		least := len(shown)
+		for _, n := range named {
+			least = min(least, max(i-n, n-i))
+		}
+		return least
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return far(a) - far(b) })
+	taken := order[:min(len(order), max(linesMax, len(named)))]
+	slices.Sort(taken)
+	next := 0
+	for _, i := range taken {
+		lines = append(lines, gap(i-next)...)
+		lines = append(lines, line{describe(shown[i]), hot[shown[i].I]})
+		next = i + 1
+	}
+	return append(lines, gap(len(shown)-next)...)
+}
+
+// gap stands for lines that are left out.
+func gap(n int) []line {
+	if n == 0 {
+		return nil
+	}
+	return []line{{Text: fmt.Sprintf("... %d more", n)}}
 }
 
 func describe(e history.Event) string {

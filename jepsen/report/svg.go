@@ -107,6 +107,9 @@ func (s scale) lines(all []series, unit string, y func(v, most float64) float64,
 	for _, x := range all {
 		var points []string
 		flush := func() {
+			if len(points) == 1 {
+				points = append(points, points[0]) // a line to itself: a point alone is not drawn
+			}
 			if len(points) > 0 {
 				fmt.Fprintf(&b, `<polyline class="%s" points="%s"/>`, x.class, strings.Join(points, " "))
 			}
