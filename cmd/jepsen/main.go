@@ -198,7 +198,7 @@ func (c *cli) sumUp(dir string) (int, error) {
 		return exitFailure, err
 	}
 	total := report.Sum(rows)
-	newTerminal(c.JSON).total(total, path)
+	c.terminal().total(total, path)
 	return codeOf(total.Verdict), nil
 }
 
@@ -218,7 +218,7 @@ func (c *cli) build(ctx context.Context, b proc.Build) error {
 
 // one makes one run and shows it.
 func (c *cli) one(ctx context.Context, name string, seed uint64) (int, error) {
-	t := newTerminal(c.JSON)
+	t := c.terminal()
 	t.title(name, c.Faults, seed, c.Time)
 	cfg := c.config(name, seed)
 	cfg.FaultFS, cfg.Older, cfg.Dir = filepath.Join(c.Out, "faultfs"), c.older(), freeDir(c.Out, fmt.Sprintf("%s-%d", name, seed))
@@ -249,6 +249,8 @@ func codeOf(v check.Verdict) int {
 	}
 	return exitOK
 }
+
+func (c *cli) terminal() *terminal { return newTerminal(os.Stdout, os.Stderr, c.JSON) }
 
 // config is one run of the command.
 func (c *cli) config(workload string, seed uint64) jepsen.Config {
@@ -320,7 +322,7 @@ func judge(path string) (int, error) {
 		return exitFailure, err
 	}
 	r := check.Run(events)
-	newTerminal(false).report(r)
+	newTerminal(os.Stdout, os.Stderr, false).report(r)
 	return codeOf(r.Verdict), nil
 }
 

@@ -28,6 +28,7 @@ type caught struct {
 	By      []string `json:"by,omitempty"` // checkers, the one that showed first in front
 	Seconds float64  `json:"seconds"`      // of traffic until it showed
 	Runs    int      `json:"runs"`
+	Seed    uint64   `json:"seed"` // of the last run
 	Error   string   `json:"error,omitempty"`
 	page    string   // of its last run
 }
@@ -46,55 +47,62 @@ func (c *cli) mutants(ctx context.Context) (int, error) {
 	if err := c.build(ctx, proc.Build{Out: c.Judge}); err != nil {
 		return exitFailure, err
 	}
-	survived := 0
+	t := c.terminal()
+	var done []caught
 	var lines []report.Mutant
 	for _, m := range all {
 		r := c.mutant(ctx, m, root)
 		if ctx.Err() != nil {
 			return exitInterrupted, nil
 		}
-		if len(r.By) == 0 {
-			survived++
-		}
+		done = append(done, r)
 		lines = append(lines, report.Mutant{Name: m.Name, Breaks: m.Breaks, Workload: m.Workload, By: r.By, Seconds: r.Seconds, Runs: r.Runs, Error: r.Error, Link: r.page})
-		if c.JSON {
-			b, err := json.Marshal(r)
-			if err != nil {
-				return exitFailure, err
-			}
-			fmt.Println(string(b))
-			continue
-		}
-		switch {
-		case r.Error != "":
-			fmt.Printf("%-24s NOT RUN: %s\n", m.Name, r.Error)
-		case len(r.By) == 0:
-			fmt.Printf("%-24s SURVIVED %d runs: %s\n", m.Name, r.Runs, m.Breaks)
-		default:
-			fmt.Printf("%-24s caught by %s in %.1f s (run %d)\n", m.Name, strings.Join(r.By, ", "), r.Seconds, r.Runs)
-		}
+		t.mutant(r)
 	}
-	if err := c.listMutants(lines); err != nil {
+	page, err := c.listMutants(lines)
+	if err != nil {
 		return exitFailure, err
 	}
-	if survived > 0 {
-		return exitFailure, fmt.Errorf("%d of %d mutants were not caught", survived, len(all))
+	t.mutants(len(lines), page)
+	if err := notCaught(done); err != nil {
+		return exitFailure, err
 	}
 	return exitOK, nil
 }
 
-// listMutants writes the page of which checker caught which mutant, and prints it.
-func (c *cli) listMutants(all []report.Mutant) error {
+// notCaught says of how many broken builds nothing was seen. One that could not be run
+// says nothing about the suite, and is no success.
+func notCaught(all []caught) error {
+	survived, notRun := 0, 0
+	for _, r := range all {
+		switch {
+		case r.Error != "":
+			notRun++
+		case len(r.By) == 0:
+			survived++
+		}
+	}
+	var parts []string
+	if survived > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d mutants were not caught", survived, len(all)))
+	}
+	if notRun > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d mutants could not be run", notRun, len(all)))
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(parts, ", "))
+}
+
+// listMutants writes the page of which checker caught which mutant.
+func (c *cli) listMutants(all []report.Mutant) (string, error) {
 	path := filepath.Join(c.Out, "mutants.html")
 	f, err := os.Create(path)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if err := errors.Join(report.WriteMutants(f, all), f.Close()); err != nil || c.JSON {
-		return err
-	}
-	fmt.Printf("\n%d broken builds  %s\n", len(all), path)
-	return nil
+	return path, errors.Join(report.WriteMutants(f, all), f.Close())
 }
 
 func (c *cli) mutant(ctx context.Context, m mutants.Mutant, root string) caught {
@@ -121,7 +129,8 @@ func (c *cli) mutant(ctx context.Context, m mutants.Mutant, root string) caught 
 		}
 	}
 	for r.Runs = 1; ; r.Runs++ {
-		s, err := c.child(ctx, self, server, dir, m, c.Seed+uint64(r.Runs-1))
+		r.Seed = c.Seed + uint64(r.Runs-1)
+		s, err := c.child(ctx, self, server, dir, m, r.Seed)
 		if err != nil {
 			return fail(err)
 		}

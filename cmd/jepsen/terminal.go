@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -20,6 +21,8 @@ import (
 
 // terminal shows runs to a person, or results to a program.
 type terminal struct {
+	out  io.Writer // results
+	errs io.Writer // how it goes
 	json bool
 	live bool // the progress line is written over
 
@@ -31,13 +34,17 @@ type terminal struct {
 // progressEvery is how often progress is a line when it is not written over.
 const progressEvery = 10 * time.Second
 
-func newTerminal(asJSON bool) *terminal {
-	return &terminal{json: asJSON, live: !asJSON && term.IsTerminal(int(os.Stderr.Fd()))}
+// shownMost is how many violations of a checker are shown; the report has more.
+const shownMost = 5
+
+func newTerminal(out, errs io.Writer, asJSON bool) *terminal {
+	f, ok := errs.(*os.File)
+	return &terminal{out: out, errs: errs, json: asJSON, live: ok && !asJSON && term.IsTerminal(int(f.Fd()))}
 }
 
 func (t *terminal) title(workload string, faults []string, seed uint64, d time.Duration) {
 	if !t.json {
-		fmt.Fprintf(os.Stderr, "%s for %v, faults %s, seed %d\n", workload, d, strings.Join(faults, ","), seed)
+		fmt.Fprintf(t.errs, "%s for %v, faults %s, seed %d\n", workload, d, strings.Join(faults, ","), seed)
 	}
 }
 
@@ -61,10 +68,10 @@ func (t *terminal) progress(p jepsen.Progress) {
 		line += "  " + p.Fault
 	}
 	if t.live {
-		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", line)
+		fmt.Fprintf(t.errs, "\r\x1b[K%s", line)
 		t.open = true
 	} else {
-		fmt.Fprintln(os.Stderr, line)
+		fmt.Fprintln(t.errs, line)
 	}
 }
 
@@ -73,7 +80,7 @@ func (t *terminal) note(format string, args ...any) {
 		return
 	}
 	t.end()
-	fmt.Fprintf(os.Stderr, "  note: "+format+"\n", args...)
+	fmt.Fprintf(t.errs, "  note: "+format+"\n", args...)
 }
 
 // end ends the progress line.
@@ -81,7 +88,7 @@ func (t *terminal) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open {
-		fmt.Fprint(os.Stderr, "\r\x1b[K")
+		fmt.Fprint(t.errs, "\r\x1b[K")
 		t.open = false
 	}
 }
@@ -92,42 +99,75 @@ func (t *terminal) result(res *jepsen.Result) {
 		if err != nil {
 			b = fmt.Appendf(nil, "%q", err)
 		}
-		fmt.Println(string(b))
+		fmt.Fprintln(t.out, string(b))
 		return
 	}
 	t.report(res.Report)
 	for _, f := range res.Setup.LeftOut {
-		fmt.Printf("  LEFT OUT %s\n", f)
+		fmt.Fprintf(t.out, "  LEFT OUT %s\n", f)
 	}
-	fmt.Printf("  report   %s\n", filepath.Join(res.Dir, "report.html"))
+	fmt.Fprintf(t.out, "  report   %s\n", filepath.Join(res.Dir, "report.html"))
 }
 
 func (t *terminal) report(r *check.Report) {
 	s := r.Stats
-	fmt.Printf("%s\n", strings.ToUpper(string(r.Verdict)))
+	fmt.Fprintf(t.out, "%s\n", strings.ToUpper(string(r.Verdict)))
 	for _, reason := range r.Reasons {
-		fmt.Printf("  because  %s\n", reason)
+		fmt.Fprintf(t.out, "  because  %s\n", reason)
 	}
-	fmt.Printf("  messages %d   publishes %s   duplicates %d\n", s.Messages, counted(s.Publishes), s.Duplicates)
-	fmt.Printf("  deliveries %d   again %s   acks %s\n", s.Deliveries, counted(s.Again), counted(s.Acks))
-	fmt.Printf("  faults   %s   longest stall %.1f s\n", counted(s.Faults), s.LongestGap)
+	fmt.Fprintf(t.out, "  messages %d   publishes %s   duplicates %d\n", s.Messages, counted(s.Publishes), s.Duplicates)
+	fmt.Fprintf(t.out, "  deliveries %d   again %s   acks %s\n", s.Deliveries, counted(s.Again), counted(s.Acks))
+	fmt.Fprintf(t.out, "  faults   %s   longest stall %.1f s\n", counted(s.Faults), s.LongestGap)
 	for i, kind := range slices.Sorted(maps.Keys(s.Stalls)) {
 		if i == 0 {
-			fmt.Printf("  %-20s %6s %9s %9s\n", "STALL BY FAULT", "FAULTS", "MEDIAN", "WORST")
+			fmt.Fprintf(t.out, "  %-20s %6s %9s %9s\n", "STALL BY FAULT", "FAULTS", "MEDIAN", "WORST")
 		}
 		x := s.Stalls[kind]
-		fmt.Printf("  %-20s %6d %7.2f s %7.2f s\n", kind, x.Faults, x.Median, x.Worst)
-	}
-	for _, name := range keys(r.Counts) {
-		fmt.Printf("  VIOLATED %s: %d times\n", name, r.Counts[name])
+		fmt.Fprintf(t.out, "  %-20s %6d %7.2f s %7.2f s\n", kind, x.Faults, x.Median, x.Worst)
 	}
 	shown := map[string]int{}
+	var violations []check.Violation
 	for _, v := range r.Violations {
-		if shown[v.Checker]++; shown[v.Checker] > 5 {
-			continue
+		if shown[v.Checker] < shownMost {
+			shown[v.Checker]++
+			violations = append(violations, v)
 		}
+	}
+	for _, name := range keys(r.Counts) {
+		text := fmt.Sprintf("%d times", r.Counts[name])
+		if shown[name] < r.Counts[name] {
+			text += fmt.Sprintf(", %d of %d shown", shown[name], r.Counts[name])
+		}
+		fmt.Fprintf(t.out, "  VIOLATED %s: %s\n", name, text)
+	}
+	for _, v := range violations {
 		text, _, _ := strings.Cut(v.Text, "\n")
-		fmt.Printf("  %8.2f s %-12s %s %s (lines %v)\n", time.Duration(v.At).Seconds(), v.Checker, v.ID, text, v.Lines)
+		fmt.Fprintf(t.out, "  %8.2f s %-12s %s %s (lines %v)\n", time.Duration(v.At).Seconds(), v.Checker, v.ID, text, v.Lines)
+	}
+}
+
+// mutant shows what came of a broken build.
+func (t *terminal) mutant(r caught) {
+	switch {
+	case t.json:
+		b, err := json.Marshal(r)
+		if err != nil {
+			b = fmt.Appendf(nil, "%q", err)
+		}
+		fmt.Fprintln(t.out, string(b))
+	case r.Error != "":
+		fmt.Fprintf(t.out, "%-24s NOT RUN: %s\n", r.Mutant, r.Error)
+	case len(r.By) == 0:
+		fmt.Fprintf(t.out, "%-24s SURVIVED %d runs, the last with seed %d: %s\n", r.Mutant, r.Runs, r.Seed, r.Breaks)
+	default:
+		fmt.Fprintf(t.out, "%-24s caught by %s in %.1f s (run %d, seed %d)\n", r.Mutant, strings.Join(r.By, ", "), r.Seconds, r.Runs, r.Seed)
+	}
+}
+
+// mutants shows where the page of all broken builds is.
+func (t *terminal) mutants(n int, page string) {
+	if !t.json {
+		fmt.Fprintf(t.out, "\n%d broken builds  %s\n", n, page)
 	}
 }
 
@@ -136,13 +176,13 @@ func (t *terminal) total(sum report.Total, page string) {
 	if t.json {
 		return
 	}
-	fmt.Printf("%s  %s\n", sum, page)
+	fmt.Fprintf(t.out, "%s  %s\n", sum, page)
 	for i, f := range sum.Faults {
 		if i == 0 {
-			fmt.Printf("  %-20s %6s %15s %9s\n", "FAULT", "MADE", "STALL, MEDIAN", "WORST")
+			fmt.Fprintf(t.out, "  %-20s %6s %15s %9s\n", "FAULT", "MADE", "STALL, MEDIAN", "WORST")
 		}
 		median, worst := f.StallTexts()
-		fmt.Printf("  %-20s %6d %15s %9s\n", f.Name, f.Made, median, worst)
+		fmt.Fprintf(t.out, "  %-20s %6d %15s %9s\n", f.Name, f.Made, median, worst)
 	}
 }
 

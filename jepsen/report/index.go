@@ -93,13 +93,15 @@ func WriteRuns(w io.Writer, rows []Row) error {
 func WriteMutants(w io.Writer, all []Mutant) error {
 	x := index{Title: "all caught", Class: "good"}
 	t := table{Columns: []column{{"broken build", false}, {"the rule it breaks", false}, {"workload", false}, {"caught by", false}, {"after", true}, {"run", true}}}
-	caught := 0
+	caught, survived, notRun := 0, 0, 0
 	for _, m := range all {
 		by, after := cell{Text: strings.Join(m.By, ", ")}, cell{Text: fmt.Sprintf("%.1f s", m.Seconds), Class: "number"}
 		switch {
 		case m.Error != "":
+			notRun++
 			by, after = cell{Text: "not run: " + m.Error, Class: "bad"}, cell{}
 		case len(m.By) == 0:
+			survived++
 			by, after = cell{Text: "survived", Class: "bad"}, cell{}
 		default:
 			caught++
@@ -108,10 +110,13 @@ func WriteMutants(w io.Writer, all []Mutant) error {
 			{Text: m.Name, Link: m.Link}, {Text: m.Breaks}, {Text: m.Workload, Class: "soft"}, by, after, {Text: fmt.Sprint(m.Runs), Class: "number"},
 		})
 	}
-	if caught < len(all) {
+	switch {
+	case survived > 0:
 		x.Title, x.Class = "not all caught", "bad"
+	case notRun > 0:
+		x.Title, x.Class = "not all run", "bad"
 	}
-	x.Sentence = fmt.Sprintf("%d of %d deliberately broken builds were caught. After: seconds of traffic until the first violation showed.", caught, len(all))
+	x.Sentence = fmt.Sprintf("Of %d deliberately broken builds %d were caught, %d survived and %d could not be run. After: seconds of traffic until the first violation showed.", len(all), caught, survived, notRun)
 	x.Tables = []table{t}
 	return x.write(w)
 }

@@ -58,23 +58,26 @@ func TestSum_CountsFaultsByKindAndTakesTheMedianOfAllStalls(t *testing.T) {
 	}
 }
 
-func TestWriteMutants_ASurvivorIsNotACaughtOne(t *testing.T) {
+func TestWriteMutants_OneThatWasNotRunHasNeitherSurvivedNorBeenCaught(t *testing.T) {
 	t.Parallel()
+	caught := Mutant{Name: "a", By: []string{"lost", "counts"}, Seconds: 1.25, Runs: 2}
+	broken := Mutant{Name: "b", Error: "it does not build"}
 	for _, c := range []struct {
-		m    Mutant
+		all  []Mutant
 		want []string
 	}{
-		{Mutant{Name: "a", By: []string{"lost", "counts"}, Seconds: 1.25, Runs: 2}, []string{">all caught</h1>", "lost, counts", "1.2 s"}},
-		{Mutant{Name: "a", Runs: 3}, []string{">not all caught</h1>", ">survived<"}},
-		{Mutant{Name: "a", Error: "it does not build"}, []string{">not all caught</h1>", "it does not build"}},
+		{[]Mutant{caught}, []string{">all caught</h1>", "lost, counts", "1.2 s", "Of 1 deliberately broken builds 1 were caught, 0 survived and 0 could not be run."}},
+		{[]Mutant{{Name: "a", Runs: 3}}, []string{">not all caught</h1>", ">survived<", "0 were caught, 1 survived and 0 could not be run"}},
+		{[]Mutant{caught, broken}, []string{">not all run</h1>", "not run: it does not build", "1 were caught, 0 survived and 1 could not be run"}},
+		{[]Mutant{broken, {Name: "a", Runs: 3}}, []string{">not all caught</h1>", "0 were caught, 1 survived and 1 could not be run"}},
 	} {
 		var buf bytes.Buffer
-		if err := WriteMutants(&buf, []Mutant{c.m}); err != nil {
+		if err := WriteMutants(&buf, c.all); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range c.want {
 			if !strings.Contains(buf.String(), want) {
-				t.Errorf("%+v: %q is not in the page", c.m, want)
+				t.Errorf("%+v: %q is not in the page", c.all, want)
 			}
 		}
 	}
