@@ -43,8 +43,8 @@ type snapshots struct {
 	annex Annex
 }
 
-// OpenSnapshots opens the snapshots in files below dir, or makes the directory, and keeps the newest retain of them. onNewest is
-// called with the newest one, now and after each new one.
+// OpenSnapshots opens the snapshots in files below dir, or makes the directory, and keeps the newest retain of them, and those that
+// are being read. onNewest is called with the newest one, now and after each new one.
 func OpenSnapshots(dir string, retain int, onNewest func(index, term uint64), logger *slog.Logger) (raft.SnapshotStore, error) {
 	inner, err := openFileSnapshots(dir, retain, logger)
 	if err != nil {
@@ -108,7 +108,7 @@ func openFileSnapshots(dir string, retain int, logger *slog.Logger) (raft.Snapsh
 	if err := tidyFileSnapshots(filepath.Join(dir, fileSnapshotsDir), logger); err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
 	}
-	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retain, HCLog(logger).Named("snapshot"))
+	inner, err := openRetained(dir, retain, logger)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
 	}
@@ -118,7 +118,7 @@ func openFileSnapshots(dir string, retain int, logger *slog.Logger) (raft.Snapsh
 	return inner, nil
 }
 
-// tidyFileSnapshots removes what a crash left half removed: the library removes an old snapshot file by file, once a newer one is
+// tidyFileSnapshots removes what a crash left half removed: an old snapshot is removed file by file, once a newer one is
 // there. It refuses one without a description when there is no newer one: the library passes over it as if there were none.
 func tidyFileSnapshots(dir string, logger *slog.Logger) error {
 	entries, err := os.ReadDir(dir)

@@ -278,7 +278,7 @@ func TestOpenSnapshots_UnfinishedOne_IsRemoved(t *testing.T) {
 	sink.Cancel()
 }
 
-// The library removes an old snapshot file by file, in any order, and a crash may come in between. The newer one is whole.
+// An old snapshot is removed file by file, in any order, and a crash may come in between. The newer one is whole.
 func TestOpenSnapshots_OlderOneHalfRemoved_IsNoDamage(t *testing.T) {
 	for _, left := range [][]string{{"state.bin"}, {}, {snapshotMetaFile}} {
 		dir := t.TempDir()
