@@ -20,6 +20,9 @@ func (n *Node) RPCHeader() raft.RPCHeader {
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.opened.id), Addr: []byte(n.address)}
 }
 
+// LastContact is when raft has heard from its leader last.
+func (n *Node) LastContact() time.Time { return n.raft.LastContact() }
+
 // Diverge makes the machines of nodes that are at the same index differ from
 // everybody's, each alone with a queue of its own, and does nothing when they
 // are at different ones.

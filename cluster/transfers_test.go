@@ -32,7 +32,8 @@ type lagging struct {
 // and the library reads the first to its end before it looks at that (raft.go
 // installSnapshot), which here does not come.
 func newLagging(t *testing.T, opts ...clustertest.Option) *lagging {
-	l := &lagging{Cluster: clustertest.New(t, 3, append(opts, onDisk, clustertest.Steady)...)}
+	patient := func(c *cluster.Config) { c.PeerTimeout = 2 * clustertest.Bound } // a transfer that is held is not broken off
+	l := &lagging{Cluster: clustertest.New(t, 3, append(opts, onDisk, clustertest.Steady, patient)...)}
 	createQueue(t, l.Cluster, "orders", wire.QueueSettings{})
 	l.cl = connect(t, l.Cluster)
 	l.publish(t, 50)
@@ -121,12 +122,22 @@ func TestTransfer_ThatStandsStill_HoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	l := newLagging(t)
 	term := l.leader.Status().Term
+	since := time.Now()
 	l.publish(t, 300)
 	other := l.Others(l.behind)
 	for _, n := range other {
 		clustertest.Eventually(t, func() string {
 			if s := n.Status(); s.Messages != uint64(l.published) {
 				return fmt.Sprintf("%s has %d messages of %d", n.NodeID, s.Messages, l.published)
+			}
+			return ""
+		})
+	}
+	// Later than the time-out: who has heard nothing since would have stood for election.
+	for _, n := range l.Others(l.leader) {
+		clustertest.Eventually(t, func() string {
+			if last := n.LastContact(); last.Sub(since) <= clustertest.SteadyTimeout {
+				return fmt.Sprintf("%s has heard from the leader last %v after the transfer stood still", n.NodeID, last.Sub(since))
 			}
 			return ""
 		})

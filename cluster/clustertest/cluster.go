@@ -46,8 +46,12 @@ type Option func(c *cluster.Config)
 // Steady is for tests in which the leader must not change: on a machine with more to do
 // than it can, a node may hear nothing for longer than the time-out of the others.
 func Steady(c *cluster.Config) {
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 5*time.Second, 5*time.Second, 5*time.Second
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = SteadyTimeout, SteadyTimeout, SteadyTimeout
 }
+
+// SteadyTimeout is how long a follower of a Steady cluster hears nothing before it
+// stands for election.
+const SteadyTimeout = 5 * time.Second
 
 // New starts n nodes that form a cluster, and closes them when the test ends.
 // A node that dies of itself fails the test.
