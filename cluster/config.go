@@ -87,8 +87,12 @@ type Config struct {
 	// LogBytes bounds the log on disk, whatever the size of its entries; with
 	// bodies in memory it may be larger by as much as a snapshot is. A snapshot
 	// is taken when the log has grown by an eighth of it, a quarter stays for
-	// followers that are behind, and publishes wait while the log grows by more
-	// than a quarter before its snapshot is written. trailingLogsMin entries stay in
+	// followers that are behind, half for those that this node has sent a snapshot
+	// and that have not caught up since, and publishes wait while the log grows by
+	// more than a quarter before its snapshot is written. So a follower that takes
+	// entries faster than they are made catches up with one snapshot, if entries of
+	// less than half of LogBytes are made until that is installed there; with more it
+	// needs another one, and the leader's log says so. trailingLogsMin entries stay in
 	// any case, so that a follower which is ahead is not sent a snapshot: 96, of
 	// 4 MiB at the most. A log of the largest entries keeps its bound from 1 GiB on;
 	// below, it may have those 384 MiB more. Default 1 GiB, at least LogBytesMin.

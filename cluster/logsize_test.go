@@ -121,3 +121,37 @@ func staysBelowItsLimit(t *testing.T, o clustertest.Option, sizeOf func(most int
 	t.Logf("%d MiB of messages in %v, the log had at most %d MiB of %d, with its snapshots %d MiB, a snapshot %d KiB", written>>20,
 		time.Since(began).Round(time.Second), largest>>20, limit>>20, most>>20, snapshot>>10)
 }
+
+// TestLogSize_WhileAFollowerCannotCatchUp_StaysBelowItsLimit: what a follower lacks
+// behind the snapshot that it is sent stays in the log, but for no more than the log
+// may take; then that is told, and it is sent another one.
+func TestLogSize_WhileAFollowerCannotCatchUp_StaysBelowItsLimit(t *testing.T) {
+	t.Parallel()
+	const limit = 32 << 20
+	l := newLagging(t, func(c *cluster.Config) { c.LogBytes = limit })
+	index := l.behind.Status().Transfers[0].Index
+	p := producerOf(t, l.cl, "orders")
+	log := filepath.Join(l.leader.Dir, "groups/1/log")
+	body, largest := make([]byte, 75<<10), int64(0)
+	for written := 0; written < limit*3/2; written += len(body) {
+		rand.Read(body)
+		if _, err := p.Publish(bounded(t), client.Message{Body: append([]byte(nil), body...)}); err != nil {
+			t.Fatal(err)
+		}
+		if largest = max(largest, diskBytes(t, log)); largest > limit {
+			t.Fatalf("the log has %d MiB after %d MiB of messages, the limit is %d MiB", largest>>20, written>>20, limit>>20)
+		}
+		if written < limit/3 && l.Logged("the log cannot keep") {
+			t.Fatalf("the follower is given up after %d MiB", written>>20)
+		}
+	}
+	if !l.Logged("the log cannot keep") {
+		t.Error("nobody is told that the follower needs another snapshot")
+	}
+	l.release()
+	l.caughtUp(t)
+	if got := l.behind.Status().SnapshotIndex; got == index {
+		t.Error("the follower needed no other snapshot: the test shows nothing")
+	}
+	t.Logf("the log had at most %d MiB of %d", largest>>20, limit>>20)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -99,7 +100,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.ticker = newTicker(g)
 	g.reads = newReader(g)
 	g.redrives = make(chan struct{}, redrivesMax)
-	g.snaps = newSnapshotter(n.cfg.LogBytes, n.cfg.SnapshotThreshold, n.cfg.SnapshotInterval)
+	g.snaps = newSnapshotter(n.cfg.LogBytes, n.cfg.SnapshotThreshold, n.cfg.SnapshotInterval, n.log)
 	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
 	g.auditor = &auditor{g: g, every: n.cfg.DigestInterval}
 	if n.cfg.MemoryStores == nil {
@@ -188,7 +189,22 @@ func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Conf
 		},
 		Allow:    func(id raft.ServerID) error { return allow(running.Load(), id) },
 		Succeeds: g.succession.succeeds,
-		Sending:  n.transfers.sending, Receiving: n.transfers.receiving,
+		Sending: func(to raft.ServerID, req *raft.InstallSnapshotRequest, data io.Reader) (io.Reader, func(error)) {
+			g.snaps.catchUps.sent(to, req.LastLogIndex)
+			r, done := n.transfers.sending(to, req, data)
+			return r, func(err error) {
+				if err != nil {
+					g.snaps.catchUps.brokeOff(to)
+				}
+				done(err)
+			}
+		},
+		Receiving: n.transfers.receiving,
+		Follows: func(id raft.ServerID, index uint64) {
+			if r := running.Load(); r != nil {
+				g.snaps.catchUps.follows(id, index, r.LastIndex())
+			}
+		},
 		Logger: n.log,
 	})
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"log/slog"
 	"math"
 	"sort"
 	"sync"
@@ -19,13 +20,16 @@ const (
 	// trailingLogsMin is the least that stays in the log behind a snapshot; with
 	// less a follower that is ahead could be sent one. raftlog.CheckConfig asks
 	// for as much.
-	trailingLogsMin = 4 * maxAppendEntries * (rpcsInFlight + 1)
+	trailingLogsMin = 4 * followedEntries
 
 	// The parts of Config.LogBytes: what the log grows by before a snapshot is
-	// taken, and a start replays; what stays behind it, and what it may grow by while the snapshot is
-	// being written before publishes have to wait. The rest is for the log
-	// store's segments, which are freed whole.
-	logGrowthPart, logTrailingPart, logWritingPart = 8, 4, 4
+	// taken, and a start replays; what stays behind it, usually and for followers
+	// that were sent a snapshot; and what it may grow by while the snapshot is being
+	// written before publishes have to wait. The rest is for the log store's
+	// segments, which are freed whole.
+	logGrowthPart, logTrailingPart, logCatchUpPart, logWritingPart = 8, 4, 2, 4
+	// storedCost is what the log stores take for an entry beside its bytes.
+	storedCost = 128
 	// logSegments is in how many segments a log of LogBytes is, of at least
 	// logSegmentMin bytes.
 	logSegments, logSegmentMin = 32, 1 << 20
@@ -57,6 +61,7 @@ type snapshotter struct {
 	due       chan struct{} // cap 1
 	raft      atomic.Pointer[raft.Raft]
 	taking    chan struct{} // a token: one snapshot at a time
+	catchUps  *catchUps
 
 	mu       sync.Mutex            // guards the fields below
 	base     raft.ReloadableConfig // as configured
@@ -64,7 +69,7 @@ type snapshotter struct {
 	entries  uint64
 	average  uint64 // of an entry before that
 	size     uint64 // of the newest snapshot
-	total    uint64 // bytes applied in all
+	total    uint64 // bytes applied in all, as they are stored
 	marks    []logMark
 	writing  bool          // a snapshot was frozen and is not written yet
 	asked    bool          // for one as soon as there is anything new
@@ -76,8 +81,9 @@ type snapshotter struct {
 // logMark: up to index, so many bytes were applied in all.
 type logMark struct{ index, total uint64 }
 
-func newSnapshotter(logBytes, threshold uint64, interval time.Duration) *snapshotter {
-	return &snapshotter{logBytes: logBytes, threshold: threshold, interval: interval, due: make(chan struct{}, 1), taking: make(chan struct{}, 1)}
+func newSnapshotter(logBytes, threshold uint64, interval time.Duration, log *slog.Logger) *snapshotter {
+	return &snapshotter{logBytes: logBytes, threshold: threshold, interval: interval, due: make(chan struct{}, 1), taking: make(chan struct{}, 1),
+		catchUps: newCatchUps(log)}
 }
 
 // start is called when raft runs.
@@ -93,7 +99,7 @@ func (s *snapshotter) applied(index uint64, bytes int) {
 	s.mu.Lock()
 	s.bytes += uint64(bytes) + entryCost
 	s.entries++
-	s.mark(index, uint64(bytes))
+	s.mark(index, uint64(bytes)+storedCost)
 	due := s.bytes >= s.growth()
 	s.mu.Unlock()
 	if due {
@@ -154,12 +160,19 @@ func (s *snapshotter) held(piece time.Duration) {
 
 // persisted learns how large a snapshot is, before raft cuts the log behind it.
 func (s *snapshotter) persisted(size int64, applied uint64) {
+	r := s.raft.Load()
+	last := applied
+	if r != nil {
+		last = max(last, r.LastIndex())
+		if r.State() != raft.Leader {
+			s.catchUps.reset()
+		}
+	}
 	s.mu.Lock()
 	s.size = uint64(size)
 	c := s.base
-	c.TrailingLogs = s.trailing(applied)
+	c.TrailingLogs = s.trailing(applied, last)
 	s.mu.Unlock()
-	r := s.raft.Load()
 	if r == nil {
 		return
 	}
@@ -167,17 +180,34 @@ func (s *snapshotter) persisted(size int64, applied uint64) {
 	_ = r.ReloadConfig(c)
 }
 
-// trailing returns how many entries stay in the log for followers that are
-// behind: as many as were asked for, and no more bytes than their part. Called
-// with mu held.
-func (s *snapshotter) trailing(applied uint64) uint64 {
-	room := s.logBytes / logTrailingPart
-	i := sort.Search(len(s.marks), func(i int) bool { return s.marks[i].total+room >= s.total })
-	fit := uint64(0)
-	if i < len(s.marks) && s.marks[i].index < applied {
-		fit = applied - s.marks[i].index
+// trailing returns how many entries stay in a log that reaches last. For followers
+// that are a little behind that is as many as were asked for, and no more bytes than
+// their part. For those that were sent a snapshot it is what they lack, if that is
+// within the part for them, and a little more, since the log goes on meanwhile.
+// Called with mu held.
+func (s *snapshotter) trailing(applied, last uint64) uint64 {
+	fit := applied + 1 - s.from(applied, s.logBytes/logTrailingPart)
+	n := min(s.base.TrailingLogs, max(trailingLogsMin, fit))
+	first := s.from(applied, s.logBytes/logCatchUpPart)
+	has, ok := s.catchUps.lowest(min(first, last-min(n, last)+1))
+	if !ok {
+		return n
 	}
-	return min(s.base.TrailingLogs, max(trailingLogsMin, fit))
+	// The entry before those that it lacks goes with them: raft compares its term.
+	return max(n, last+1-min(has, max(first, has-min(has, trailingLogsMin))))
+}
+
+// from returns the first of the newest entries that fit into room, as far as they
+// were applied in this life. Called with mu held.
+func (s *snapshotter) from(applied, room uint64) uint64 {
+	if len(s.marks) > 0 && s.total <= room {
+		return min(s.marks[0].index, applied+1)
+	}
+	i := sort.Search(len(s.marks), func(i int) bool { return s.marks[i].total+room >= s.total })
+	if i == len(s.marks) {
+		return applied + 1
+	}
+	return min(s.marks[i].index, applied) + 1
 }
 
 // behind says that the log grows faster than its snapshot is written: publishes

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 func newTestSnapshotter(logBytes uint64) *snapshotter {
-	s := newSnapshotter(logBytes, 16_384, time.Hour)
+	s := newSnapshotter(logBytes, 16_384, time.Hour, slog.New(slog.DiscardHandler))
 	s.base = raft.ReloadableConfig{TrailingLogs: 4096}
 	return s
 }
@@ -61,7 +62,7 @@ func TestSnapshotter_IsDueByBytesAndInProportionToItsSize(t *testing.T) {
 // what is applied like the freeze itself.
 func TestSnapshotter_TellsTheLongestStall(t *testing.T) {
 	t.Parallel()
-	s := newSnapshotter(1<<20, 1<<30, time.Hour)
+	s := newSnapshotter(1<<20, 1<<30, time.Hour, slog.New(slog.DiscardHandler))
 	for _, c := range []struct{ piece, freeze, last, most time.Duration }{
 		{3, 7, 7, 7}, {5, 2, 5, 7}, {0, 1, 1, 7}, {9, 1, 9, 9},
 	} {
@@ -113,7 +114,7 @@ func TestSnapshotter_TrailingEntriesFitTheirBytes(t *testing.T) {
 		for i := range 10_000 {
 			s.applied(uint64(i+1), c.entries(i))
 		}
-		if n := s.trailing(10_000); !c.want(n) {
+		if n := s.trailing(10_000, 10_000); !c.want(n) {
 			t.Errorf("%s: %d entries stay", name, n)
 		}
 		if len(s.marks) > 2*logMarks {
@@ -186,5 +187,101 @@ func TestPersist_BodiesCannotBeWritten_EndsTheNode(t *testing.T) {
 	}
 	if err := persist(func() {}); err == nil || fatal == nil {
 		t.Errorf("where nothing can be written: %v, and the node ends over %v", err, fatal)
+	}
+}
+
+// catchUp is a log of a MiB an entry, in which a follower was sent the snapshot at
+// index 1000; half of LogBytes are 128 such entries.
+func catchUp(t *testing.T) (s *snapshotter, publish func(n int), kept func() uint64) {
+	t.Helper()
+	s = newTestSnapshotter(256 << 20)
+	last := uint64(0)
+	publish = func(n int) {
+		for range n {
+			last++
+			s.applied(last, 1<<20-storedCost)
+		}
+	}
+	// As the library cuts it: what is kept begins there.
+	kept = func() uint64 { return last + 1 - s.trailing(last, last) }
+	publish(1000)
+	s.catchUps.sent("n3", last)
+	return s, publish, kept
+}
+
+// What a follower lacks behind the snapshot that it was sent stays, however many
+// snapshots are taken meanwhile, until it has it.
+func TestSnapshotter_KeepsWhatAFollowerLacksBehindItsSnapshot(t *testing.T) {
+	t.Parallel()
+	s, publish, kept := catchUp(t)
+	for range 5 {
+		publish(25)
+		if first := kept(); first > 1000 {
+			t.Fatalf("the log begins with %d, and the follower needs what follows 1000, and the term of that", first)
+		}
+	}
+	s.catchUps.sent("n2", 1060)
+	s.catchUps.follows("n3", 1050, 1125)
+	publish(50) // 1000 would not fit any more
+	if first := kept(); first > 1050 || first <= 1000 {
+		t.Errorf("the log begins with %d, and the followers have 1050 and 1060", first)
+	}
+	s.catchUps.follows("n3", 1175-followedEntries, 1175)
+	if first := kept(); first > 1060 || first < 1048 {
+		t.Errorf("the log begins with %d, and the one follower that has not caught up has 1060", first)
+	}
+	s.catchUps.follows("n2", 1175, 1175)
+	if first := kept(); first != 1175+1-trailingLogsMin {
+		t.Errorf("the log begins with %d when everybody has caught up", first)
+	}
+	s.catchUps.follows("n2", 1000, 1175) // it is no more behind for having been asked
+	if first := kept(); first != 1175+1-trailingLogsMin {
+		t.Errorf("the log begins with %d for a follower that needs no snapshot", first)
+	}
+}
+
+// A follower that lacks more than half of LogBytes is given up, and told of; the log
+// does not grow for it any further.
+func TestSnapshotter_GivesUpWhoLacksMoreThanItsPart(t *testing.T) {
+	t.Parallel()
+	s, publish, kept := catchUp(t)
+	var told strings.Builder
+	s.catchUps.log = slog.New(slog.NewTextHandler(&told, nil))
+	publish(128)
+	if first := kept(); first != 1000 || told.Len() > 0 {
+		t.Errorf("the log begins with %d although what the follower lacks has room: %s", first, &told)
+	}
+	publish(1)
+	if first := kept(); first != 1129+1-trailingLogsMin {
+		t.Errorf("the log begins with %d, for a follower that it cannot help", first)
+	}
+	if !strings.Contains(told.String(), "peer=n3 has=1000") {
+		t.Errorf("it was told %q", &told)
+	}
+	if len(s.catchUps.at) > 0 {
+		t.Error("it is not given up")
+	}
+	s.catchUps.sent("n3", 1129)
+	publish(100)
+	if first := kept(); first > 1129 {
+		t.Errorf("the log begins with %d after another snapshot at 1129", first)
+	}
+	s.catchUps.brokeOff("n3")
+	if first := kept(); first != 1229+1-trailingLogsMin {
+		t.Errorf("the log begins with %d for a follower that is down", first)
+	}
+}
+
+// After a restart the newest snapshot is what is sent, and nothing is known of the
+// entries before it.
+func TestSnapshotter_KeepsWhatIsLackedAfterARestart(t *testing.T) {
+	t.Parallel()
+	s := newTestSnapshotter(256 << 20)
+	for i := range uint64(120) {
+		s.applied(501+i, 1<<20)
+	}
+	s.catchUps.sent("n3", 500)
+	if first := 620 + 1 - s.trailing(620, 620); first != 500 {
+		t.Errorf("the log begins with %d", first)
 	}
 }

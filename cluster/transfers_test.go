@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -114,6 +115,102 @@ func (l *lagging) caughtUp(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// publishSteadily publishes one message after the other until stop.
+func (l *lagging) publishSteadily(t *testing.T) (stop func()) {
+	t.Helper()
+	p := producerOf(t, l.cl, "orders")
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+			}
+			if _, err := p.Publish(bounded(t), client.Message{Body: []byte(backlogBody(l.published))}); err != nil {
+				t.Errorf("publish %d: %v", l.published, err)
+				return
+			}
+			l.published++
+		}
+	}()
+	stop = sync.OnceFunc(func() { close(end); <-ended })
+	t.Cleanup(stop)
+	return stop
+}
+
+// installedOnce: the follower has installed the snapshot that was on its way, and
+// took what came behind it from the log. After a transfer that was broken off it
+// would have been sent a newer one.
+func (l *lagging) installedOnce(t *testing.T, index uint64) {
+	t.Helper()
+	if got := l.behind.Status().SnapshotIndex; got != index {
+		t.Errorf("the follower's snapshot is at %d; the one at %d was on its way", got, index)
+	}
+}
+
+// Snapshots that are taken while one is on its way neither end that, nor cut off
+// what the follower needs next.
+func TestTransfer_SnapshotsMeanwhile_IsNotBrokenOff(t *testing.T) {
+	t.Parallel()
+	l := newLagging(t)
+	index := l.behind.Status().Transfers[0].Index
+	for range 3 {
+		p := producerOf(t, l.cl, "orders")
+		for range 60 { // an entry each; more than what stays for who was sent no snapshot
+			if _, err := p.Publish(bounded(t), client.Message{Body: []byte(backlogBody(l.published))}); err != nil {
+				t.Fatal(err)
+			}
+			l.published++
+		}
+		mustSnapshot(t, l.leader)
+	}
+	l.release()
+	l.caughtUp(t)
+	l.installedOnce(t, index)
+	drainAll(t, l.Cluster, l.cl, "orders", l.published)
+}
+
+// A follower catches up although messages are published all the time, and snapshots
+// taken, while it is sent one and after.
+func TestTransfer_UnderSteadyPublishes_CatchesUp(t *testing.T) {
+	t.Parallel()
+	l := newLagging(t)
+	index := l.behind.Status().Transfers[0].Index
+	stop := l.publishSteadily(t)
+	snapshots := 0
+	step := func() {
+		t.Helper()
+		before := l.leader.Status().CommitIndex
+		clustertest.Eventually(t, func() string {
+			if s := l.leader.Status(); s.CommitIndex < before+20 {
+				return fmt.Sprintf("nothing is published: %d, was %d", s.CommitIndex, before)
+			}
+			return ""
+		})
+		mustSnapshot(t, l.leader)
+		snapshots++
+	}
+	for l.leader.Status().CommitIndex < index+400 {
+		step()
+	}
+	l.release()
+	for {
+		step()
+		if s := l.behind.Status(); s.AppliedIndex > index+400 && s.AppliedIndex+100 > l.leader.Status().CommitIndex {
+			break
+		}
+		if t.Failed() || snapshots > 2000 {
+			t.Fatalf("after %d snapshots the follower is at %+v", snapshots, l.behind.Status())
+		}
+	}
+	l.installedOnce(t, index)
+	stop()
+	l.caughtUp(t)
+	drainAll(t, l.Cluster, l.cl, "orders", l.published)
 }
 
 // A snapshot that does not get on holds up nobody: heartbeats go on, and the

@@ -37,7 +37,10 @@ type Guard struct {
 	// is read in its place; done is called when it was answered. nil: nobody.
 	Sending   func(to raft.ServerID, req *raft.InstallSnapshotRequest, data io.Reader) (r io.Reader, done func(error))
 	Receiving func(req *raft.InstallSnapshotRequest, data io.Reader) io.Reader
-	Logger    *slog.Logger
+	// Follows is told how far a follower is: it has all entries up to index, but for
+	// those in flight to it. It must not block. nil: nobody.
+	Follows func(id raft.ServerID, index uint64)
+	Logger  *slog.Logger
 }
 
 // GuardedTransport is what GuardTransport returns.
@@ -208,7 +211,16 @@ func (t *guardTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 	if err := t.Transport.AppendEntries(id, target, args, resp); err != nil {
 		return err
 	}
+	if index := args.PrevLogEntry + uint64(len(args.Entries)); resp.Success && index > 0 { // 0: a heartbeat
+		t.follows(id, index)
+	}
 	return t.checkTerm(resp.Term)
+}
+
+func (t *guardTransport) follows(id raft.ServerID, index uint64) {
+	if t.guard.Follows != nil {
+		t.guard.Follows(id, index)
+	}
 }
 
 func (t *guardTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {

@@ -10,13 +10,14 @@ import (
 // goroutine that reads the answers. raft's peer timeout bounds each answer.
 const pipelineStall = 10 * time.Second
 
-// AppendEntriesPipeline bounds the pipeline's requests.
+// AppendEntriesPipeline bounds the pipeline's requests, and tells how far they are:
+// raft begins one when the follower has what is before it.
 func (t *guardTransport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
 	p, err := t.Transport.AppendEntriesPipeline(id, target)
 	if err != nil {
 		return nil, err
 	}
-	return &boundPipeline{p, pipelineStall}, nil
+	return &boundPipeline{p, pipelineStall, func(index uint64) { t.follows(id, index) }}, nil
 }
 
 // boundPipeline closes a pipeline in which a request is stuck. raft stops taking
@@ -26,11 +27,13 @@ func (t *guardTransport) AppendEntriesPipeline(id raft.ServerID, target raft.Ser
 // while this leader leads, and raft does not end when it is shut down.
 type boundPipeline struct {
 	raft.AppendPipeline
-	stall time.Duration
+	stall   time.Duration
+	follows func(index uint64)
 }
 
 func (p *boundPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	stop := time.AfterFunc(p.stall, func() { p.AppendPipeline.Close() })
 	defer stop.Stop()
+	p.follows(args.PrevLogEntry)
 	return p.AppendPipeline.AppendEntries(args, resp)
 }

@@ -41,7 +41,7 @@ type serverCmd struct {
 	ElectionTimeout   time.Duration `env:"ONCEQ_ELECTION_TIMEOUT" default:"500ms" help:"How long a vote may take before the next one."`
 	SnapshotThreshold uint64        `env:"ONCEQ_SNAPSHOT_THRESHOLD" default:"16384" help:"Log entries after which a snapshot is taken, at the latest."`
 	SnapshotInterval  time.Duration `env:"ONCEQ_SNAPSHOT_INTERVAL" default:"30s" help:"How often to look whether one is due."`
-	LogBytes          size          `env:"ONCEQ_LOG_BYTES" default:"1GiB" help:"What the log may take on disk: a snapshot is taken in time. At least 2MiB; the newest 96 entries stay in any case, and from 1GiB on there is room for the largest." placeholder:"SIZE"`
+	LogBytes          size          `env:"ONCEQ_LOG_BYTES" default:"1GiB" help:"What the log may take on disk: a snapshot is taken in time. At least 2MiB; the newest 96 entries stay in any case, and from 1GiB on there is room for the largest. A follower that is sent a snapshot catches up if less than half of this is published meanwhile." placeholder:"SIZE"`
 
 	Bodies      string `env:"ONCEQ_BODIES" enum:"memory,disk" default:"disk" help:"Where messages are kept that wait: disk, or memory alone, where a backlog must fit. The same on every node."`
 	BodyMemory  size   `env:"ONCEQ_BODY_MEMORY" default:"256MiB" help:"With --bodies disk: memory for messages; those above it are on disk." placeholder:"SIZE"`
