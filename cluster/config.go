@@ -128,6 +128,7 @@ type Config struct {
 	// machineVersion is the newest version of the queue machine that the node takes
 	// part in. Tests set it, to be an older build.
 	machineVersion uint32
+	transferIdle   time.Duration // transferIdleMax, but for tests
 	// Logger takes what operators should read. Default: nothing is logged.
 	Logger *slog.Logger
 	// RaftLogger takes what raft itself has to say. Default: nothing.
@@ -174,6 +175,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.machineVersion == 0 {
 		c.machineVersion = fsm.MachineVersion
+	}
+	if c.transferIdle == 0 {
+		c.transferIdle = transferIdleMax
 	}
 	if c.Version == "" {
 		c.Version = "dev"

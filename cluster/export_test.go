@@ -49,5 +49,8 @@ func Diverge(nodes ...*Node) (done bool, err error) {
 	return true, nil
 }
 
+// WithTransferIdle says how long a snapshot on its way may stand still.
+func WithTransferIdle(c *Config, d time.Duration) { c.transferIdle = d }
+
 // WithMachineVersion makes a node an older build, as far as the queue machine goes.
 func WithMachineVersion(c *Config, version uint32) { c.machineVersion = version }

@@ -57,6 +57,12 @@ const (
 	backupIdleMax    = time.Minute
 	snapshotTries    = 10
 
+	// transferIdleMax is how long a snapshot on its way may stand still. raft reads one
+	// to its end before it looks at anything else, so a follower whose leader has fallen
+	// silent in the middle would neither vote nor listen to the next leader; the
+	// library's own limit goes by the size, and may be hours.
+	transferIdleMax = 30 * time.Second
+
 	// publishWindow is how many bytes of unanswered publishes a connection may
 	// have.
 	publishWindow = 8 << 20

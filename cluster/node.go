@@ -77,7 +77,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		begun: time.Now(),
 		end:   make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 	}
-	n.transfers = newTransfers(n.log)
+	n.transfers = newTransfers(n.log, n.cfg.transferIdle, n.endTransfer)
 	if n.limits == (fsm.Limits{}) {
 		n.limits = fsm.DefaultLimits()
 	}

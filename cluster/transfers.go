@@ -21,7 +21,9 @@ const transferForgottenAfter = time.Minute
 // transfers knows the snapshots that are on their way from this node and to it.
 // Each is a goroutine of the library's, beside heartbeats and other followers.
 type transfers struct {
-	log *slog.Logger
+	log  *slog.Logger
+	idle time.Duration                            // how long one may stand still
+	cut  func(peer raft.ServerID, receiving bool) // ends the streams of one that does
 
 	mu      sync.Mutex // guards the fields below, and those of the transfers
 	running map[*transfer]struct{}
@@ -35,10 +37,22 @@ type transfer struct {
 	began  time.Time
 	last   time.Time // something was read
 	logged time.Time
+	// idle runs while the peer has to do something: to send more, or to take what was read.
+	idle  *time.Timer
+	ended bool
 }
 
-func newTransfers(log *slog.Logger) *transfers {
-	return &transfers{log: log, running: make(map[*transfer]struct{})}
+func newTransfers(log *slog.Logger, idle time.Duration, cut func(peer raft.ServerID, receiving bool)) *transfers {
+	return &transfers{log: log, idle: idle, cut: cut, running: make(map[*transfer]struct{})}
+}
+
+// endTransfer ends the streams that a snapshot from or to a peer is on.
+func (n *Node) endTransfer(peer raft.ServerID, receiving bool) {
+	if receiving {
+		n.streams.EndRaftFrom(peer)
+	} else {
+		n.streams.EndRaftTo(peer)
+	}
 }
 
 // sending is given what goes to a follower.
@@ -55,6 +69,8 @@ func (t *transfers) receiving(req *raft.InstallSnapshotRequest, r io.Reader) io.
 func (t *transfers) begin(state wire.SnapshotTransfer, r io.Reader) *transfer {
 	now := time.Now()
 	x := &transfer{Reader: r, all: t, state: state, began: now, last: now, logged: now}
+	x.idle = time.AfterFunc(t.idle, x.stands)
+	x.idle.Stop()
 	t.mu.Lock()
 	for old := range t.running {
 		if old.state.Receiving && state.Receiving {
@@ -67,15 +83,39 @@ func (t *transfers) begin(state wire.SnapshotTransfer, r io.Reader) *transfer {
 	return x
 }
 
+// stands is called when nothing has come, or nothing was taken, for too long.
+func (x *transfer) stands() {
+	t := x.all
+	t.mu.Lock()
+	ended, state := x.ended, x.state
+	t.mu.Unlock()
+	// Also of one that another has replaced: raft does not come to that before.
+	if !ended {
+		t.log.Warn("snapshot transfer stands still: its connections are closed", "peer", state.Peer, "receiving", state.Receiving,
+			"index", state.Index, "bytes", state.Bytes, "of", state.Size, "for", t.idle)
+		t.cut(raft.ServerID(state.Peer), state.Receiving)
+	}
+}
+
 // Read implements io.Reader.
 func (x *transfer) Read(b []byte) (int, error) {
-	n, err := x.Reader.Read(b)
 	t := x.all
+	if x.state.Receiving {
+		x.idle.Reset(t.idle)
+	} else {
+		x.idle.Stop()
+	}
+	n, err := x.Reader.Read(b)
 	t.mu.Lock()
 	now := time.Now()
 	x.last = now
 	x.state.Bytes += uint64(n)
 	state := x.state
+	if state.Receiving {
+		x.idle.Stop()
+	} else if err == nil && state.Bytes < state.Size {
+		x.idle.Reset(t.idle) // until what was read now has been sent
+	}
 	tell := now.Sub(x.logged) >= transferLogEvery
 	if tell {
 		x.logged = now
@@ -103,6 +143,8 @@ func (x *transfer) end(err error) {
 	t.mu.Lock()
 	_, running := t.running[x]
 	delete(t.running, x)
+	x.ended = true
+	x.idle.Stop()
 	state, took := x.state, time.Since(x.began)
 	t.mu.Unlock()
 	switch {

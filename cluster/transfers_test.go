@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -242,6 +243,28 @@ func TestTransfer_ThatStandsStill_HoldsUpNobody(t *testing.T) {
 	if got := l.behind.Status(); got.Term != term || got.Leader != l.leader.NodeID || !l.leader.Status().Serving {
 		t.Errorf("the leader has changed: term %d, was %d", got.Term, term)
 	}
+	l.release()
+	l.caughtUp(t)
+	drainAll(t, l.Cluster, l.cl, "orders", l.published)
+}
+
+// A transfer that stands still for too long is broken off by the follower, whose raft
+// looks at nothing else meanwhile: its half is removed although no connection has ended.
+func TestTransfer_ThatStandsStillForLong_IsBrokenOff(t *testing.T) {
+	t.Parallel()
+	l := newLagging(t, func(c *cluster.Config) { cluster.WithTransferIdle(c, 2*time.Second) })
+	halves := l.halves(t)
+	clustertest.Eventually(t, func() string {
+		now := l.halves(t)
+		if len(halves) == 0 {
+			halves = now
+			return "no half of a snapshot is there"
+		}
+		if slices.Contains(now, halves[0]) {
+			return halves[0] + " is still there"
+		}
+		return ""
+	})
 	l.release()
 	l.caughtUp(t)
 	drainAll(t, l.Cluster, l.cl, "orders", l.published)

@@ -55,13 +55,13 @@ func (l *raftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net
 	if err != nil {
 		return nil, err
 	}
-	return l.own(c, "")
+	return l.own(c, "", id)
 }
 
 // deliver hands an authenticated incoming stream to raft. A node that has not
 // started raft yet keeps a few.
 func (l *raftLayer) deliver(c net.Conn, from raft.ServerID) {
-	rc, err := l.own(c, from)
+	rc, err := l.own(c, from, "")
 	if err != nil {
 		l.streams.refusals.warn("refused a raft stream", "remote", c.RemoteAddr(), "error", err)
 		return
@@ -80,8 +80,8 @@ func (l *raftLayer) deliver(c net.Conn, from raft.ServerID) {
 }
 
 // own counts a connection among those that Close ends, or closes it. from is who
-// has opened it, "" for this node.
-func (l *raftLayer) own(c net.Conn, from raft.ServerID) (*raftConn, error) {
+// has opened it, or to whom this node has.
+func (l *raftLayer) own(c net.Conn, from, to raft.ServerID) (*raftConn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
@@ -94,7 +94,7 @@ func (l *raftLayer) own(c net.Conn, from raft.ServerID) (*raftConn, error) {
 		c.Close()
 		return nil, fmt.Errorf("more than %d raft streams", raftStreamsMax)
 	}
-	rc := &raftConn{Conn: c, layer: l, from: from}
+	rc := &raftConn{Conn: c, layer: l, from: from, to: to}
 	l.conns[rc] = struct{}{}
 	if from != "" {
 		l.incoming[from]++
@@ -120,16 +120,23 @@ func (l *raftLayer) Accept() (net.Conn, error) {
 // Close ends every raft stream. It may be called twice.
 func (l *raftLayer) Close() error {
 	l.cancel()
+	l.end(func(*raftConn) bool { return true })
+	return nil
+}
+
+// end closes the streams that are chosen.
+func (l *raftLayer) end(chosen func(*raftConn) bool) {
 	l.mu.Lock()
-	conns := make([]*raftConn, 0, len(l.conns))
+	var conns []*raftConn
 	for c := range l.conns {
-		conns = append(conns, c)
+		if chosen(c) {
+			conns = append(conns, c)
+		}
 	}
 	l.mu.Unlock()
 	for _, c := range conns {
 		c.Close()
 	}
-	return nil
 }
 
 // Addr is the advertised address.
@@ -145,7 +152,8 @@ func (a nodeAddr) String() string { return string(a) }
 type raftConn struct {
 	net.Conn
 	layer *raftLayer
-	from  raft.ServerID
+	// who has opened it, or to whom this node has; the other is ""
+	from, to raft.ServerID
 }
 
 func (c *raftConn) Close() error {

@@ -162,6 +162,17 @@ func (s *Streams) RaftStreamsFrom(id raft.ServerID) int {
 	return s.raftLayer.incoming[id]
 }
 
+// EndRaftFrom ends the raft streams that a peer has opened to this node, and EndRaftTo
+// those that this node has opened to a peer. raft opens others.
+func (s *Streams) EndRaftFrom(id raft.ServerID) {
+	s.raftLayer.end(func(c *raftConn) bool { return c.from == id })
+}
+
+// EndRaftTo: see EndRaftFrom.
+func (s *Streams) EndRaftTo(id raft.ServerID) {
+	s.raftLayer.end(func(c *raftConn) bool { return c.to == id })
+}
+
 // Close ends all streams and waits. It may be called twice.
 func (s *Streams) Close() error {
 	s.mu.Lock()
