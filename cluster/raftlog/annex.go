@@ -25,6 +25,9 @@ type Annex struct {
 	Send  func(dir string, w io.Writer) error // the directory as a stream
 	// Check reads everything and returns what is damaged, each with its file. It may use scratch, a directory beside, and removes it.
 	Check func(dir, scratch string) []error
+	// Sum tells a directory from every other, without reading much. It is kept beside the snapshot's description, so that an annex that
+	// is gone, or is another snapshot's, is noticed. nil: nothing is kept.
+	Sum func(dir string) (uint32, error)
 }
 
 // AnnexSink is a snapshot that is being written and that may have an annex.
@@ -75,11 +78,33 @@ func (s *snapshots) annexOf(id string) (string, error) {
 	if s.dir == "" {
 		return "", nil
 	}
-	path := filepath.Join(s.dir, id, AnnexDir)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	} else if err != nil {
+	return s.annex.of(filepath.Join(s.dir, id))
+}
+
+// of returns the path of the annex of the snapshot in dir, "" when it has none, and an error when it is not the one that was written.
+func (a Annex) of(dir string) (string, error) {
+	path := filepath.Join(dir, AnnexDir)
+	want, summed, err := readAnnexSum(dir)
+	if err != nil {
 		return "", err
+	}
+	_, err = os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && summed:
+		return "", fmt.Errorf("%w: %s is missing", ErrSnapshotDamaged, path)
+	case errors.Is(err, os.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	case !summed || a.Sum == nil:
+		return path, nil
+	}
+	is, err := a.Sum(path)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: %s: %w", ErrSnapshotDamaged, path, err)
+	case is != want:
+		return "", fmt.Errorf("%w: %s is not what was written for this snapshot: its sum is %08x, and was %08x", ErrSnapshotDamaged, path, is, want)
 	}
 	return path, nil
 }

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"bytes"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -120,6 +121,79 @@ func TestAnnex_GoesWithItsSnapshot(t *testing.T) {
 		t.Errorf("the files are still there: %s", p)
 	}
 	wantSnapshot(t, snaps, 20, "more")
+}
+
+// An annex that is gone, or has changed places with that of another snapshot, is not
+// taken for that of its own, whatever it is worth.
+func TestAnnex_OfAnotherSnapshot_IsRefused(t *testing.T) {
+	summed := oneFile
+	summed.Sum = func(dir string) (uint32, error) {
+		b, err := os.ReadFile(filepath.Join(dir, "f"))
+		return crc32.ChecksumIEEE(b), err
+	}
+	dir := t.TempDir()
+	options := Options{Dir: filepath.Join(dir, "log"), Logger: quiet, Fatal: func(error) {}, Owner: "n1-a", Annex: summed}
+	open := func() (*Store, raft.SnapshotStore, error) {
+		s, err := Open(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		snaps, err := s.OpenSnapshots(dir, 2)
+		return s, snaps, err
+	}
+	start := func() error {
+		s, _, err := open()
+		return errors.Join(err, s.Close())
+	}
+	s, snaps, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, file := range []string{"first", "other"} {
+		if err := writeAnnexed(t, snaps, uint64(10*(i+1)), "tables", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := snaps.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := filepath.Glob(filepath.Join(dir, fileSnapshotsDir, "*", AnnexDir))
+	if err != nil || len(kept) != 2 {
+		t.Fatal(kept, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	aside := filepath.Join(dir, "aside")
+	swap := func() {
+		t.Helper()
+		if err := errors.Join(os.Rename(kept[0], aside), os.Rename(kept[1], kept[0]), os.Rename(aside, kept[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(what string) {
+		t.Helper()
+		if _, _, err := snaps.Open(all[0].ID); !errors.Is(err, ErrSnapshotDamaged) || !strings.Contains(err.Error(), kept[1]) {
+			t.Errorf("%s: open: %v", what, err)
+		}
+		if err := start(); !errors.Is(err, ErrSnapshotDamaged) || !strings.Contains(err.Error(), kept[1]) {
+			t.Errorf("%s: start: %v", what, err)
+		}
+		if r, err := Verify(options, dir); err != nil || len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Error(), kept[1]) {
+			t.Errorf("%s: verify: %+v, %v", what, r, err)
+		}
+	}
+	swap()
+	refused("swapped")
+	swap()
+	if err := start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(kept[1]); err != nil {
+		t.Fatal(err)
+	}
+	refused("gone")
 }
 
 // Files that nobody can read are no snapshot.

@@ -20,7 +20,8 @@ const snapshotMetaFile = "meta.json"
 const snapshotStateFile = "state.bin"
 
 // snapshotSumFile holds the CRC32C of the description, big endian: a flipped bit there could move the snapshot to another index, or
-// change who the members are. It is written once the snapshot is there, so after a crash in between there is none.
+// change who the members are. Behind it is the sum of the annex, if the snapshot has one. It is written once the snapshot is there, so
+// after a crash in between there is none.
 const snapshotSumFile = "meta.sum"
 
 // readSnapshotMeta tells whether the description of a snapshot can be read, and is what it was, and of this snapshot.
@@ -43,19 +44,43 @@ func readSnapshotMeta(dir string) error {
 		return nil
 	case err != nil:
 		return err
-	case !bytes.Equal(sum, snapshotMetaSum(b)):
+	case !bytes.Equal(sum[:min(4, len(sum))], snapshotMetaSum(b)):
 		return fmt.Errorf("%s: checksum mismatch", path)
 	}
 	return nil
+}
+
+// readAnnexSum reads the sum of a snapshot's annex; false when none was written.
+func readAnnexSum(dir string) (sum uint32, ok bool, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, snapshotSumFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist), err == nil && len(b) == 4:
+		return 0, false, nil
+	case err != nil:
+		return 0, false, err
+	case len(b) != 8:
+		return 0, false, fmt.Errorf("%w: %s has %d bytes", ErrSnapshotDamaged, filepath.Join(dir, snapshotSumFile), len(b))
+	}
+	return binary.BigEndian.Uint32(b[4:]), true, nil
 }
 
 func snapshotMetaSum(meta []byte) []byte {
 	return binary.BigEndian.AppendUint32(nil, crc32.Checksum(meta, castagnoli))
 }
 
-// sumSnapshotMeta writes the checksum of a description that was just written.
-func sumSnapshotMeta(dir string) error {
+// sumSnapshotMeta writes the checksum of a description that was just written, and the sum of the annex.
+func sumSnapshotMeta(dir string, annex Annex) error {
 	b, err := os.ReadFile(filepath.Join(dir, snapshotMetaFile))
+	if err != nil {
+		return err
+	}
+	sums := snapshotMetaSum(b)
+	files, err := annex.of(dir) // there is no sum yet
+	if err == nil && files != "" && annex.Sum != nil {
+		var sum uint32
+		sum, err = annex.Sum(files)
+		sums = binary.BigEndian.AppendUint32(sums, sum)
+	}
 	if err != nil {
 		return err
 	}
@@ -65,7 +90,7 @@ func sumSnapshotMeta(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(snapshotMetaSum(b))
+	_, err = f.Write(sums)
 	if err == nil {
 		err = f.Sync()
 	}

@@ -28,7 +28,7 @@ const (
 
 // snapshots wraps a snapshot store:
 //   - the newest one is reported to the log, at start and after each that closed well;
-//   - the newest one is read back, at start and before Close returns, since raft truncates the log next;
+//   - the newest one is read back, at start and before Close returns, since raft truncates the log next, and its annex is its own;
 //   - List names the newest only. raft goes on to an older one when it cannot restore the newest, and then lacks the entries between
 //     the two; stopping is right, and the operator readmits the node;
 //   - an older one is refused.
@@ -202,7 +202,8 @@ func (s *snapshots) readNewest() (*raft.SnapshotMeta, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrSnapshotDamaged, s.statePath(all[0].ID), err)
 	}
-	return meta, r.Close()
+	_, err = s.annexOf(all[0].ID)
+	return meta, errors.Join(err, r.Close())
 }
 
 // statePath names a snapshot's stream in messages.
@@ -299,7 +300,7 @@ func (k *snapshotSink) close() error {
 		return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
 	}
 	if k.store.dir != "" {
-		if err := sumSnapshotMeta(filepath.Join(k.store.dir, k.ID())); err != nil {
+		if err := sumSnapshotMeta(filepath.Join(k.store.dir, k.ID()), k.store.annex); err != nil {
 			return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
 		}
 	}

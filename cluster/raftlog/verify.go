@@ -81,13 +81,16 @@ func (r *Report) snapshots(s *Store, dir string, annex Annex) {
 	s.SetSnapshot(meta.Index, meta.Term)
 	_, err = io.Copy(io.Discard, content)
 	r.problem(errors.Join(err, content.Close()))
-	r.annex(annex, filepath.Join(dir, fileSnapshotsDir, all[0].ID, AnnexDir), filepath.Join(dir, annexScratch))
+	r.annex(annex, filepath.Join(dir, fileSnapshotsDir, all[0].ID), filepath.Join(dir, annexScratch))
 }
 
 // annexScratch is a directory beside the snapshots that exists while Verify looks.
 const annexScratch = "verifying"
 
-func (r *Report) annex(annex Annex, dir, scratch string) {
+func (r *Report) annex(annex Annex, snapshot, scratch string) {
+	_, err := annex.of(snapshot)
+	r.problem(err)
+	dir := filepath.Join(snapshot, AnnexDir)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) || annex.Check == nil {
 		return
 	}

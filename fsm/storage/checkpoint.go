@@ -6,7 +6,6 @@ import (
 	"io"
 	iofs "io/fs"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -487,7 +486,7 @@ func linkFiles(fs vfs.FS, from, to string) error {
 			continue
 		}
 		a, b := fs.PathJoin(from, n), fs.PathJoin(to, n)
-		if strings.HasSuffix(n, ".sst") {
+		if isTable(n) {
 			err = vfs.LinkOrCopy(fs, a, b)
 		} else {
 			err = vfs.Copy(fs, a, b)
