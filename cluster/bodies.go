@@ -10,6 +10,7 @@ import (
 	"onceq/cluster/raftlog"
 	"onceq/fsm"
 	"onceq/fsm/storage"
+	"onceq/transport/wire"
 )
 
 // Where a node keeps the bodies of messages.
@@ -48,6 +49,48 @@ func (n *Node) openBodies() error {
 	return nil
 }
 
+// ErrBodyMissing ends a node that has a message without its body: what it keeps on
+// disk is not what it had stored.
+var ErrBodyMissing = errors.New("the body of a message is missing")
+
+// bodyMissing tells which; mu is held.
+func (g *group) bodyMissing(queue uint64, lane uint8, offset uint64) error {
+	name := fmt.Sprint("queue ", queue)
+	if qs := g.machine.QueuesFrom(queue, 1); len(qs) == 1 && qs[0].Number == queue {
+		name = qs[0].Name
+	}
+	return fmt.Errorf("%w: node %s holds %s and has no body for it. It must not go on as if there were no such message: "+
+		"look closer with  onceq node verify %s  and, if a majority of the other nodes is well, run  onceq node wipe %s  and start the node again, it rejoins with what the others have",
+		ErrBodyMissing, g.node, wire.FormatMessageID(name, lane, offset), g.dir, g.dir)
+}
+
+// lookAgain is for a body that was not found. Mostly its message was settled, moved
+// or purged meanwhile, so stored asks the machine; while nothing is applied, machine
+// and bodies agree. A body that the machine knows of and that is not there is lost,
+// and a node that kept quiet about it would never deliver the message.
+func (g *group) lookAgain(stored func() bool, queue uint64, lane uint8, offset uint64) (publishedAt int64, message []byte, ok bool) {
+	g.mu.RLock()
+	if !stored() || g.stopped.Load() {
+		g.mu.RUnlock()
+		return 0, nil, false
+	}
+	publishedAt, message, ok = g.bodies.Get(queue, lane, offset)
+	var err error
+	if !ok {
+		err = g.bodyMissing(queue, lane, offset)
+	}
+	g.mu.RUnlock()
+	if err != nil {
+		g.stop(err)
+	}
+	return publishedAt, message, ok
+}
+
+// missing looks again for the body of a delivery.
+func (g *group) missing(d *fsm.Delivery) (publishedAt int64, message []byte, ok bool) {
+	return g.lookAgain(func() bool { return g.machine.Holds(d) }, d.Queue, d.Lane, d.Offset)
+}
+
 // closeBodies comes after raft has ended.
 func (n *Node) closeBodies() error {
 	if c, ok := n.bodies.(io.Closer); ok {
@@ -57,7 +100,7 @@ func (n *Node) closeBodies() error {
 }
 
 // annex reads the files of a snapshot's bodies.
-var annex = raftlog.Annex{Bytes: storage.StreamBytes, Send: storage.Stream, Check: storage.Check}
+var annex = raftlog.Annex{Bytes: storage.StreamBytes, Send: storage.Stream, Check: storage.Check, Sum: storage.CheckpointSum}
 
 // bodyFiles is a store whose bodies can be replaced by a checkpoint.
 type bodyFiles interface {

@@ -1,18 +1,24 @@
 package cluster_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"onceq/client"
 	"onceq/cluster"
 	"onceq/cluster/clustertest"
+	"onceq/fsm/storage"
 	"onceq/transport/wire"
 )
 
@@ -147,6 +153,131 @@ func TestBodiesOnDisk_FollowerIsSentTheFiles(t *testing.T) {
 		return behind.NodeID + " does not lead"
 	})
 	drainAll(t, c, cl, "orders", 1400)
+}
+
+// alike makes a stopped node with some queues, whose newest snapshot has a table for
+// each, and returns two of them that have the same size.
+func alike(t *testing.T, c *clustertest.Cluster) (queues []string, tables [2]string) {
+	t.Helper()
+	cl, n, rng := connect(t, c), c.Node(0), rand.NewChaCha8([32]byte{1})
+	for i := range 6 {
+		queues = append(queues, fmt.Sprint("orders", i))
+		createQueue(t, c, queues[i], wire.QueueSettings{})
+		p, ctx := producerOf(t, cl, queues[i]), bounded(t)
+		var fs []*client.Future
+		for range 1100 { // enough for a table of its own
+			body := make([]byte, 1024) // that does not shrink
+			_, _ = rng.Read(body)
+			fs = append(fs, p.PublishAsync(ctx, client.Message{Body: body}))
+		}
+		for _, f := range fs {
+			if _, err := f.Wait(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustSnapshot(t, n)
+	}
+	c.Stop(n)
+	dirs, err := filepath.Glob(filepath.Join(n.Dir, "groups/1/snapshots/*/annex"))
+	if err != nil || len(dirs) == 0 {
+		t.Fatal(dirs, err)
+	}
+	all, err := filepath.Glob(filepath.Join(dirs[len(dirs)-1], "*.sst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes := map[int64]string{}
+	for _, path := range all {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if like := sizes[info.Size()]; like != "" {
+			return queues, [2]string{like, path}
+		}
+		sizes[info.Size()] = path
+	}
+	t.Fatalf("no two tables have the same size: %v", sizes)
+	return
+}
+
+func swapFiles(t *testing.T, files [2]string) {
+	t.Helper()
+	between := files[0] + ".between"
+	if err := errors.Join(os.Rename(files[0], between), os.Rename(files[1], files[0]), os.Rename(between, files[1])); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inMemoryYet leaves all bodies in memory until a snapshot is taken.
+func inMemoryYet(c *cluster.Config) {
+	onDisk(c)
+	c.BodyMemory, c.Fatal = 64<<20, func(error) {}
+}
+
+// Two tables of the same size that have changed places are each whole, and Pebble
+// would open them.
+func TestBodiesOnDisk_TableSwappedWithItsLike_IsRefused(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 1, inMemoryYet)
+	n := c.Node(0)
+	_, tables := alike(t, c)
+	swapFiles(t, tables)
+	if err := c.TryRestart(n); !errors.Is(err, storage.ErrBadCheckpoint) || !strings.Contains(err.Error(), tables[0]) {
+		t.Errorf("started with %v", err)
+	}
+	r, err := cluster.VerifyDir(n.Dir)
+	if err != nil || len(r.Log.Problems) == 0 || !strings.Contains(r.Log.Problems[0].Error(), tables[0]) {
+		t.Errorf("verify says %+v, %v", r.Log.Problems, err)
+	}
+	swapFiles(t, tables) // back
+	c.Restart(n)
+	if k := info(c, "orders0").Counts; k.Ready != 1100 {
+		t.Errorf("counts %+v", k)
+	}
+}
+
+// A snapshot of an older build, which had no sums of its tables, is taken with tables
+// that have changed places. The first body that is not where it belongs ends the node.
+func TestBodiesOnDisk_BodyThatIsNotThere_EndsTheNode(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 1, inMemoryYet)
+	n := c.Node(0)
+	queues, tables := alike(t, c)
+	annex := filepath.Dir(tables[0])
+	if err := os.Truncate(filepath.Join(annex, "..", "meta.sum"), 4); err != nil { // nor did it sum the sums
+		t.Fatal(err)
+	}
+	sums := filepath.Join(annex, "CHECKSUMS")
+	b, err := os.ReadFile(sums)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = b[:bytes.LastIndexByte(b[:len(b)-1], '\n')+1] // its last line is the sum of the others
+	b = regexp.MustCompile(`(?m) [0-9a-f]{8}  (.*\.sst)$`).ReplaceAll(b, []byte(" 00000000  $1"))
+	b = fmt.Appendf(b, "%08x\n", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	if err := os.WriteFile(sums, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	swapFiles(t, tables)
+	c.Restart(n)
+	c.WaitLeader()
+	r, err := clustertest.DialRaw(n.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer r.Close()
+	for i, queue := range queues { // those that come too late have no answer
+		asking.Go(func() { _, _ = r.Attach(wire.ConsumerID{byte(i + 1)}, 1, queue, 1, 1) })
+	}
+	clustertest.Eventually(t, func() string {
+		if err := n.Err(); !errors.Is(err, cluster.ErrBodyMissing) || !strings.Contains(err.Error(), "n1 holds orders") {
+			return fmt.Sprintf("the node has ended with %v", err)
+		}
+		return ""
+	})
 }
 
 // The two ways to keep bodies do not mix unnoticed.

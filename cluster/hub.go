@@ -36,6 +36,8 @@ type hub struct {
 	bodies bodies
 	clock  *clock
 	detach func(c fsm.ConsumerID, n uint64, done func(outcome)) // proposes
+	// missing is asked for a body that was not found. Nobody may hold what it waits for.
+	missing func(d *fsm.Delivery) (publishedAt int64, message []byte, ok bool)
 
 	mu        sync.Mutex // guards the fields below
 	active    bool       // the node serves as leader; nothing is registered otherwise
@@ -389,8 +391,8 @@ func (r *registration) encode(w *pack.Writer) bool {
 	return true
 }
 
-// read reads the bodies of deliveries, up to a frame's worth. One whose message
-// was acked, purged or deleted since has none.
+// read reads the bodies of deliveries, up to a frame's worth. One whose lease has
+// ended since, or whose message was purged or deleted, has none.
 func (r *registration) read(next []fsm.Delivery, now fsm.Time) []wire.Delivery {
 	read := make([]wire.Delivery, 0, len(next))
 	bytes := 0
@@ -404,7 +406,11 @@ func (r *registration) read(next []fsm.Delivery, now fsm.Time) []wire.Delivery {
 			Dead:      deadLetters(d.Dead),
 			Restored:  d.Restored,
 		}
-		if at, message, ok := r.hub.bodies.Get(d.Queue, d.Lane, d.Offset); ok {
+		at, message, ok := r.hub.bodies.Get(d.Queue, d.Lane, d.Offset)
+		if !ok {
+			at, message, ok = r.hub.missing(&d)
+		}
+		if ok {
 			x.PublishedAt, x.Message = at, message
 			bytes += len(message)
 		}

@@ -88,6 +88,7 @@ type detachCall struct {
 
 func hubTest(b *fakeBodies) (h *hub, detached *[]detachCall) {
 	h = newHub(b, newClock(monotonic()))
+	h.missing = func(*fsm.Delivery) (int64, []byte, bool) { return 0, nil, false } // its lease has ended
 	detached = &[]detachCall{}
 	h.detach = func(_ fsm.ConsumerID, n uint64, done func(outcome)) {
 		*detached = append(*detached, detachCall{n, done})
@@ -154,6 +155,17 @@ func TestHub_ReadsBodiesWhenTheSocketTakesThem(t *testing.T) {
 	}
 	// The second is acked meanwhile; frames are bounded in bytes.
 	expect(t, c, "deliver n=1 [1 3]", "deliver n=1 [4 5]", "deliver n=1 [6]")
+}
+
+// A body that is there when somebody looks again goes out in its place.
+func TestHub_BodyFoundAtTheSecondLook_IsDelivered(t *testing.T) {
+	h, _ := hubTest(&fakeBodies{size: 10, gone: map[uint64]bool{2: true, 3: true}})
+	h.missing = func(d *fsm.Delivery) (int64, []byte, bool) { return 7, []byte("body"), d.Offset == 2 }
+	c := &tapeConn{}
+	h.connected(c)
+	h.register(c, consumerA, 1)
+	h.deliver(leases(1, 1, 4))
+	expect(t, c, "deliver n=1 [1 2 4]")
 }
 
 func TestHub_WhatIsLostIsNotDeliveredAfterTheNotice(t *testing.T) {

@@ -99,7 +99,11 @@ func (g *group) messageInfos(queue uint64, found []fsm.MessageInfo, bodies bool)
 		}
 		i := messageInfo(f)
 		if bodies {
-			if at, message, ok := g.bodies.Get(queue, f.Lane, f.Offset); ok {
+			at, message, ok := g.bodies.Get(queue, f.Lane, f.Offset)
+			if !ok {
+				at, message, ok = g.lookAgain(func() bool { return g.machine.Stored(queue, &f) }, queue, f.Lane, f.Offset)
+			}
+			if ok {
 				i.PublishedAt, i.Message = at, message
 				bytes += len(message)
 			}

@@ -116,6 +116,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	n.hub.detach = func(c fsm.ConsumerID, number uint64, done func(outcome)) {
 		g.proposer.submit(fsm.KindDetach, fsm.DetachPayload(c, number), done)
 	}
+	n.hub.missing = g.missing
 	return g
 }
 

@@ -116,6 +116,17 @@ func (m *Machine) failed(c *consumer, s *slot, state LeaseState, kind EventKind,
 	m.comeBack(msg, delay)
 }
 
+// Holds says whether a delivery is still held by its consumer, and its message there.
+// Then its body is in the BodyStore, as long as nothing is applied.
+func (m *Machine) Holds(d *Delivery) bool {
+	c := m.consumers[d.Consumer]
+	if c == nil || c.queue.number != d.Queue {
+		return false
+	}
+	s := c.slot(d.Number)
+	return s != nil && s.state == LeaseHeld && s.place == (place{d.Lane, d.Offset}) && c.queue.holds(s)
+}
+
 // unhandled ends a lease that no handler has seen: the attempt counts, a failure
 // it is not.
 func (m *Machine) unhandled(c *consumer, s *slot) {

@@ -392,6 +392,20 @@ func (m *Machine) message(q *queue, p place) (i MessageInfo, here bool) {
 	return i, true
 }
 
+// Stored says whether a message that a look has found is still in its queue. Then its
+// body is in the BodyStore, as long as nothing is applied. Of one that somebody else
+// holds by now it says no.
+func (m *Machine) Stored(queue uint64, f *MessageInfo) bool {
+	q := m.queues[queue]
+	if q == nil {
+		return false
+	}
+	if i, here := m.message(q, place{f.Lane, f.Offset}); !here || i.State != MessageLeased {
+		return here
+	}
+	return m.Holds(&Delivery{Consumer: f.Consumer, Number: f.Number, Queue: queue, Lane: f.Lane, Offset: f.Offset})
+}
+
 // describe says what a record knows.
 func (m *Machine) describe(i *MessageInfo, msg *message) {
 	i.Attempts, i.Failures = msg.attempts, msg.failures

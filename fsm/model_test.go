@@ -49,6 +49,7 @@ type replicas struct {
 	sent             []fsmtest.Command
 	nonces           byte
 	stored           map[string]string // (session, sequence) to where it was stored
+	handed           []fsm.Delivery    // all that ever were
 }
 
 func newReplicas(t *rapid.T) *replicas {
@@ -172,7 +173,14 @@ func (r *replicas) invariants(eff *fsm.Effects) {
 	if c := r.a.Counts(); c.Messages != messages || c.Messages != uint64(r.bodies.Len()) && !r.staging {
 		r.t.Fatalf("queues hold %d messages, counted %d, bodies %d", messages, c.Messages, r.bodies.Len())
 	}
+	r.handed = append(r.handed, eff.Deliveries...)
+	for i := range r.handed {
+		if d := &r.handed[i]; r.a.Holds(d) && !r.body(d.Queue, d.Lane, d.Offset) {
+			r.t.Fatalf("entry %d: %+v is held and has no body", r.index, d)
+		}
+	}
 	for i, res := range eff.Results {
+		r.handed = append(r.handed, res.Receive.Deliveries...)
 		if res.Kind != fsm.KindPublish {
 			continue
 		}
@@ -194,6 +202,11 @@ func (r *replicas) invariants(eff *fsm.Effects) {
 	}
 }
 
+func (r *replicas) body(queue uint64, lane uint8, offset uint64) bool {
+	_, _, ok := r.bodies.Get(queue, lane, offset)
+	return ok
+}
+
 // looks finds as many messages in each state as are counted in it, and the same again
 // from the second on.
 func (r *replicas) looks(q fsm.QueueInfo) {
@@ -201,6 +214,12 @@ func (r *replicas) looks(q fsm.QueueInfo) {
 	for state := fsm.MessageReady; state <= fsm.MessageParked; state++ {
 		all, _ := r.a.Peek(q.Name, state, fsm.MessageInfo{}, fsm.PeekMax)
 		found[state] = uint64(len(all))
+		for _, i := range all {
+			d := fsm.Delivery{Consumer: i.Consumer, Number: i.Number, Queue: q.Number, Lane: i.Lane, Offset: i.Offset}
+			if !r.a.Stored(q.Number, &i) || r.a.Holds(&d) != (state == fsm.MessageLeased) || !r.body(q.Number, i.Lane, i.Offset) {
+				r.t.Fatalf("queue %s: %+v is not stored, or not held as it says, or has no body", q.Name, i)
+			}
+		}
 		if len(all) < 2 || all[1].Lane == 0 && all[1].Offset == 0 { // the zero place is the beginning
 			continue
 		}

@@ -279,6 +279,8 @@ func startError(err error, dir string) error {
 		return &exit.Error{Code: exit.Unavailable, Err: err, Hint: "the disk of " + dir + " does not answer: look at it, and start the node again"}
 	case isDamage(err):
 		return &exit.Error{Code: exit.CheckFailed, Err: err, Hint: "look closer with  onceq node verify " + dir + "\nif a majority of the other nodes is well:  onceq node wipe " + dir}
+	case errors.Is(err, cluster.ErrBodyMissing): // it says itself what to do
+		return &exit.Error{Code: exit.CheckFailed, Err: err}
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &exit.Error{Code: exit.Unavailable, Err: err, Hint: "make room on the disk of " + dir + " and start the node again: what it had is there"}
 	case errors.Is(err, member.ErrName):
