@@ -280,6 +280,31 @@ func TestBodiesOnDisk_BodyThatIsNotThere_EndsTheNode(t *testing.T) {
 	})
 }
 
+// What is applied waits for bodies to be written when too many are in memory, and
+// status says for how long it has.
+func TestBodiesOnDisk_StatusTellsOfTheWait(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 1, onDisk)
+	createQueue(t, c, "orders", wire.QueueSettings{})
+	p, ctx := producerOf(t, connect(t, c), "orders"), bounded(t)
+	body := make([]byte, 100<<10) // more than the memory for all
+	clustertest.Eventually(t, func() string {
+		var fs []*client.Future
+		for range 8 {
+			fs = append(fs, p.PublishAsync(ctx, client.Message{Body: body}))
+		}
+		for _, f := range fs {
+			if _, err := f.Wait(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.Node(0).Status().BodiesStalled == 0 {
+			return "no wait is told of"
+		}
+		return ""
+	})
+}
+
 // The two ways to keep bodies do not mix unnoticed.
 func TestBodies_FilesInASnapshotOfAMemoryNode_AreRefused(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"onceq/fsm/storage"
 	"onceq/transport/wire"
 )
 
@@ -205,6 +206,9 @@ func (n *Node) Status() wire.NodeStatus {
 		s.Digests = append(s.Digests, wire.DigestReply(d))
 	}
 	s.FreezeLast, s.FreezeMax = g.snaps.stalls()
+	if b, ok := n.bodies.(*storage.Pebble); ok {
+		s.BodiesStalled = b.Stats().Stalled
+	}
 	s.Transfers = n.transfers.list()
 	s.Sessions, s.Consumers, s.Messages = counts.Sessions, counts.Consumers, counts.Messages
 	s.Serving = g.lead.serving()

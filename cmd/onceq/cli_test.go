@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"net"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -322,6 +324,21 @@ func TestCanLose(t *testing.T) {
 	for _, c := range [][3]int{{3, 3, 1}, {3, 2, 0}, {3, 1, 0}, {5, 5, 2}, {5, 4, 1}, {1, 1, 0}, {4, 4, 1}, {2, 2, 0}, {0, 0, 0}} {
 		if got := canLose(c[0], c[1]); got != c[2] {
 			t.Errorf("of %d voters with %d up, %d can be lost, want %d", c[0], c[1], got, c[2])
+		}
+	}
+}
+
+func TestStatus_TellsWhatHeldUpANode(t *testing.T) {
+	st := summarize("c", []client.NodeReport{{Node: "n1", Status: client.NodeStatus{
+		FreezeLast: time.Millisecond, FreezeMax: 2 * time.Millisecond, BodiesStalled: 3 * time.Second,
+	}}})
+	b, err := json.Marshal(st.Nodes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"freeze_ms":1,`, `"freeze_max_ms":2,`, `"bodies_stalled_ms":3000}`} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("%s does not have %s", b, want)
 		}
 	}
 }

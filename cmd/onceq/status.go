@@ -48,7 +48,10 @@ type nodeRow struct {
 	Freeze    float64       `json:"freeze_ms"`
 	FreezeMax float64       `json:"freeze_max_ms"`
 	Transfers []transferRow `json:"transfers,omitempty"`
-	Error     string        `json:"error,omitempty"`
+	// Stalled is how long, since the node started, what is applied has waited for
+	// bodies to be written.
+	Stalled float64 `json:"bodies_stalled_ms"`
+	Error   string  `json:"error,omitempty"`
 }
 
 // transferRow is a snapshot on its way to another node.
@@ -129,7 +132,7 @@ func summarize(cluster string, reports []client.NodeReport) clusterStatus {
 		row = nodeRow{Node: n.Node, Address: r.Address, Role: n.Role, Term: n.Term, Applied: n.AppliedIndex, Commit: n.CommitIndex,
 			LastLog: n.LastLogIndex, Snapshot: n.SnapshotIndex, Messages: n.Messages, Sessions: n.Sessions,
 			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Disk: n.Disk, Free: n.DiskFree, Total: n.DiskTotal, Ballast: n.DiskBallast, Uptime: n.Uptime.Seconds(), Version: n.Version,
-			Freeze: n.FreezeLast.Seconds() * 1000, FreezeMax: n.FreezeMax.Seconds() * 1000, Transfers: transfersOf(n.Transfers)}
+			Freeze: n.FreezeLast.Seconds() * 1000, FreezeMax: n.FreezeMax.Seconds() * 1000, Stalled: n.BodiesStalled.Seconds() * 1000, Transfers: transfersOf(n.Transfers)}
 		if n.Serving && n.Term >= st.Term {
 			st.Leader, st.Term = n.Node, n.Term
 		}

@@ -113,7 +113,8 @@ type Pebble struct {
 	frozenAt uint64            // the newest run in any of them
 	held     []change          // deletes of what views may have, since the first freeze
 	diskEnds map[laneID]uint64 // of each lane that a checkpoint brought, the offset behind the last
-	stalled  time.Duration     // that the machine has waited in all
+	stalled  time.Duration     // that the machine has waited in all, but for
+	waiting  time.Time         // when it began to wait now; zero: it does not
 	failed   error
 	closed   bool
 }
@@ -221,11 +222,12 @@ func (s *Pebble) wait() {
 	if s.memory() <= 2*s.o.YoungBytes || s.failed != nil || s.closed {
 		return
 	}
-	began := time.Now()
+	s.waiting = time.Now()
 	for s.memory() > 2*s.o.YoungBytes && s.failed == nil && !s.closed {
 		s.room.Wait()
 	}
-	s.stalled += time.Since(began)
+	s.stalled += time.Since(s.waiting)
+	s.waiting = time.Time{}
 }
 
 // put gives a place a body; mu is held.
@@ -397,7 +399,11 @@ type Stats struct {
 func (s *Pebble) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{s.young.bodies, s.memory(), s.o.YoungBytes, s.stalled}
+	stalled := s.stalled
+	if !s.waiting.IsZero() {
+		stalled += time.Since(s.waiting)
+	}
+	return Stats{s.young.bodies, s.memory(), s.o.YoungBytes, stalled}
 }
 
 // Full says that the disk does not keep up: an eighth more than the budget is in

@@ -25,16 +25,27 @@ func TestPebble_RoomThatTakesNoWrite_IsTold(t *testing.T) {
 			if s.memory() <= 2*budget {
 				return "there is room still"
 			}
-			for r := s.young.first; r != nil; r = r.next {
-				r.written = r.live
+			return ""
+		})
+		eventually(t, func() string {
+			if s.Stats().Stalled == 0 {
+				return "nobody is told of the wait while it lasts"
 			}
 			return ""
 		})
+		s.mu.Lock()
+		for r := s.young.first; r != nil; r = r.next {
+			r.written = r.live
+		}
+		s.mu.Unlock()
 		s.turn <- struct{}{}
 		select {
 		case <-filled:
 		case <-time.After(time.Minute):
 			t.Fatal("a body waits for room that there is")
+		}
+		if st := s.Stats(); st.Stalled == 0 || st.Stalled != s.Stats().Stalled {
+			t.Errorf("%+v, after the wait", st)
 		}
 	}
 }

@@ -18,7 +18,7 @@ func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
 
 // Append writes the payload.
 func (m NodeStatus) Append(w *pack.Writer) {
-	w.Array(29)
+	w.Array(30)
 	w.Str(m.Node)
 	w.Str(m.ServerID)
 	w.Str(m.Cluster)
@@ -48,10 +48,11 @@ func (m NodeStatus) Append(w *pack.Writer) {
 	w.Int(int64(m.FreezeMax))
 	appendList(w, m.Transfers)
 	w.Uint(m.DiskBallast)
+	w.Int(int64(m.BodiesStalled))
 }
 
 func (m *NodeStatus) read(r *pack.Reader) {
-	r.ArrayExact(29)
+	r.ArrayExact(30)
 	m.Node = r.Str(NodeNameBytesMax)
 	m.ServerID = r.Str(NodeNameBytesMax)
 	m.Cluster = r.Str(ClusterBytesMax)
@@ -80,6 +81,7 @@ func (m *NodeStatus) read(r *pack.Reader) {
 	m.FreezeLast, m.FreezeMax = readDuration(r), readDuration(r)
 	m.Transfers = readList[SnapshotTransfer](r, TransfersMax, transferLeast)
 	m.DiskBallast = r.Uint()
+	m.BodiesStalled = readDuration(r)
 }
 
 // DecodeNodeStatus reads what NodeStatus.Append writes.

@@ -560,6 +560,10 @@ type NodeStatus struct {
 	Transfers  []SnapshotTransfer
 
 	DiskBallast uint64 // bytes of a file that a full disk gives up
+
+	// BodiesStalled is how long Apply has waited, in all since the start, for bodies
+	// to be written: the disk does not keep up with what is published.
+	BodiesStalled time.Duration
 }
 
 // SnapshotTransfer is a snapshot on its way to or from a peer.
