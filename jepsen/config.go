@@ -30,6 +30,9 @@ type Config struct {
 	// line. They may be nil.
 	Progress func(Progress)
 	Note     func(format string, args ...any)
+	// Enough ends traffic and faults before Time is over: it is asked after each
+	// Progress. It may be nil.
+	Enough func(Progress) bool
 }
 
 // Progress is how a run goes.
@@ -40,6 +43,7 @@ type Progress struct {
 	Delivered, Acked, Lost      int64
 	Leader                      string
 	Fault                       string // under way
+	Seen                        int    // faults whose effect was observed
 }
 
 // Defaults.
@@ -65,6 +69,9 @@ func (c *Config) withDefaults() {
 	}
 	if c.Progress == nil {
 		c.Progress = func(Progress) {}
+	}
+	if c.Enough == nil {
+		c.Enough = func(Progress) bool { return false }
 	}
 	if c.Note == nil {
 		c.Note = func(string, ...any) {}

@@ -241,7 +241,7 @@ func (r *run) ended(e proc.End) {
 func (r *run) target() *nemesis.Target {
 	return &nemesis.Target{
 		H: r.h, Cluster: r.cluster, Net: r.net, Hosts: r.hosts, Disks: r.disks, Newer: r.cfg.Binary,
-		Under: r.underWay, Leader: r.monitor.leader, Serving: r.monitor.serving, CaughtUp: r.monitor.caughtUp, Report: r.note,
+		Under: r.underWay, Seen: func(string) { r.seen.Add(1) }, Leader: r.monitor.leader, Serving: r.monitor.serving, CaughtUp: r.monitor.caughtUp, Report: r.note,
 		Answers:  func(ctx context.Context, node string) bool { return r.monitor.status(ctx, node) },
 		Applied:  func(node string) uint64 { return r.monitor.state(node).Applied },
 		Snapshot: func(node string) uint64 { return r.monitor.state(node).Snapshot },

@@ -120,7 +120,9 @@ type run struct {
 	net     *proxy.Net
 	monitor *monitor
 	world   *workload.World
-	phase   atomic.Value // string
+	phase   atomic.Value       // string
+	seen    atomic.Int64       // faults whose effect was observed
+	enough  context.CancelFunc // ends traffic and faults
 
 	// giveUp ends the wait for the cluster's start; it does nothing later.
 	giveUp context.CancelCauseFunc
@@ -205,6 +207,9 @@ func (r *run) live(ctx context.Context) error {
 		r.monitor.queues = append(r.monitor.queues, q)
 	}
 	r.phase.Store("start")
+	breaking, enough := context.WithCancel(ctx)
+	defer enough()
+	r.enough = enough
 	starting, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	r.giveUp = giveUp
@@ -223,7 +228,7 @@ func (r *run) live(ctx context.Context) error {
 	if err := r.prepare(starting); err != nil {
 		return err
 	}
-	err = r.traffic(ctx)
+	err = r.traffic(ctx, breaking)
 	presence.Finish()
 	return err
 }
@@ -258,12 +263,12 @@ func (r *run) admin(ctx context.Context) (*client.Client, error) {
 	return client.Dial(ctx, r.world.URL, client.WithLabel("jepsen admin"), client.WithLogger(slog.New(slog.DiscardHandler)))
 }
 
-// traffic is what the run is about: traffic and faults, healing, drain.
-func (r *run) traffic(ctx context.Context) error {
+// traffic is what the run is about: traffic, faults until breaking ends, healing, drain.
+func (r *run) traffic(ctx, breaking context.Context) error {
 	r.phase.Store("run")
 	t := r.workload.Start(context.WithoutCancel(ctx), r.world)
 	defer t.Stop()
-	breaking, cancel := context.WithTimeout(ctx, r.cfg.Time)
+	breaking, cancel := context.WithTimeout(breaking, r.cfg.Time)
 	defer cancel()
 	r.breakThings(breaking)
 	r.phase.Store("drain")
@@ -338,9 +343,14 @@ func (r *run) progress() {
 	r.mu.Lock()
 	under := strings.Join(r.under, "+")
 	r.mu.Unlock()
-	r.cfg.Progress(Progress{
+	p := Progress{
 		Phase: phase, Fault: under, At: time.Duration(r.h.Now()), Leader: r.monitor.leader(),
 		Published: c.Published.Load(), Unknown: c.Unknown.Load(), Refused: c.Refused.Load(),
 		Delivered: c.Delivered.Load(), Acked: c.Acked.Load(), Lost: c.Lost.Load(),
-	})
+		Seen: int(r.seen.Load()),
+	}
+	r.cfg.Progress(p)
+	if r.cfg.Enough(p) {
+		r.enough()
+	}
 }

@@ -91,6 +91,9 @@ func (t *Target) make(ctx context.Context, f Fault, r *rand.Rand, number int) bo
 		op.Role = role(t.Cluster.Names(), op.Node, leader)
 	}
 	t.H.Complete(op, history.OK)
+	if op.Seen && t.Seen != nil {
+		t.Seen(f.Name)
+	}
 	return op.Seen
 }
 

@@ -38,7 +38,10 @@ type Target struct {
 	// Admin calls f with a client that no fault of the proxy touches.
 	Admin func(ctx context.Context, f func(a *client.Admin) error) error
 	// Under is told when a fault of a kind begins and when it is over. It may be nil.
-	Under  func(kind string, on bool)
+	Under func(kind string, on bool)
+	// Seen is told of each fault whose effect was observed, when it is in the history.
+	// It may be nil.
+	Seen   func(kind string)
 	Report func(format string, args ...any)
 
 	heal  func() // in place of Heal, for tests
