@@ -40,21 +40,11 @@ func TestLight(t *testing.T) {
 		s := seed + uint64(i)
 		steps := plan(s, *lightSteps, trialNodes)
 		numbers := keptNumbers(t, *lightKeep, len(steps))
-		out := lightTrial(t, s, keep(steps, numbers), nil)
+		out := lightTrial(t, s, keep(steps, numbers), nil, false)
 		failovers += out.failovers
 		messages += out.stats.Messages
 		if len(out.broken) > 0 {
-			small := pick(numbers, shrink(len(numbers), func(try []int) bool {
-				return len(lightTrial(t, s, keep(steps, pick(numbers, try)), nil).broken) > 0
-			}))
-			var b strings.Builder
-			for i, x := range keep(steps, small) {
-				fmt.Fprintf(&b, "\t%3d  %v\n", small[i], x)
-			}
-			last := lightTrial(t, s, keep(steps, small), nil)
-			t.Fatalf("seed %d: %s\nshrunk to %d of %d steps:\n%s\t%s\nagain: go test ./cluster/sim -run TestLight -light.seed=%d -light.runs=1 -light.steps=%d -light.keep=%s",
-				s, strings.Join(out.broken[:min(3, len(out.broken))], "\n\t"), len(small), len(numbers), b.String(),
-				strings.Join(last.broken[:min(3, len(last.broken))], "\n\t"), s, *lightSteps, numbersText(small))
+			t.Fatalf("seed %d: %s\n%s", s, strings.Join(out.broken[:min(3, len(out.broken))], "\n\t"), lightShrunk(t, s, steps, numbers, false))
 		}
 		if out.stats.Publishes["ok"] == 0 || out.stats.Deliveries == 0 {
 			t.Errorf("seed %d: nothing happened: %+v", s, out.stats)
@@ -64,23 +54,91 @@ func TestLight(t *testing.T) {
 	t.Logf("%d trials, %d messages, %d failovers in %v: %.0f failovers a minute", *lightRuns, messages, failovers, took.Round(time.Millisecond), float64(failovers)/took.Minutes())
 }
 
+// lightShrunk makes a failing schedule smaller and says how to run it again.
+func lightShrunk(t *testing.T, seed uint64, steps []step, numbers []int, blind bool) string {
+	small := pick(numbers, shrink(len(numbers), func(try []int) bool {
+		return len(lightTrial(t, seed, keep(steps, pick(numbers, try)), nil, blind).broken) > 0
+	}))
+	var b strings.Builder
+	fmt.Fprintf(&b, "shrunk to %d of %d steps:\n", len(small), len(numbers))
+	for i, x := range keep(steps, small) {
+		fmt.Fprintf(&b, "\t%3d  %v\n", small[i], x)
+	}
+	last := lightTrial(t, seed, keep(steps, small), nil, blind)
+	for _, text := range last.broken[:min(3, len(last.broken))] {
+		fmt.Fprintf(&b, "\t%s\n", text)
+	}
+	fmt.Fprintf(&b, "again: go test ./cluster/sim -run TestLight -light.seed=%d -light.runs=1 -light.steps=%d -light.keep=%s", seed, len(steps), numbersText(small))
+	return b.String()
+}
+
+// TestLight_APlantedBugIsFoundAndPrintedAsAScheduleThatShowsIt: voters that do not ask
+// what a candidate knows elect one that lacks what was confirmed. It takes a failover,
+// so schedules find it and their steps matter.
+func TestLight_APlantedBugIsFoundAndPrintedAsAScheduleThatShowsIt(t *testing.T) {
+	const stepsMost, seeds = 12, 40
+	for seed := uint64(1); seed <= seeds; seed++ {
+		steps := plan(seed, stepsMost, trialNodes)
+		all := keptNumbers(t, "", len(steps))
+		out := lightTrial(t, seed, steps, nil, true)
+		if len(out.broken) == 0 || len(lightTrial(t, seed, nil, nil, true).broken) > 0 {
+			continue // this schedule does not bring it out, or there is no need for one
+		}
+		text := lightShrunk(t, seed, steps, all, true)
+		t.Logf("seed %d:\n%s", seed, text)
+		// As a reader runs it again.
+		head, command, ok := strings.Cut(text, "again: go test ./cluster/sim -run TestLight ")
+		flags := flag.NewFlagSet("again", flag.ContinueOnError)
+		again, n, kept := flags.Uint64("light.seed", 0, ""), flags.Int("light.steps", 0, ""), flags.String("light.keep", "", "")
+		flags.Int("light.runs", 0, "")
+		if err := flags.Parse(strings.Fields(command)); err != nil || !ok {
+			t.Fatalf("the command is %q: %v", command, err)
+		}
+		numbers := keptNumbers(t, *kept, *n)
+		small := keep(plan(*again, *n, trialNodes), numbers)
+		if len(small) == 0 || len(small) >= len(steps) || !strings.HasPrefix(head, fmt.Sprintf("shrunk to %d of %d steps:\n", len(small), len(steps))) {
+			t.Errorf("%d of %d steps are left", len(small), len(steps))
+		}
+		for i, s := range small {
+			if !strings.Contains(head, fmt.Sprintf("\t%3d  %v\n", numbers[i], s)) {
+				t.Errorf("step %d is not printed: %v", numbers[i], s)
+			}
+		}
+		last := lightTrial(t, *again, small, nil, true)
+		if len(last.broken) == 0 || !strings.Contains(head, "\t"+last.broken[0]+"\n") {
+			t.Errorf("run again it shows %q", last.broken)
+		}
+		for i := range small { // each step is needed
+			if less := slices.Delete(slices.Clone(numbers), i, i+1); len(lightTrial(t, *again, keep(plan(*again, *n, trialNodes), less), nil, true).broken) > 0 {
+				t.Errorf("it shows without step %d too", numbers[i])
+			}
+		}
+		if sound := lightTrial(t, *again, small, nil, false); len(sound.broken) > 0 {
+			t.Errorf("without the bug: %q", sound.broken)
+		}
+		return
+	}
+	t.Fatalf("none of %d schedules shows the bug", seeds)
+}
+
 func TestLight_ASeedAlwaysGivesTheSameRun(t *testing.T) {
 	var a, b bytes.Buffer
 	steps := plan(5, 25, trialNodes)
-	lightTrial(t, 5, steps, &a)
-	lightTrial(t, 5, steps, &b)
+	lightTrial(t, 5, steps, &a, false)
+	lightTrial(t, 5, steps, &b, false)
 	if a.Len() == 0 || !bytes.Equal(a.Bytes(), b.Bytes()) {
 		t.Errorf("two runs of one seed differ: %d and %d bytes of history", a.Len(), b.Len())
 	}
 }
 
-// lightTrial runs one schedule. log, when it is not nil, gets the history.
-func lightTrial(t *testing.T, seed uint64, steps []step, log *bytes.Buffer) (out outcome) {
+// lightTrial runs one schedule. log, when it is not nil, gets the history; blind plants
+// a bug.
+func lightTrial(t *testing.T, seed uint64, steps []step, log *bytes.Buffer, blind bool) (out outcome) {
 	if log == nil {
 		log = &bytes.Buffer{}
 	}
 	synctest.Test(t, func(*testing.T) {
-		l := &light{r: rand.New(rand.NewPCG(seed, 13)), h: history.NewWriter(log), delay: 3 * time.Millisecond, digests: map[uint64]uint64{}}
+		l := &light{r: rand.New(rand.NewPCG(seed, 13)), h: history.NewWriter(log), delay: 3 * time.Millisecond, digests: map[uint64]uint64{}, blind: blind}
 		l.h.Add(history.Event{F: history.Run, Type: history.OK, Of: -1, Setup: &history.Setup{
 			Workload: "light", Seed: seed, Nodes: trialNodes, Lease: int64(lightLease), Grace: int64(graceTime), Epsilon: int64(trialClocks + lightStall), Raw: true,
 		}})

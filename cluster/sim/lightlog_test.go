@@ -29,6 +29,7 @@ type light struct {
 	cs     []*lightConsumer
 	ps     []*lightProducer
 	ending bool // clients behave, and producers have stopped
+	blind  bool // voters do not ask what a candidate knows: a bug that is planted, to see it found
 
 	digests map[uint64]uint64 // by index, of the first node that came there
 	broken  []string
@@ -249,7 +250,7 @@ func (n *lightNode) campaign() {
 			continue
 		}
 		a, b := n.termAt(n.last()), o.termAt(o.last())
-		if o.leads || time.Since(o.heard) < lightElection || b > a || b == a && o.last() > n.last() {
+		if o.leads || time.Since(o.heard) < lightElection || !n.l.blind && (b > a || b == a && o.last() > n.last()) {
 			continue
 		}
 		voters++
