@@ -126,7 +126,7 @@ func TestCorruption_OneFileAtATime(t *testing.T) {
 					t.Fatal(fatal)
 				}
 			}
-			newest := fmt.Sprintf("message %d ", 20*stepperBatch-1) // of four lives with five entries each
+			newest := fmt.Sprintf("message %d ", 24*stepperBatch-1) // of four lives with six entries each
 			if kind == raftlog.KindWAL {
 				parts = append(parts, part{"raft log", "log/wal/*.wal", newest, "log/wal/*.wal"})
 			} else {
