@@ -82,6 +82,17 @@ func (c *clock) skip(d time.Duration) (now fsm.Time, running bool) {
 	return c.now, c.running
 }
 
+// latest returns the time that a sample would give now at the most, without taking one:
+// what is promised by it is not promised for too long.
+func (c *clock) latest() (now fsm.Time, running bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.running {
+		return c.now, false
+	}
+	return c.now + fsm.Time(max(0, min(c.mono()-c.last, clockSampleMax))), true
+}
+
 // read returns the time of the newest sample, without taking one.
 func (c *clock) read() (now fsm.Time, running bool) {
 	c.mu.Lock()

@@ -26,6 +26,27 @@ func TestClock_CountsFromTheMachinesNow(t *testing.T) {
 	}
 }
 
+// What a consumer is told that it has left of a lease must not be more than it has,
+// however long ago the clock was sampled.
+func TestClock_TheLatestIsWhatASampleWouldGive(t *testing.T) {
+	mono := &fakeMono{at: time.Hour}
+	c := newClock(mono.read)
+	if _, running := c.latest(); running {
+		t.Error("it runs before the term")
+	}
+	c.start(1000)
+	for _, passed := range []time.Duration{0, 70 * time.Millisecond, 900 * time.Millisecond, time.Minute} {
+		mono.at += passed
+		latest, running := c.latest()
+		if again, _ := c.latest(); again != latest || !running {
+			t.Errorf("%v after the last sample it is %d, then %d", passed, latest, again)
+		}
+		if sampled := c.sample(0); sampled != latest {
+			t.Errorf("%v after the last sample: %d, and a sample gives %d", passed, latest, sampled)
+		}
+	}
+}
+
 func TestClock_APauseCostsASecondAtMost(t *testing.T) {
 	mono := &fakeMono{}
 	c := newClock(mono.read)

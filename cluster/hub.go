@@ -344,7 +344,7 @@ func (r *registration) end() {
 // and the goroutine that applies takes r.mu; what was lost meanwhile is left out,
 // so that a loss is either seen here or pushed after this frame.
 func (r *registration) encode(w *pack.Writer) bool {
-	now, leads := r.hub.clock.read()
+	now, leads := r.hub.clock.latest()
 	if !leads && r.last != nil {
 		r.last(false)
 		return false
