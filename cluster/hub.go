@@ -408,7 +408,8 @@ func (r *registration) read(next []fsm.Delivery, now fsm.Time) []wire.Delivery {
 		}
 		at, message, ok := r.hub.bodies.Get(d.Queue, d.Lane, d.Offset)
 		if !ok {
-			at, message, ok = r.hub.missing(&d)
+			missing := d // a copy, so that the others need no memory of their own
+			at, message, ok = r.hub.missing(&missing)
 		}
 		if ok {
 			x.PublishedAt, x.Message = at, message

@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +34,7 @@ const stepperEnv = "ONCEQ_TEST_STEPPER"
 func TestMain(m *testing.M) {
 	if how := os.Getenv(stepperEnv); how != "" {
 		f := strings.Fields(how)
-		if err := (&stepper{dir: f[0], kind: f[1], bodies: f[2]}).run(); err != nil {
+		if err := (&stepper{dir: f[0], kind: f[1], bodies: f[2], out: os.Stdout}).run(); err != nil {
 			stepperFatal(err)
 		}
 		os.Exit(0)
@@ -67,18 +69,28 @@ const (
 //	stored INDEX DIGEST                an entry is durable and applied; one that it
 //	                                   replaced was never said to be
 //	snapshot INDEX                     a snapshot is
+//	installing INDEX DIGEST            one of somebody ahead comes: from now on it may be there
+//	installed                          it is
 //	fatal ERROR                        it ends
 //	returned ERROR                     raft would be told of it, and go on
 //
-// and does what follows "ready" when a line comes on its standard input.
+// and does what follows "ready" when a line comes on its standard input, with an install
+// when that asks for it.
 type stepper struct {
 	dir, kind, bodies string
+	out               io.Writer
 
 	g         *group
 	snapshots raft.SnapshotStore
 	term      uint64
 	index     uint64 // of the last entry that was applied
+	frozen    uint64 // digest of the newest snapshot
 }
+
+// stepperInstalls is the line that asks for an install.
+const stepperInstalls = "install"
+
+func (s *stepper) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
 func (s *stepper) run() error {
 	if err := s.open(); err != nil {
@@ -90,7 +102,7 @@ func (s *stepper) run() error {
 	}
 	in := bufio.NewScanner(os.Stdin)
 	if in.Scan() {
-		if err := s.work(); err != nil {
+		if err := s.work(in.Text() == stepperInstalls); err != nil {
 			fmt.Println("returned", strings.ReplaceAll(err.Error(), "\n", "; "))
 			os.Exit(stepperReturned)
 		}
@@ -100,8 +112,12 @@ func (s *stepper) run() error {
 
 // work is what raft asks of a node. An error that it returns is one that raft logs,
 // or steps down over, and goes on: the node must have ended before.
-func (s *stepper) work() error {
-	for _, step := range []func() error{s.vote, s.publish, s.publish, s.publish, s.snapshot, s.publish, s.conflict, s.settle} {
+func (s *stepper) work(installs bool) error {
+	steps := []func() error{s.vote, s.publish, s.publish, s.publish, s.snapshot, s.publish, s.conflict, s.settle}
+	if installs {
+		steps = append(steps, s.install, s.publish) // no segment is full behind it
+	}
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
@@ -162,6 +178,7 @@ func (s *stepper) open() error {
 	if err != nil {
 		return err
 	}
+	slices.Reverse(all) // each is whole, and the newest counts
 	for _, meta := range all {
 		_, r, err := s.snapshots.Open(meta.ID)
 		if err == nil {
@@ -194,7 +211,7 @@ func (s *stepper) open() error {
 			return err
 		}
 	}
-	fmt.Printf("ready %d %d %d %x\n", s.index, newest, s.term, s.g.machine.Digest())
+	s.say("ready %d %d %d %x", s.index, newest, s.term, s.g.machine.Digest())
 	return nil
 }
 
@@ -261,7 +278,7 @@ func (s *stepper) apply(cs ...fsmtest.Command) (*fsm.Effects, error) {
 		}
 	}
 	s.index = l.Index
-	fmt.Printf("stored %d %x\n", l.Index, s.g.machine.Digest())
+	s.say("stored %d %x", l.Index, s.g.machine.Digest())
 	return eff, nil
 }
 
@@ -326,7 +343,7 @@ func (s *stepper) vote() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("voted %d\n", s.term)
+	s.say("voted %d", s.term)
 	return nil
 }
 
@@ -337,6 +354,7 @@ func (s *stepper) snapshot() error {
 	if err != nil {
 		return err
 	}
+	s.frozen = s.g.machine.Digest()
 	defer frozen.Release()
 	index := s.index
 	if err := s.publish(); err != nil {
@@ -360,6 +378,109 @@ func (s *stepper) snapshot() error {
 			return err
 		}
 	}
-	fmt.Printf("snapshot %d\n", index)
+	s.say("snapshot %d", index)
 	return nil
+}
+
+// install does what a follower does that lacks more than its leader's log has: it takes
+// a snapshot of somebody who is ahead, and its log is emptied.
+func (s *stepper) install() error {
+	ahead, meta, err := s.ahead()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(ahead.dir) }()
+	defer func() { _ = ahead.close() }()
+	_, r, err := ahead.snapshots.Open(meta.ID)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	s.say("installing %d %x", meta.Index, ahead.frozen)
+	if err := s.receive(meta, r); err != nil {
+		return err
+	}
+	s.say("installed")
+	return nil
+}
+
+// receive does what raft does with a snapshot that comes.
+func (s *stepper) receive(meta *raft.SnapshotMeta, r io.Reader) error {
+	_, trans := raft.NewInmemTransport("n1")
+	defer trans.Close()
+	sink, err := s.snapshots.Create(1, meta.Index, meta.Term, meta.Configuration, meta.ConfigurationIndex, trans)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(sink, r); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	_, own, err := s.snapshots.Open(sink.ID())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(restoreMachine(s.g.machine, s.g.bodies, s.g.annexPath, own), own.Close()); err != nil {
+		stepperFatal(err) // as group.Restore ends a node that runs
+	}
+	s.index = meta.Index
+	first, err := s.g.store.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := s.g.store.LastIndex()
+	if err != nil || last == 0 {
+		return err
+	}
+	return s.g.store.DeleteRange(first, last)
+}
+
+// ahead is somebody with all that this stepper has and a little more, in a directory of
+// its own, and a snapshot of that.
+func (s *stepper) ahead() (*stepper, *raft.SnapshotMeta, error) {
+	dir, err := os.MkdirTemp("", "ahead-")
+	if err != nil {
+		return nil, nil, err
+	}
+	a := &stepper{dir: dir, kind: s.kind, bodies: s.bodies, out: io.Discard}
+	if err := a.open(); err != nil {
+		return nil, nil, err
+	}
+	newest, err := s.snapshots.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	meta, r, err := s.snapshots.Open(newest[0].ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(a.receive(meta, r), r.Close()); err != nil {
+		return nil, nil, err
+	}
+	a.term = s.term
+	for i := a.index + 1; i <= s.index; i++ {
+		var l raft.Log
+		if err := s.g.store.GetLog(i, &l); err != nil {
+			return nil, nil, err
+		}
+		if err := a.g.store.StoreLogs([]*raft.Log{&l}); err != nil {
+			return nil, nil, err
+		}
+		if _, err := a.g.machine.Apply(l.Index, l.Data); err != nil {
+			return nil, nil, err
+		}
+		a.index = i
+	}
+	for _, step := range []func() error{a.publish, a.publish, a.snapshot} {
+		if err := step(); err != nil {
+			return nil, nil, err
+		}
+	}
+	all, err := a.snapshots.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	return a, all[0], nil
 }

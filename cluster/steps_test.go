@@ -38,6 +38,11 @@ type stepped struct {
 	term   uint64 // of the last vote
 	digest string // at index
 	snap   uint64 // of the last snapshot
+
+	installs bool // a life has an install in it
+	// comes and its digest are of a snapshot of somebody ahead that is being installed.
+	comes       uint64
+	comesDigest string
 }
 
 // faultBinary is the binary of faulty disks, built once and removed at the end.
@@ -90,7 +95,7 @@ func newFaultDisk(t *testing.T) *faultdisk.Disk {
 
 func newStepped(t *testing.T, kind, bodies string) *stepped {
 	d := newFaultDisk(t)
-	return &stepped{t: t, dir: d.Dir, disk: d, kind: kind, bodies: bodies}
+	return &stepped{t: t, dir: d.Dir, disk: d, kind: kind, bodies: bodies, installs: true}
 }
 
 // stepperLife is one stepper's.
@@ -104,7 +109,7 @@ type stepperLife struct {
 func (s *stepped) start() (*stepperLife, io.WriteCloser) {
 	s.t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", stepperEnv, s.dir, s.kind, s.bodies))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", stepperEnv, s.dir, s.kind, s.bodies), "TMPDIR="+s.t.TempDir())
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -142,6 +147,10 @@ func (s *stepped) until(l *stepperLife, word string) bool {
 			s.term = number(1)
 		case "snapshot":
 			s.snap = number(1)
+		case "installing":
+			s.comes, s.comesDigest = number(1), f[2]
+		case "installed":
+			s.index, s.digest, s.snap, s.comes = s.comes, s.comesDigest, s.comes, 0
 		case "ready":
 			s.compare(number(1), number(2), number(3), f[4])
 		case "wrong":
@@ -158,6 +167,10 @@ func (s *stepped) until(l *stepperLife, word string) bool {
 // which it had no time to say.
 func (s *stepped) compare(index, snap, term uint64, digest string) {
 	s.t.Helper()
+	if s.comes != 0 && index == s.comes {
+		s.index, s.digest, s.snap = s.comes, s.comesDigest, s.comes
+	}
+	s.comes = 0
 	switch {
 	case index < s.index || index > s.index+1 && s.index != 0:
 		s.t.Fatalf("the log ends at %d, %d was durable", index, s.index)
@@ -201,7 +214,11 @@ func (s *stepped) life(before, between func() error) (code int, fatal string) {
 		if err := between(); err != nil {
 			s.t.Fatal(err)
 		}
-		_, _ = io.WriteString(in, "go\n") // it may have ended by itself
+		line := "go"
+		if s.installs {
+			line = stepperInstalls
+		}
+		_, _ = io.WriteString(in, line+"\n") // it may have ended by itself
 	}
 	return s.end(l, false)
 }
@@ -213,8 +230,8 @@ var stepKinds = []struct{ kind, bodies string }{{raftlog.KindWAL, BodiesDisk}, {
 
 // TestPowerCut_BetweenEachTwoSteps cuts the power before each change of the disk
 // that a node makes: when it opens its files, votes, appends, takes a snapshot and
-// truncates the log behind it, and replaces an entry by that of a later leader. What was
-// durable is there afterwards, and whole.
+// truncates the log behind it, replaces an entry by that of a later leader, and takes
+// the snapshot of one that is ahead. What was durable is there afterwards, and whole.
 func TestPowerCut_BetweenEachTwoSteps(t *testing.T) {
 	t.Parallel()
 	for _, c := range stepKinds {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +15,19 @@ import (
 
 // idling has transfers in virtual time, and says whose streams were cut.
 func idling() (t *transfers, cuts func() []string) {
+	var mu sync.Mutex
 	var all []string
 	t = newTransfers(slog.New(slog.DiscardHandler), transferIdleMax, func(peer raft.ServerID, receiving bool) {
+		mu.Lock()
+		defer mu.Unlock()
 		all = append(all, fmt.Sprintf("%s %v", peer, receiving))
 	})
-	return t, func() []string { synctest.Wait(); return all }
+	return t, func() []string {
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
+	}
 }
 
 func request(size int64) *raft.InstallSnapshotRequest {
