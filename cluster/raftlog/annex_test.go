@@ -16,14 +16,14 @@ import (
 // oneFile is an annex of one file.
 var oneFile = Annex{
 	Bytes: func(dir string) (int64, error) {
-		info, err := os.Stat(filepath.Join(dir, "f"))
+		info, err := os.Stat(filepath.Join(dir, "a"))
 		if err != nil {
 			return 0, err
 		}
 		return info.Size(), nil
 	},
 	Send: func(dir string, w io.Writer) error {
-		b, err := os.ReadFile(filepath.Join(dir, "f"))
+		b, err := os.ReadFile(filepath.Join(dir, "a"))
 		if err == nil {
 			_, err = w.Write(b)
 		}
@@ -46,7 +46,8 @@ func openAnnexed(t *testing.T, dir string, a Annex) (*Store, raft.SnapshotStore)
 	return s, snaps
 }
 
-func writeAnnexed(t *testing.T, snaps raft.SnapshotStore, index uint64, content, file string) error {
+// writeAnnexed writes a snapshot with files, called a, b and so on, beside it.
+func writeAnnexed(t *testing.T, snaps raft.SnapshotStore, index uint64, content string, files ...string) error {
 	t.Helper()
 	sink, err := snaps.Create(1, index, 1, oneServer, 1, snapshotTransport(t))
 	if err != nil {
@@ -56,7 +57,9 @@ func writeAnnexed(t *testing.T, snaps raft.SnapshotStore, index uint64, content,
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	mustWrite(t, filepath.Join(path, "f"), []byte(file))
+	for i, file := range files {
+		mustWrite(t, filepath.Join(path, string(rune('a'+i))), []byte(file))
+	}
 	if _, err := io.WriteString(sink, content); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +100,7 @@ func TestAnnex_GoesWithItsSnapshot(t *testing.T) {
 		t.Fatalf("the files are not what was written: %d bytes, %v", len(b), err)
 	}
 	own := s.AnnexPath(head)
-	if b := mustRead(t, filepath.Join(own, "f")); string(b) != file {
+	if b := mustRead(t, filepath.Join(own, "a")); string(b) != file {
 		t.Fatal("the own directory has something else")
 	}
 	for _, h := range []AnnexHead{{"n2-b", meta.ID}, {"n1-a", "1-2-3"}, {"n1-a", "../snapshots/" + meta.ID}, {"n1-a", ""}} {
@@ -128,7 +131,7 @@ func TestAnnex_GoesWithItsSnapshot(t *testing.T) {
 func TestAnnex_OfAnotherSnapshot_IsRefused(t *testing.T) {
 	summed := oneFile
 	summed.Sum = func(dir string) (uint32, error) {
-		b, err := os.ReadFile(filepath.Join(dir, "f"))
+		b, err := os.ReadFile(filepath.Join(dir, "a"))
 		return crc32.ChecksumIEEE(b), err
 	}
 	dir := t.TempDir()

@@ -47,26 +47,6 @@ func eachOfTwo(dir string, do func(*os.File) error) error {
 	return nil
 }
 
-func writeTwoFiles(t *testing.T, snaps raft.SnapshotStore, index uint64, a, b string) {
-	t.Helper()
-	sink, err := snaps.Create(1, index, 1, oneServer, 1, snapshotTransport(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := sink.(AnnexSink).AnnexPath()
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	mustWrite(t, filepath.Join(path, "a"), []byte(a))
-	mustWrite(t, filepath.Join(path, "b"), []byte(b))
-	if _, err := fmt.Fprintf(sink, "tables %d", index); err != nil {
-		t.Fatal(err)
-	}
-	if err := sink.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // onDisk lists the indexes of the snapshots that are there.
 func onDisk(t *testing.T, dir string) (indexes []uint64) {
 	t.Helper()
@@ -85,7 +65,9 @@ func TestSnapshots_OneThatIsRead_StaysUntilItIsClosed(t *testing.T) {
 	dir := t.TempDir()
 	_, snaps := openAnnexed(t, dir, twoFiles) // keeps one
 	a, b := strings.Repeat("a", 100_000), strings.Repeat("b", 100_000)
-	writeTwoFiles(t, snaps, 10, a, b)
+	if err := writeAnnexed(t, snaps, 10, "tables", a, b); err != nil {
+		t.Fatal(err)
+	}
 	all, err := snaps.List()
 	if err != nil || len(all) != 1 {
 		t.Fatalf("List = %v, %v", all, err)
@@ -105,7 +87,9 @@ func TestSnapshots_OneThatIsRead_StaysUntilItIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range uint64(3) {
-		writeTwoFiles(t, snaps, 20+i, "newer a", "newer b")
+		if err := writeAnnexed(t, snaps, 20+i, "tables", "newer a", "newer b"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := io.Copy(&got, r); err != nil {
 		t.Fatalf("after %d of %d bytes: %v", got.Len(), meta.Size, err)
