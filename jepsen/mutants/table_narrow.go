@@ -11,6 +11,13 @@ func narrow() []Mutant {
 				"		if status.MachineSupports < lowest && status.MachineSupports == 0 {\n"}},
 		},
 		{
+			Name: "old-self-stays", Breaks: "a node that comes back empty takes the place of what it was",
+			Workload: "members", Faults: []string{"wipe"},
+			Edits: []Edit{{"cluster/steward.go",
+				"member.NameOf(old.ID) != p.Name && string(old.Address) != p.Address {\n",
+				"member.NameOf(old.ID) != p.Name && string(old.Address) != p.Address || alive != nil {\n"}},
+		},
+		{
 			Name: "floor-early", Breaks: "a producer's floor does not pass a sequence whose outcome it has not heard",
 			Workload: "queue", Faults: []string{"lost-reply", "delay", "cut"}, Slow: true,
 			Edits: []Edit{{"client/frame.go",
