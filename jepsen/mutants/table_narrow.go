@@ -12,7 +12,7 @@ func narrow() []Mutant {
 		},
 		{
 			Name: "old-self-stays", Breaks: "a node that comes back empty takes the place of what it was",
-			Workload: "members", Faults: []string{"wipe"},
+			Workload: "members", Faults: []string{"wipe"}, Slow: true,
 			Edits: []Edit{{"cluster/steward.go",
 				"member.NameOf(old.ID) != p.Name && string(old.Address) != p.Address {\n",
 				"member.NameOf(old.ID) != p.Name && string(old.Address) != p.Address || alive != nil {\n"}},
