@@ -118,13 +118,7 @@ func TestSnapshots_OneThatIsRead_StaysUntilItIsClosed(t *testing.T) {
 // A crash leaves what was being read.
 func TestOpenSnapshots_ThoseThatWereRead_AreRemoved(t *testing.T) {
 	dir := t.TempDir()
-	open := func() raft.SnapshotStore {
-		s, err := OpenSnapshots(dir, 2, func(uint64, uint64) {}, quiet)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
+	open := opensTwo(t, dir)
 	s := open()
 	for i := range uint64(4) {
 		if err := writeSnapshot(t, s, 10+i, 1, "tables"); err != nil {

@@ -254,15 +254,21 @@ func TestOpenSnapshots_ChangedDescription_IsRefused(t *testing.T) {
 	}
 }
 
-func TestOpenSnapshots_UnfinishedOne_IsRemoved(t *testing.T) {
-	dir := t.TempDir()
-	open := func() raft.SnapshotStore {
+// opensTwo opens the snapshots in a directory, of which the newest two are kept.
+func opensTwo(t *testing.T, dir string) func() raft.SnapshotStore {
+	return func() raft.SnapshotStore {
+		t.Helper()
 		s, err := OpenSnapshots(dir, 2, func(uint64, uint64) {}, quiet)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
+}
+
+func TestOpenSnapshots_UnfinishedOne_IsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	open := opensTwo(t, dir)
 	sink, err := open().Create(1, 10, 1, oneServer, 1, snapshotTransport(t))
 	if err != nil {
 		t.Fatal(err)

@@ -179,7 +179,7 @@ func (t *terminal) total(sum report.Total, page string) {
 	fmt.Fprintf(t.out, "%s  %s\n", sum, page)
 	for i, f := range sum.Faults {
 		if i == 0 {
-			fmt.Fprintf(t.out, "  %-20s %6s %15s %9s\n", "FAULT", "MADE", "STALL, MEDIAN", "WORST")
+			fmt.Fprintf(t.out, "  %-20s %6s %15s %9s\n", "FAULT", "SEEN", "STALL, MEDIAN", "WORST")
 		}
 		median, worst := f.StallTexts()
 		fmt.Fprintf(t.out, "  %-20s %6d %15s %9s\n", f.Name, f.Made, median, worst)

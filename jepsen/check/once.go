@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"onceq/jepsen/history"
+	"onceq/transport/wire"
 )
 
 // storedTwice looks for ids with more than one place.
@@ -80,9 +81,6 @@ func wrongDup(v *view, r *Report) {
 	}
 }
 
-// belowFloor is in the error of a publish that the cluster cannot judge any more.
-const belowFloor = "ONCEQ-2003"
-
 // refused looks for refusals that no honest copy may get: what one id is published
 // with never changes, no session ends within a run, and what was stored together
 // with an ack is judged by its record, whatever has become of the lease. A producer's
@@ -91,7 +89,7 @@ const belowFloor = "ONCEQ-2003"
 func refused(v *view, r *Report) {
 	for _, m := range v.order {
 		for _, p := range m.publishes {
-			if p.Type == history.Info && len(v.opens) == 0 && strings.Contains(p.Err, belowFloor) {
+			if p.Type == history.Info && len(v.opens) == 0 && strings.Contains(p.Err, wire.CodeBelowFloor.String()) {
 				r.broken("refused", m.id, []op{p}, "its producer's floor has passed it before it knew what became of it: %s", p.Err)
 			}
 			if p.Text == history.HeldBack {
