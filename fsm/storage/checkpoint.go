@@ -434,6 +434,7 @@ func (s *Pebble) openDB() (*pebble.DB, error) {
 	}
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = blockBytes
+		o.Levels[i].Compression = tableCompression
 	}
 	db, err := openPebble(s.o.Dir, o)
 	if err == nil {

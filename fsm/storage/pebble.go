@@ -101,6 +101,8 @@ type Pebble struct {
 	db   *pebble.DB // nil after Close
 	// tables are the options of tables that are not written by db.
 	tables sstable.WriterOptions
+	// tableBuf is for writeTable; who has turn uses it.
+	tableBuf []byte
 
 	mu       sync.RWMutex // guards the fields below, never held over I/O
 	room     *sync.Cond   // there is room again
