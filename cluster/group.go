@@ -238,7 +238,7 @@ func (s *snapshot) checkpoint(sink raft.SnapshotSink) error {
 		return nil
 	}
 	if a, ok := sink.(raftlog.AnnexSink); ok && a.AnnexPath() != "" {
-		return files.Checkpoint(a.AnnexPath())
+		return files.Checkpoint(a.AnnexPath(), s.g.snaps.pace)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func newMissing(t *testing.T, bodies bodyStore) *missing {
 	m := &missing{t: t, conn: &tapeConn{}}
 	clk := newClock(monotonic())
 	m.g = &group{node: "n1", dir: "the/directory", life: newLife(1), log: slog.New(slog.DiscardHandler), bodies: bodies,
-		snaps: newSnapshotter(1<<30, 1<<30, time.Hour, slog.New(slog.DiscardHandler)), clock: clk, fatal: func(err error) { m.ended = append(m.ended, err) }}
+		snaps: newSnapshotter(1<<30, 1<<30, time.Hour, nil, slog.New(slog.DiscardHandler)), clock: clk, fatal: func(err error) { m.ended = append(m.ended, err) }}
 	m.g.machine = fsm.New(fsm.Config{Group: fsmtest.Group}, bodies)
 	m.g.version = newMachineVersion(0, m.g.machine)
 	m.g.hub = newHub(bodies, clk)

@@ -100,7 +100,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.ticker = newTicker(g)
 	g.reads = newReader(g)
 	g.redrives = make(chan struct{}, redrivesMax)
-	g.snaps = newSnapshotter(n.cfg.LogBytes, n.cfg.SnapshotThreshold, n.cfg.SnapshotInterval, n.log)
+	g.snaps = newSnapshotter(n.cfg.LogBytes, n.cfg.SnapshotThreshold, n.cfg.SnapshotInterval, n.end, n.log)
 	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
 	g.auditor = &auditor{g: g, every: n.cfg.DigestInterval}
 	if n.cfg.MemoryStores == nil {

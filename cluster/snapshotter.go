@@ -44,6 +44,12 @@ const (
 	// copyLeft rows that have changed since they were copied may be left for the
 	// freeze, and copyRounds bounds the tries to have no more.
 	copyLeft, copyRounds = 64, 100
+
+	// writePauses is how many times as long as a piece of a snapshot's bodies took to
+	// write the disk is left to the log. Without pauses each fsync of the log took
+	// tens of milliseconds while a snapshot was being written, and the processor had
+	// nothing to do.
+	writePauses = 3
 )
 
 // snapshotter takes a snapshot when the log has grown by enough bytes since the
@@ -62,6 +68,7 @@ type snapshotter struct {
 	raft      atomic.Pointer[raft.Raft]
 	taking    chan struct{} // a token: one snapshot at a time
 	catchUps  *catchUps
+	end       <-chan struct{} // the node ends
 
 	mu       sync.Mutex            // guards the fields below
 	base     raft.ReloadableConfig // as configured
@@ -73,6 +80,7 @@ type snapshotter struct {
 	marks    []logMark
 	writing  bool          // a snapshot was frozen and is not written yet
 	asked    bool          // for one as soon as there is anything new
+	hurried  bool          // the one that is being written was asked for
 	piece    time.Duration // the longest that Apply may have waited for since the last freeze
 	stall    time.Duration
 	stallMax time.Duration
@@ -81,9 +89,9 @@ type snapshotter struct {
 // logMark: up to index, so many bytes were applied in all.
 type logMark struct{ index, total uint64 }
 
-func newSnapshotter(logBytes, threshold uint64, interval time.Duration, log *slog.Logger) *snapshotter {
+func newSnapshotter(logBytes, threshold uint64, interval time.Duration, end <-chan struct{}, log *slog.Logger) *snapshotter {
 	return &snapshotter{logBytes: logBytes, threshold: threshold, interval: interval, due: make(chan struct{}, 1), taking: make(chan struct{}, 1),
-		catchUps: newCatchUps(log)}
+		catchUps: newCatchUps(log), end: end}
 }
 
 // start is called when raft runs.
@@ -146,7 +154,7 @@ func (s *snapshotter) frozen(writing bool, stall time.Duration) {
 		s.average = s.bytes / s.entries
 	}
 	s.bytes, s.entries = 0, 0
-	s.writing, s.asked = writing, false
+	s.writing, s.hurried, s.asked = writing, s.asked, false
 	s.stall, s.piece = max(s.piece, stall), 0
 	s.stallMax = max(s.stallMax, s.stall)
 }
@@ -156,6 +164,22 @@ func (s *snapshotter) held(piece time.Duration) {
 	s.mu.Lock()
 	s.piece = max(s.piece, piece)
 	s.mu.Unlock()
+}
+
+// pace returns when the next piece of a snapshot's bodies may be written: after a
+// pause, unless somebody waits for the snapshot, or the log has grown so much since
+// it was frozen that the next will soon be due.
+func (s *snapshotter) pace(took time.Duration) {
+	s.mu.Lock()
+	hurry := s.hurried || s.asked || s.bytes >= s.growth()/2
+	s.mu.Unlock()
+	if hurry {
+		return
+	}
+	select {
+	case <-time.After(writePauses * took):
+	case <-s.end:
+	}
 }
 
 // persisted learns how large a snapshot is, before raft cuts the log behind it.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -16,7 +17,7 @@ import (
 )
 
 func newTestSnapshotter(logBytes uint64) *snapshotter {
-	s := newSnapshotter(logBytes, 16_384, time.Hour, slog.New(slog.DiscardHandler))
+	s := newSnapshotter(logBytes, 16_384, time.Hour, nil, slog.New(slog.DiscardHandler))
 	s.base = raft.ReloadableConfig{TrailingLogs: 4096}
 	return s
 }
@@ -58,11 +59,65 @@ func TestSnapshotter_IsDueByBytesAndInProportionToItsSize(t *testing.T) {
 	}
 }
 
+// TestSnapshotter_Pace: the disk is the log's for three times as long as a piece
+// took, but not when somebody waits for the snapshot, nor when the next is due soon.
+func TestSnapshotter_Pace(t *testing.T) {
+	t.Parallel()
+	const took = 10 * time.Millisecond
+	for name, c := range map[string]struct {
+		before, after func(s *snapshotter) // the freeze
+		want          time.Duration
+	}{
+		"nothing else to do":    {want: writePauses * took},
+		"asked for":             {before: (*snapshotter).ask},
+		"another is asked for":  {after: (*snapshotter).ask},
+		"the log has grown":     {after: func(s *snapshotter) { s.applied(9, 16<<20) }},
+		"the log grows slowly":  {after: func(s *snapshotter) { s.applied(9, 15<<20) }, want: writePauses * took},
+		"it grew before":        {before: func(s *snapshotter) { s.applied(9, 100<<20) }, want: writePauses * took},
+		"a large one before it": {before: func(s *snapshotter) { s.size = 64 << 20 }, after: func(s *snapshotter) { s.applied(9, 16<<20) }, want: writePauses * took},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newTestSnapshotter(256 << 20)
+				if c.before != nil {
+					c.before(s)
+				}
+				s.frozen(true, 0)
+				if c.after != nil {
+					c.after(s)
+				}
+				began := time.Now()
+				s.pace(took)
+				if d := time.Since(began); d != c.want {
+					t.Errorf("the next piece waits for %v, want %v", d, c.want)
+				}
+			})
+		})
+	}
+}
+
+// A node that ends does not wait for the pauses of a snapshot.
+func TestSnapshotter_Pace_EndsWithTheNode(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSnapshotter(256 << 20)
+		end := make(chan struct{})
+		s.end = end
+		s.frozen(true, 0)
+		time.AfterFunc(time.Second, func() { close(end) })
+		began := time.Now()
+		if s.pace(time.Hour); time.Since(began) != time.Second {
+			t.Errorf("the pause ended after %v, the node after a second", time.Since(began))
+		}
+	})
+}
+
 // TestSnapshotter_TellsTheLongestStall: a piece that is copied before a freeze holds up
 // what is applied like the freeze itself.
 func TestSnapshotter_TellsTheLongestStall(t *testing.T) {
 	t.Parallel()
-	s := newSnapshotter(1<<20, 1<<30, time.Hour, slog.New(slog.DiscardHandler))
+	s := newSnapshotter(1<<20, 1<<30, time.Hour, nil, slog.New(slog.DiscardHandler))
 	for _, c := range []struct{ piece, freeze, last, most time.Duration }{
 		{3, 7, 7, 7}, {5, 2, 5, 7}, {0, 1, 1, 7}, {9, 1, 9, 9},
 	} {

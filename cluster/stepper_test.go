@@ -145,7 +145,7 @@ func (s *stepper) close() error {
 // open does what a node does at its start, in the same order.
 func (s *stepper) open() error {
 	quiet := slog.New(slog.DiscardHandler)
-	s.g = &group{life: newLife(1), log: quiet, fatal: stepperFatal, snaps: newSnapshotter(1<<30, 1<<30, time.Hour, quiet)}
+	s.g = &group{life: newLife(1), log: quiet, fatal: stepperFatal, snaps: newSnapshotter(1<<30, 1<<30, time.Hour, nil, quiet)}
 	s.g.starting.Store(true)
 	s.g.bodies = storage.NewMemory()
 	if s.bodies == BodiesDisk {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -149,7 +150,7 @@ func (v *view) changes() error {
 			if len(changes) == 0 {
 				return nil
 			}
-			return v.commit(changes, nil)
+			return v.commit(changes, nil, nil)
 		})
 		if err != nil {
 			return err
@@ -165,9 +166,9 @@ func (v *view) alone(f func() error) error {
 	return v.using(func(*pebble.DB) error { return f() })
 }
 
-func (v *view) commit(changes []change, bodies []written) error {
+func (v *view) commit(changes []change, bodies []written, pace Pace) error {
 	s := v.s
-	if err := s.commit(changes, bodies); err != nil {
+	if err := s.commit(changes, bodies, pace); err != nil {
 		err = fmt.Errorf("write bodies: %w", err)
 		s.fail(err) // what Pebble knows of it nobody can say
 		return err
@@ -277,17 +278,23 @@ func (v *view) using(f func(*pebble.DB) error) error {
 type Checkpointer interface {
 	fsm.FrozenBodies
 	// Checkpoint makes dir, which must not exist, with all bodies of the view, and
-	// makes it durable except for its name. After it Each visits nothing.
-	Checkpoint(dir string) error
+	// makes it durable except for its name. After it Each visits nothing. pace may
+	// be nil.
+	Checkpoint(dir string, pace Pace) error
 }
 
 var _ Checkpointer = (*view)(nil)
 
+// Pace is called between the pieces of a checkpoint, of half a MiB, with how long
+// the last took to write. It returns when the next may be: until then the disk is
+// for others.
+type Pace func(took time.Duration)
+
 // Checkpoint writes what is in memory alone, has it flushed, and links the files.
 // Each step is needed: without a write-ahead log what was not flushed is in no
 // file, and Pebble's own checkpoint does not say so.
-func (v *view) Checkpoint(dir string) error {
-	err := v.tables()
+func (v *view) Checkpoint(dir string, pace Pace) error {
+	err := v.tables(pace)
 	if err == nil {
 		err = v.using(func(db *pebble.DB) error {
 			flushed, err := db.AsyncFlush()
@@ -317,7 +324,7 @@ func (v *view) Checkpoint(dir string) error {
 // tables writes what is in memory alone. The bodies are gathered by who writes
 // them, while nobody else writes: a newer one, put in the place of one of them,
 // cannot come to the disk first.
-func (v *view) tables() error {
+func (v *view) tables(pace Pace) error {
 	u, err := v.unwritten()
 	if err != nil {
 		return err
@@ -329,7 +336,7 @@ func (v *view) tables() error {
 			if err != nil || len(bodies) == 0 {
 				return err
 			}
-			return v.commit(nil, bodies)
+			return v.commit(nil, bodies, pace)
 		})
 		if err != nil {
 			return err

@@ -120,7 +120,7 @@ func TestPebble_Move_DoneAndNotNoted_IsFound(t *testing.T) {
 	s.Move(2, 0, 1, 3, 0, 0) // the first of its moves is taken already
 	want(t, s, 2, 0, 0, 7, string(bodyOf(7)))
 	want(t, s, 3, 0, 0, 8, string(bodyOf(8)))
-	if err := s.commit(changes, nil); err != nil {
+	if err := s.commit(changes, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	want(t, s, 2, 0, 0, 7, string(bodyOf(7)))
@@ -128,7 +128,7 @@ func TestPebble_Move_DoneAndNotNoted_IsFound(t *testing.T) {
 	s.mu.Lock()
 	more := s.takeChanges()
 	s.mu.Unlock()
-	if err := s.commit(more, nil); err != nil {
+	if err := s.commit(more, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	want(t, s, 3, 0, 0, 8, string(bodyOf(8)))
@@ -155,7 +155,7 @@ func TestPebble_Move_AroundACheckpoint(t *testing.T) {
 	for o := uint64(100); o < 200; o++ {
 		s.Move(1, 0, o, 2, 0, o)
 	}
-	if err := f.Checkpoint("snap"); err != nil {
+	if err := f.Checkpoint("snap", nil); err != nil {
 		t.Fatal(err)
 	}
 	f.Release()

@@ -52,7 +52,7 @@ func checkpoint(t *testing.T, s *Pebble, dir string) {
 	t.Helper()
 	f := s.Freeze().(Checkpointer)
 	defer f.Release()
-	if err := f.Checkpoint(dir); err != nil {
+	if err := f.Checkpoint(dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(collect(t, f)); n != 0 {
@@ -124,7 +124,7 @@ func TestPebble_Checkpoint_SurvivesAPowerCut(t *testing.T) {
 			s.Delete(1, 0, 200)
 			s.DeleteRange(1, 0, 500, 600)
 			fill(s, n, n+500)
-			if err := f.Checkpoint("snap/bodies"); err != nil {
+			if err := f.Checkpoint("snap/bodies", nil); err != nil {
 				t.Fatal(err)
 			}
 			root, err := fs.OpenDir("")
@@ -170,7 +170,7 @@ func TestPebble_CheckpointOfWhatWasReceived_SurvivesAPowerCut(t *testing.T) {
 	from := openTest(t, fs, "from", 1)
 	fill(from, 0, 3000)
 	f := from.Freeze().(Checkpointer)
-	if err := f.Checkpoint("sent"); err != nil {
+	if err := f.Checkpoint("sent", nil); err != nil {
 		t.Fatal(err)
 	}
 	f.Release()
@@ -183,7 +183,7 @@ func TestPebble_CheckpointOfWhatWasReceived_SurvivesAPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	f = s.Freeze().(Checkpointer)
-	if err := f.Checkpoint("snap"); err != nil {
+	if err := f.Checkpoint("snap", nil); err != nil {
 		t.Fatal(err)
 	}
 	root, err := fs.OpenDir("")
@@ -356,7 +356,7 @@ func TestPebble_Restore_EndsViews(t *testing.T) {
 	if err := f.Each(func(uint64, uint8, uint64, int64, []byte) error { return nil }); !errors.Is(err, ErrReplaced) {
 		t.Errorf("Each = %v", err)
 	}
-	if err := f.Checkpoint("snap"); !errors.Is(err, ErrReplaced) {
+	if err := f.Checkpoint("snap", nil); !errors.Is(err, ErrReplaced) {
 		t.Errorf("Checkpoint = %v", err)
 	}
 	fill(s, 0, 100)
@@ -457,7 +457,7 @@ func TestPebble_WriteError_IsFatal(t *testing.T) {
 	f := s.Freeze().(Checkpointer)
 	defer f.Release()
 	done := make(chan error, 1)
-	go func() { done <- f.Checkpoint("snap") }()
+	go func() { done <- f.Checkpoint("snap", nil) }()
 	<-fatals.came
 	if errs := fatals.all(); !errors.Is(errs[0], syscall.ENOSPC) {
 		t.Errorf("Fatal was called with %v", errs)

@@ -25,7 +25,7 @@ func TestScan_ReadsACheckpointThatGoesAway(t *testing.T) {
 	}
 	v := s.Freeze()
 	checkpoint := filepath.Join(dir, "checkpoint")
-	if err := v.(Checkpointer).Checkpoint(checkpoint); err != nil {
+	if err := v.(Checkpointer).Checkpoint(checkpoint, nil); err != nil {
 		t.Fatal(err)
 	}
 	v.Release()

@@ -30,7 +30,7 @@ const (
 //
 // It takes part in the order of changes like a batch: the caller has turn, and
 // open is held.
-func (s *Pebble) writeTable(bodies []written) error {
+func (s *Pebble) writeTable(bodies []written, pace Pace) error {
 	slices.SortFunc(bodies, func(a, b written) int { return a.place.compare(b.place) })
 	path := s.o.FS.PathJoin(s.o.Dir, tableFile)
 	f, err := s.o.FS.Create(path, vfs.WriteCategoryUnspecified)
@@ -40,7 +40,7 @@ func (s *Pebble) writeTable(bodies []written) error {
 	if s.tableBuf == nil {
 		s.tableBuf = tableBuffer()
 	}
-	w := sstable.NewWriter(newTableWriter(f, s.tableBuf), s.tables)
+	w := sstable.NewWriter(newTableWriter(f, s.tableBuf, pace), s.tables)
 	k := make([]byte, 0, keyBytes)
 	for _, b := range bodies {
 		k = appendKey(k[:0], b.lane, b.offset)

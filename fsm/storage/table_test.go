@@ -48,7 +48,7 @@ func TestCheckpoint_OfMuchInMemory_WritesTables(t *testing.T) {
 				v := s.Freeze()
 				defer v.Release()
 				path := filepath.Join(dir, name)
-				if err := v.(Checkpointer).Checkpoint(path); err != nil {
+				if err := v.(Checkpointer).Checkpoint(path, nil); err != nil {
 					t.Fatal(err)
 				}
 				return path
@@ -106,7 +106,7 @@ func TestCheckpoint_TableError_IsFatal(t *testing.T) {
 			fill(s, 0, 12_000)
 			f := s.Freeze().(Checkpointer)
 			defer f.Release()
-			if err := f.Checkpoint("snap"); !errors.Is(err, syscall.EIO) {
+			if err := f.Checkpoint("snap", nil); !errors.Is(err, syscall.EIO) {
 				t.Errorf("the checkpoint returns %v", err)
 			}
 			if errs := fatals.all(); len(errs) == 0 || !errors.Is(errs[0], syscall.EIO) {

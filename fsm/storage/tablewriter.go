@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -29,6 +30,7 @@ type tableWriter struct {
 	f      vfs.File
 	buf    []byte // of tableBuffer
 	direct bool
+	pace   Pace // may be nil
 }
 
 // tableBuffer returns memory for a tableWriter.
@@ -39,12 +41,12 @@ func tableBuffer() []byte {
 }
 
 // newTableWriter takes over a new, empty file.
-func newTableWriter(f vfs.File, buf []byte) *tableWriter {
+func newTableWriter(f vfs.File, buf []byte, pace Pace) *tableWriter {
 	if setDirect(f, true) {
-		return &tableWriter{f: f, buf: buf, direct: true}
+		return &tableWriter{f: f, buf: buf, direct: true, pace: pace}
 	}
 	// Written back as it grows: else the sync at its end would have the log wait.
-	return &tableWriter{f: vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: tableSyncBytes}), buf: buf}
+	return &tableWriter{f: vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: tableSyncBytes}), buf: buf, pace: pace}
 }
 
 func (w *tableWriter) Write(p []byte) error {
@@ -52,10 +54,15 @@ func (w *tableWriter) Write(p []byte) error {
 		n := min(len(p), cap(w.buf)-len(w.buf))
 		w.buf = append(w.buf, p[:n]...)
 		p = p[n:]
-		if len(w.buf) == cap(w.buf) {
-			if err := w.flush(); err != nil {
-				return err
-			}
+		if len(w.buf) < cap(w.buf) {
+			return nil
+		}
+		began := time.Now()
+		if err := w.flush(); err != nil {
+			return err
+		}
+		if w.pace != nil {
+			w.pace(time.Since(began))
 		}
 	}
 	return nil

@@ -56,7 +56,7 @@ func (s *Pebble) writeSome() bool {
 		return left
 	}
 	// Changes first: a body that was put again after its delete is among the old ones.
-	if err := s.commit(changes, old); err != nil {
+	if err := s.commit(changes, old, nil); err != nil {
 		s.fail(fmt.Errorf("write bodies: %w", err))
 		return false
 	}
@@ -152,9 +152,9 @@ func (s *Pebble) done(changes []change, bodies []written, leave bool) {
 }
 
 // commit writes one batch, or one table; open is held.
-func (s *Pebble) commit(changes []change, bodies []written) error {
+func (s *Pebble) commit(changes []change, bodies []written, pace Pace) error {
 	if len(changes) == 0 && valueBytes(bodies) >= tableBytesMin {
-		return s.writeTable(bodies)
+		return s.writeTable(bodies, pace)
 	}
 	b := s.db.NewBatch()
 	if slices.ContainsFunc(changes, func(c change) bool { return c.move != nil }) {
