@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,7 @@ type plan struct {
 	disks   bool     // and a faulty disk
 	spare   bool     // there is one node more
 	older   bool     // the nodes begin with an older build
+	little  bool     // nodes have little memory for messages: most that wait are on disk
 }
 
 // here is what a run on this machine can do.
@@ -66,7 +68,24 @@ func newPlan(c *Config, w workload.Workload, place nemesis.Place) (plan, error) 
 		p.rounds = nemesis.Mix(p.faults, c.Seed, c.Time, c.Nodes)
 	}
 	p.older = p.upgrades()
+	p.little = rand.New(rand.NewPCG(c.Seed, littleStream)).IntN(2) == 0
 	return p, nil
+}
+
+// littleStream keeps this draw of a seed apart from others.
+const littleStream = 7
+
+// littleArgs are for nodes that have little memory for messages, which otherwise
+// would leave it with a snapshot only.
+var littleArgs = []string{"--body-memory", "128KiB"}
+
+// args are those of each node's onceq server.
+func (r *run) args() []string {
+	args := slices.Clone(serverArgs)
+	if r.plan.little {
+		args = append(args, littleArgs...)
+	}
+	return append(args, r.cfg.ServerArgs...)
 }
 
 // upgrades says whether the run will upgrade the nodes. A mix that does not draw it
@@ -98,6 +117,9 @@ func (p plan) network() string {
 
 // tell says what is left out and what a mix will do.
 func (r *run) tell() {
+	if r.plan.little {
+		r.note("nodes have little memory for messages: %s", strings.Join(littleArgs, " "))
+	}
 	if len(r.plan.leftOut) > 0 {
 		r.note("LEFT OUT: %s", strings.Join(r.plan.leftOut, "; "))
 	}
@@ -140,7 +162,7 @@ func (r *run) bring(ctx context.Context) (release func(), err error) {
 	}
 	r.cluster, err = proc.New(proc.Config{
 		Binary: r.cfg.Binary, Judge: r.cfg.Judge, First: older, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts, Spare: r.plan.spare,
-		Args:    append(append([]string(nil), serverArgs...), r.cfg.ServerArgs...),
+		Args:    r.args(),
 		DataDir: r.dataDir,
 		OnEnd:   r.ended, OnResume: r.held,
 	})

@@ -100,3 +100,30 @@ func TestPlan_AWorkloadOfTheNewestBuild_IsNotUpgraded(t *testing.T) {
 		t.Errorf("of the newest build: %v, older %v, left out %q", err, p.older, p.leftOut)
 	}
 }
+
+// TestPlan_LittleMemory_IsDrawnByTheSeed: both happen, and a seed has always the same.
+func TestPlan_LittleMemory_IsDrawnByTheSeed(t *testing.T) {
+	t.Parallel()
+	drawn := map[bool]int{}
+	for seed := range uint64(100) {
+		of := func() plan {
+			p, err := newPlan(&Config{Faults: []string{"none"}, Seed: seed, Time: time.Minute, Nodes: 3}, workload.Workload{}, withoutRoot)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		p := of()
+		if of().little != p.little {
+			t.Fatalf("seed %d is drawn once so and once so", seed)
+		}
+		drawn[p.little]++
+		args := strings.Join((&run{plan: p, cfg: Config{ServerArgs: []string{"--bodies", "memory"}}}).args(), " ")
+		if strings.Contains(args, "--body-memory") != p.little || !strings.HasSuffix(args, " --bodies memory") {
+			t.Fatalf("seed %d, little memory %v: %s", seed, p.little, args)
+		}
+	}
+	if drawn[true] < 20 || drawn[false] < 20 {
+		t.Errorf("drawn: %v", drawn)
+	}
+}

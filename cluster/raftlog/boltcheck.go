@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 
@@ -27,7 +28,29 @@ func damaged(path string, err *error) func() {
 // checkBolt walks through a boltdb file before the library does. It opens one by reading all pages in a goroutine of its own (bbolt
 // db.go, freepages), where a page that is damaged or that was cut off ends the process by a panic or a fault that nobody can catch,
 // and that does not say which file it was.
-func checkBolt(path string) (err error) {
+func checkBolt(path string) error {
+	err := walkBolt(path)
+	if err == nil {
+		return nil
+	}
+	// bbolt calls a file invalid that it cannot read (db.go, getPageSize), and a page that cannot be read is a fault of the memory map.
+	// Whoever took that for damage would wipe a node whose disk has to be looked at.
+	if unreadable := readThrough(path); unreadable != nil {
+		return unreadable
+	}
+	return err
+}
+
+func readThrough(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return errors.Join(err, f.Close())
+}
+
+func walkBolt(path string) (err error) {
 	if st, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && st.Size() == 0 {
 		return nil // the library makes it; that it was there once is for the high-water file to say
 	}

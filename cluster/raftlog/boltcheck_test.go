@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -124,5 +125,14 @@ func TestOpen_BoltHalfMade_IsMadeAnew(t *testing.T) {
 				t.Errorf("what was half made is still there: %v", err)
 			}
 		})
+	}
+}
+
+// TestCheckBolt_WhatCannotBeRead_IsNotCalledDamaged: a directory cannot be read, like a file on a disk that fails.
+func TestCheckBolt_WhatCannotBeRead_IsNotCalledDamaged(t *testing.T) {
+	t.Parallel()
+	err := checkBolt(t.TempDir())
+	if !errors.Is(err, syscall.EISDIR) || strings.Contains(err.Error(), "invalid") || errors.Is(err, ErrFileDamaged) {
+		t.Errorf("it is told as %v", err)
 	}
 }

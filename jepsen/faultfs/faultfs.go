@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -42,6 +43,7 @@ type FS struct {
 type mount struct {
 	fs     *FS
 	server *fuse.Server
+	root   fs.InodeEmbedder
 	power  sync.RWMutex // held for reading by an operation; guards off
 	off    bool
 }
@@ -70,6 +72,7 @@ func (s *FS) mount() (*mount, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.root = root
 	second := time.Second
 	var never time.Duration
 	m.server, err = fs.Mount(s.dir, root, &fs.Options{
@@ -183,8 +186,28 @@ func (s *FS) unmount() error {
 	return nil
 }
 
-// Add puts a rule in force.
-func (s *FS) Add(r Rule) error { return s.rules.add(r) }
+// Add puts a rule in force. For one about reads the kernel forgets what it has of the
+// files, else it would read little. What is mapped into memory and in use stays.
+func (s *FS) Add(r Rule) error {
+	if err := s.rules.add(r); err != nil {
+		return err
+	}
+	if len(r.Ops) == 0 || slices.Contains(r.Ops, OpRead) {
+		forget(s.mounted.root.EmbeddedInode())
+	}
+	return nil
+}
+
+// forget takes what is below n out of the kernel's memory. Nothing is lost: what is
+// written goes through it.
+func forget(n *fs.Inode) {
+	for _, c := range n.Children() {
+		forget(c)
+	}
+	if !n.IsDir() {
+		_ = n.NotifyContent(0, 0) // the kernel may not know it any more
+	}
+}
 
 // Heal forgets all rules; what hangs goes on.
 func (s *FS) Heal() { s.rules.heal() }

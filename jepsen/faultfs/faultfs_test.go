@@ -485,6 +485,32 @@ func TestRule_FailedFsync_LosesWhatItWasFor(t *testing.T) {
 	}
 }
 
+// TestRule_Read_FailsAlsoWhatTheKernelHas: what was just written is in its memory.
+func TestRule_Read_FailsAlsoWhatTheKernelHas(t *testing.T) {
+	t.Parallel()
+	d := mount(t)
+	d.must(os.MkdirAll(d.path("a/b"), 0o755))
+	d.must(os.WriteFile(d.path("a/b/file"), []byte("what is known"), 0o600))
+	d.must(os.WriteFile(d.path("other"), []byte("and what is not asked about"), 0o600))
+	open, err := os.Open(d.path("a/b/file"))
+	d.must(err)
+	defer open.Close()
+	d.must(d.Add(faultfs.Rule{Ops: []faultfs.Op{faultfs.OpRead}, Match: "file", Errno: syscall.EIO}))
+	if _, err := os.ReadFile(d.path("a/b/file")); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a file that is opened: %v", err)
+	}
+	if _, err := open.ReadAt(make([]byte, 4), 0); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a file that was open: %v", err)
+	}
+	if b, err := os.ReadFile(d.path("other")); err != nil || !strings.HasPrefix(string(b), "and") {
+		t.Errorf("another file: %q, %v", b, err)
+	}
+	d.Heal()
+	if b, err := os.ReadFile(d.path("a/b/file")); err != nil || string(b) != "what is known" {
+		t.Errorf("after it was healed: %q, %v", b, err)
+	}
+}
+
 func TestRule_Slow_AndHang(t *testing.T) {
 	t.Parallel()
 	d := mount(t)

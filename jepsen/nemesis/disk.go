@@ -27,6 +27,7 @@ func diskFaults() []Fault {
 		{Name: "part-kill", What: "while a follower is cut off the power of another node is lost; both meet and must know all that was confirmed", Needs: []Need{NeedHosts, NeedFUSE, NeedThree}, Away: Majority, Field: fieldDisk, Weight: 1, run: partKill},
 		{Name: "disk-error", What: "a write or fsync of a node fails (EIO): it must end, and comes back on a disk that works", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskError},
 		{Name: "disk-error-needed", What: "a write or fsync of a follower's log fails (EIO) while no entry is confirmed without that follower: it must end", Needs: []Need{NeedFUSE, NeedThree}, Away: Majority, Field: fieldDisk, Weight: 1, run: diskErrorNeeded},
+		{Name: "disk-read-error", What: "a node cannot read files of its own (EIO), mostly as it starts: what it cannot read is not taken for missing, and it comes back on a disk that works", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskReadError},
 		{Name: "disk-full", What: "a node's disk is full (ENOSPC) in the middle of a write: it must end, and comes back when there is room", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskFull},
 		{Name: "disk-hang", What: "a node's disk, mostly the leader's, answers nothing any more: the node must end", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskHang},
 		{Name: "disk-slow", What: "a node's disk is slow", Needs: needs, Away: Nobody, Field: fieldDisk, Weight: 2, run: diskSlow},
@@ -272,6 +273,51 @@ func diskError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, stri
 		_ = t.Transfer(asking, "") // without it there is one sooner or later
 	})
 	return t.breakDisk(ctx, r, node, failure(r)+" match stable.db")
+}
+
+// readByStart are files that a node reads as it starts; * is any.
+var readByStart = []string{"*", "identity", "highwater", "stable.db", "wal-meta.db", "*.wal", "meta.json", "state.bin", "*.sst"}
+
+// readMost is how long to wait for a read that fails, or for the node to end.
+const readMost = 10 * time.Second
+
+// diskReadError fails what a node reads. While it runs most is in memory, its own or
+// the system's, so mostly it is started anew. That it goes on is no violation: the
+// system reads ahead, and nobody may ask for that.
+func diskReadError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
+	node, rule := t.one(r), "fail read EIO"
+	healing := context.WithoutCancel(ctx)
+	t.Cluster.Expect(node, true)
+	defer t.Cluster.Expect(node, false)
+	before, err := t.hits(node)
+	starts := r.IntN(4) > 0
+	if starts {
+		rule += " match " + readByStart[r.IntN(len(readByStart))]
+		err = errors.Join(err, t.Cluster.Kill(node))
+	}
+	if err == nil {
+		_, err = t.disk(node).Do(rule)
+	}
+	if err != nil {
+		return node, false, err.Error()
+	}
+	if starts {
+		t.start(node)
+	}
+	ended, failed := false, 0
+	t.heed(healing, readMost, func() bool {
+		s, _ := t.Cluster.State(node)
+		hits, err := t.hits(node)
+		t.try(err)
+		ended, failed = s == proc.Down, hits-before
+		return ended
+	})
+	wait(ctx, between(r, 0, 2*time.Second))
+	t.try(t.disk(node).Heal())
+	t.Cluster.Expect(node, false)
+	t.start(node)
+	back := t.answers(healing, node)
+	return node, failed > 0, fmt.Sprintf("%s: %d reads failed, it was started: %v, ended: %v, answers again: %v", rule, failed, starts, ended, back)
 }
 
 // diskErrorNeeded lets as many followers stand still as the others can do without, so
