@@ -48,8 +48,9 @@ const (
 	// writePauses is how many times as long as a piece of a snapshot's bodies took to
 	// write the disk is left to the log. Without pauses each fsync of the log took
 	// tens of milliseconds while a snapshot was being written, and the processor had
-	// nothing to do.
-	writePauses = 3
+	// nothing to do. A disk that is slow by itself has pauses of writePauseMax.
+	writePauses   = 3
+	writePauseMax = 100 * time.Millisecond
 )
 
 // snapshotter takes a snapshot when the log has grown by enough bytes since the
@@ -177,7 +178,7 @@ func (s *snapshotter) pace(took time.Duration) {
 		return
 	}
 	select {
-	case <-time.After(writePauses * took):
+	case <-time.After(min(writePauses*took, writePauseMax)):
 	case <-s.end:
 	}
 }

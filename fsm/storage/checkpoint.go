@@ -325,6 +325,14 @@ func (v *view) Checkpoint(dir string, pace Pace) error {
 // them, while nobody else writes: a newer one, put in the place of one of them,
 // cannot come to the disk first.
 func (v *view) tables(pace Pace) error {
+	if patient := pace; patient != nil {
+		// Nothing leaves memory meanwhile: who waits for room does not wait for pauses.
+		pace = func(took time.Duration) {
+			if !v.s.Full() {
+				patient(took)
+			}
+		}
+	}
 	u, err := v.unwritten()
 	if err != nil {
 		return err

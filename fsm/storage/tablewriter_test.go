@@ -62,6 +62,35 @@ func TestTableWriter_Abort_TellsNothing(t *testing.T) {
 	}
 }
 
+// TestCheckpoint_Pace_NotWhileMemoryIsFull: what leaves memory waits for the table.
+func TestCheckpoint_Pace_NotWhileMemoryIsFull(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		budget int64
+		paced  bool
+	}{"room": {1 << 30, true}, "full": {1 << 20, false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openTest(t, vfs.NewMem(), "live", 1<<30)
+			for o := range uint64(8 << 10) {
+				s.Put(1, 0, o, 0, randomBytes(1000))
+			}
+			f := s.Freeze()
+			defer f.Release()
+			s.mu.Lock()
+			s.o.YoungBytes = c.budget // whoever takes bodies out has not been woken
+			s.mu.Unlock()
+			paced := 0
+			if err := f.(Checkpointer).Checkpoint("snap", func(time.Duration) { paced++ }); err != nil {
+				t.Fatal(err)
+			}
+			if (paced > 0) != c.paced {
+				t.Errorf("it was paced %d times", paced)
+			}
+		})
+	}
+}
+
 // TestTables_BodiesThatCompress_TakeLess: random ones are stored as they are, and
 // what comes after them is compressed again.
 func TestTables_BodiesThatCompress_TakeLess(t *testing.T) {
