@@ -82,6 +82,7 @@ type snapshotter struct {
 	writing  bool          // a snapshot was frozen and is not written yet
 	asked    bool          // for one as soon as there is anything new
 	hurried  bool          // the one that is being written was asked for
+	waiting  int           // for one, in take
 	piece    time.Duration // the longest that Apply may have waited for since the last freeze
 	stall    time.Duration
 	stallMax time.Duration
@@ -172,7 +173,7 @@ func (s *snapshotter) held(piece time.Duration) {
 // it was frozen that the next will soon be due.
 func (s *snapshotter) pace(took time.Duration) {
 	s.mu.Lock()
-	hurry := s.hurried || s.asked || s.bytes >= s.growth()/2
+	hurry := s.hurried || s.asked || s.waiting > 0 || s.bytes >= s.growth()/2
 	s.mu.Unlock()
 	if hurry {
 		return
@@ -269,14 +270,26 @@ func (s *snapshotter) run(g *group, end <-chan struct{}) {
 		if !due {
 			continue // taken meanwhile, or not yet
 		}
-		if err := s.take(g); err != nil {
+		if err := s.snapshot(g); err != nil {
 			g.log.Warn("snapshot of a log that has grown", "error", err)
 		}
 	}
 }
 
-// take takes a snapshot now.
+// take takes a snapshot for somebody who waits.
 func (s *snapshotter) take(g *group) error {
+	s.wait(1)
+	defer s.wait(-1)
+	return s.snapshot(g)
+}
+
+func (s *snapshotter) wait(n int) {
+	s.mu.Lock()
+	s.waiting += n
+	s.mu.Unlock()
+}
+
+func (s *snapshotter) snapshot(g *group) error {
 	select {
 	case s.taking <- struct{}{}:
 	case <-g.ended:

@@ -73,6 +73,8 @@ func TestSnapshotter_Pace(t *testing.T) {
 		"nothing else to do":    {want: writePauses * took},
 		"the disk is slow":      {took: time.Second, want: writePauseMax},
 		"asked for":             {before: (*snapshotter).ask},
+		"somebody waits":        {after: func(s *snapshotter) { s.wait(1) }},
+		"somebody waited":       {after: func(s *snapshotter) { s.wait(1); s.wait(-1) }, want: writePauses * took},
 		"another is asked for":  {after: (*snapshotter).ask},
 		"the log has grown":     {after: func(s *snapshotter) { s.applied(9, 16<<20) }},
 		"the log grows slowly":  {after: func(s *snapshotter) { s.applied(9, 15<<20) }, want: writePauses * took},

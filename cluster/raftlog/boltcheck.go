@@ -38,7 +38,7 @@ func checkBolt(path string) error {
 	if unreadable := readThrough(path); unreadable != nil {
 		return unreadable
 	}
-	return err
+	return walkBolt(path) // it can be read now, and was perhaps not before
 }
 
 func readThrough(path string) error {

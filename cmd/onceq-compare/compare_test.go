@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -37,6 +39,79 @@ func TestWindow_NotBeforeAMessage(t *testing.T) {
 type noCluster struct{ cluster }
 
 func (noCluster) Pids() []int { return nil }
+
+// dying is a cluster whose leader takes a while to be gone, and whose publishes stand
+// still from the beginning of that to some time after it.
+type dying struct {
+	noCluster
+	mu      sync.Mutex // guards again
+	again   time.Time  // publishes are confirmed again
+	handled chan []byte
+}
+
+const dies, elects = 300 * time.Millisecond, 200 * time.Millisecond
+
+func (d *dying) Leader(context.Context, string) (int, error) { return 0, nil }
+
+func (d *dying) Kill(int) error {
+	d.mu.Lock()
+	d.again = time.Now().Add(dies + elects)
+	d.mu.Unlock()
+	time.Sleep(dies)
+	return nil
+}
+
+func (d *dying) Producer(context.Context, string, int) (producer, error) {
+	return dyingProducer{d}, nil
+}
+func (d *dying) Consumer(context.Context, string, int) (consumer, error) { return d, nil }
+
+func (d *dying) Run(ctx context.Context, handle func(body []byte)) error {
+	for {
+		select {
+		case b := <-d.handled:
+			handle(b)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+type dyingProducer struct{ *dying }
+
+func (p dyingProducer) Close() {}
+
+func (p dyingProducer) Publish(_ string, body []byte) (confirmation, error) {
+	p.handled <- body
+	return p, nil
+}
+
+func (p dyingProducer) Wait(time.Duration) error {
+	time.Sleep(time.Millisecond)
+	p.mu.Lock()
+	again := p.again
+	p.mu.Unlock()
+	time.Sleep(time.Until(again))
+	return nil
+}
+
+// TestFailover_TheGapBeginsWithTheKill: a leader that takes long to be gone is not
+// given that time for nothing.
+func TestFailover_TheGapBeginsWithTheKill(t *testing.T) {
+	t.Parallel()
+	b := &bench{c: &dying{handled: make(chan []byte, 1)}, sizes: sizes{time: 2 * time.Second}}
+	b.size = 64
+	var r result
+	if err := b.failover(t.Context(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if least := (dies + elects - 50*time.Millisecond).Seconds(); r.Gap < least {
+		t.Errorf("publishes stood still for %v, the gap is said to be %.3f s", dies+elects, r.Gap)
+	}
+	if r.Lost != 0 || r.Twice != 0 || r.Messages == 0 {
+		t.Errorf("%+v", r)
+	}
+}
 
 // Every system that is on this machine does every kind of work, briefly.
 // JetStream comes with the module; RabbitMQ is asked too where it is installed.

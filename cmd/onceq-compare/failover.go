@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ const (
 	retryPause = 10 * time.Millisecond
 	killAfter  = 3 * time.Second
 )
+
+var errTooShort = errors.New("the time was over before")
 
 // failover publishes one message after the other, each tried under one id until
 // it is confirmed, and kills the queue's leader on the way. It tells the longest
@@ -44,18 +47,20 @@ func (b *bench) failover(ctx context.Context, r *result) error {
 	defer p.Close()
 
 	start := time.Now()
-	last, gap, killed := start, time.Duration(0), false
+	last, gap := start, time.Duration(0)
+	var killed chan error // its end; nil: not yet
 	var confirmed []uint64
 	for n := 0; time.Since(start) < killAfter+b.time && ctx.Err() == nil; n++ {
-		if !killed && time.Since(start) > killAfter {
+		if killed == nil && time.Since(start) > killAfter {
 			leader, err := b.c.Leader(ctx, b.queue)
 			if err != nil {
 				return err
 			}
-			if err := b.c.Kill(leader); err != nil {
-				return fmt.Errorf("kill node %d: %w", leader, err)
-			}
-			killed, last, gap = true, time.Now(), 0
+			// Publishes go on meanwhile: until the process is gone may be a good part of the
+			// time that they stand still.
+			killed = make(chan error, 1)
+			last, gap = time.Now(), 0
+			go func() { killed <- b.c.Kill(leader) }()
 		}
 		body := newBody(b.size, 0, n, time.Since(b.began))
 		if err := publishUntilConfirmed(ctx, p, strconv.Itoa(n), body); err != nil {
@@ -63,6 +68,12 @@ func (b *bench) failover(ctx context.Context, r *result) error {
 		}
 		confirmed = append(confirmed, numberOf(body))
 		gap, last = max(gap, time.Since(last)), time.Now()
+	}
+	if killed == nil {
+		return fmt.Errorf("the leader was not killed: %w", cmp.Or(ctx.Err(), errTooShort))
+	}
+	if err := <-killed; err != nil {
+		return fmt.Errorf("kill the leader: %w", err)
 	}
 	missing := func() (n int) {
 		mu.Lock()

@@ -24,6 +24,7 @@ type benchCmd struct {
 	Failover benchFailoverCmd `cmd:"" help:"How long publishes stand still when the leader goes."`
 	Growth   benchGrowthCmd   `cmd:"" help:"What a message costs against how much there is of something else."`
 	Tails    benchTailsCmd    `cmd:"" help:"Latencies while something happens to the cluster."`
+	Disk     benchDiskCmd     `cmd:"" help:"What the disk can do at most: appends made durable, as the log makes them."`
 }
 
 // Help says what is measured.
@@ -187,7 +188,7 @@ func (b *benchRunCmd) write(a *app, rows []bench.Row) error {
 	if !b.table() {
 		return console.WriteList(a.Out, b.format(), rows)
 	}
-	g := console.NewGrid("LOAD", ">BODY", ">MESSAGES", ">PER S", ">P50", ">P99", ">P99.9", ">MAX", ">CPU/MSG", ">DISK/MSG")
+	g := console.NewGrid("LOAD", ">BODY", ">MESSAGES", ">PER S", ">P50", ">P99", ">P99.9", ">MAX", ">CPU/MSG", ">DISK/MSG", ">ELECTIONS")
 	ms := func(f float64) string { return console.Millis(time.Duration(f * float64(time.Millisecond))) }
 	for _, r := range rows {
 		cpu, disk := "", ""
@@ -195,7 +196,7 @@ func (b *benchRunCmd) write(a *app, rows []bench.Row) error {
 			cpu, disk = fmt.Sprintf("%.0f us", r.CPUMicros), console.Bytes(uint64(r.DiskBytes))
 		}
 		g.Row(r.Load, console.Bytes(uint64(r.BodyBytes)), console.Count(r.Messages), console.Count(uint64(r.PerSecond)),
-			ms(r.P50), ms(r.P99), ms(r.P999), ms(r.Max), cpu, disk)
+			ms(r.P50), ms(r.P99), ms(r.P999), ms(r.Max), cpu, disk, r.Terms)
 	}
 	_, err := g.WriteTo(a.Out)
 	return err

@@ -35,11 +35,14 @@ func (*benchFailoverCmd) Help() string {
 message at a time, and takes the leader away. GAP is the longest time between two
 confirmed publishes. Its parts are read from the nodes' logs, to the millisecond:
 
-  DETECT   until another node knew that the leader's process has ended
-  ELECT    until that one, or another, was elected (with DETECT when it was silence
-           that told: then no log says when)
-  BARRIER  until the first entry of its term was applied
-  RESUME   until the client had found it and had its first confirmation
+  DETECT      until another node knew that the leader's process has ended, or took
+              its silence for that; nothing where the leader hands over
+  ELECT       until that node, or another, was elected
+  BARRIER     until the first entry of its term was applied
+  RECONNECT   until the client was connected to it
+  RETRANSMIT  until the publish that was under way was sent again and confirmed
+
+COPIES is how many publishes were sent again.
 
 Examples:
   onceq bench failover
@@ -92,7 +95,7 @@ func (b *benchFailoverCmd) write(a *app, rows []bench.FailoverRow) error {
 	if !b.table() {
 		return console.WriteList(a.Out, b.format(), rows)
 	}
-	g := console.NewGrid("RUN", "LEADER", "NEXT", ">GAP", ">DETECT", ">ELECT", ">BARRIER", ">RESUME", ">RETRANSMITS")
+	g := console.NewGrid("RUN", "LEADER", "NEXT", ">GAP", ">DETECT", ">ELECT", ">BARRIER", ">RECONNECT", ">RETRANSMIT", ">COPIES")
 	ms := func(f float64) string {
 		if f == 0 {
 			return ""
@@ -100,12 +103,12 @@ func (b *benchFailoverCmd) write(a *app, rows []bench.FailoverRow) error {
 		return fmt.Sprintf("%.0f ms", f)
 	}
 	for _, r := range rows {
-		g.Row(r.Run, r.Leader, r.Next, ms(r.Gap), ms(r.Detect), ms(r.Elect), ms(r.Barrier), ms(r.Resume), r.Attempts)
+		g.Row(r.Run, r.Leader, r.Next, ms(r.Gap), ms(r.Detect), ms(r.Elect), ms(r.Barrier), ms(r.Reconnect), ms(r.Retransmit), r.Copies)
 	}
 	middle := func(column func(bench.FailoverRow) float64) string { return ms(bench.Median(rows, column)) }
 	g.Row("median", "", "", middle(func(r bench.FailoverRow) float64 { return r.Gap }), middle(func(r bench.FailoverRow) float64 { return r.Detect }),
 		middle(func(r bench.FailoverRow) float64 { return r.Elect }), middle(func(r bench.FailoverRow) float64 { return r.Barrier }),
-		middle(func(r bench.FailoverRow) float64 { return r.Resume }), "")
+		middle(func(r bench.FailoverRow) float64 { return r.Reconnect }), middle(func(r bench.FailoverRow) float64 { return r.Retransmit }), "")
 	_, err := g.WriteTo(a.Out)
 	return err
 }

@@ -326,9 +326,8 @@ func (v *view) Checkpoint(dir string, pace Pace) error {
 // cannot come to the disk first.
 func (v *view) tables(pace Pace) error {
 	if patient := pace; patient != nil {
-		// Nothing leaves memory meanwhile: who waits for room does not wait for pauses.
 		pace = func(took time.Duration) {
-			if !v.s.Full() {
+			if v.mayPause() {
 				patient(took)
 			}
 		}
@@ -351,6 +350,16 @@ func (v *view) tables(pace Pace) error {
 		}
 	}
 	return nil
+}
+
+// mayPause says that nobody waits for the table that is being written. Nothing leaves
+// memory before its end, and at an eighth above the budget publishes are held; and who
+// replaces everything waits for it, with all that is applied behind them.
+func (v *view) mayPause() bool {
+	s := v.s
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return v.valid() == nil && s.failed == nil && s.memory() <= s.o.YoungBytes+s.o.YoungBytes/16
 }
 
 // Reset forgets everything.

@@ -60,12 +60,12 @@ func tableOptions(db *pebble.DB, o *pebble.Options) sstable.WriterOptions {
 	return o.MakeWriterOptions(0, db.TableFormat())
 }
 
-// tableCompression leaves blocks as they are where bodies are random, compressed or
+// tableCompression has a name that Pebble's tools know, and leaves blocks as they are where bodies are random, compressed or
 // encrypted: a sample of blocks tells, instead of an attempt at each, which was a
 // sixth of what a table of such bodies costs.
 func tableCompression() *sstable.CompressionProfile {
 	const reduction = 12 // per cent, Pebble's own bound
 	snappy, none := sstable.SnappyCompression.DataBlocks, sstable.NoCompression.DataBlocks
-	return &sstable.CompressionProfile{Name: "Snappy or none", DataBlocks: snappy, ValueBlocks: snappy, OtherBlocks: none,
+	return &sstable.CompressionProfile{Name: "Snappy", DataBlocks: snappy, ValueBlocks: snappy, OtherBlocks: none,
 		MinReductionPercent: reduction, AdaptiveReductionCutoffPercent: reduction}
 }

@@ -29,8 +29,10 @@ const (
 type tableWriter struct {
 	f      vfs.File
 	buf    []byte // of tableBuffer
+	sync   func() error
 	direct bool
-	pace   Pace // may be nil
+	pace   Pace  // may be nil
+	err    error // the first; Pebble goes on to write, and keeps the last that it is told
 }
 
 // tableBuffer returns memory for a tableWriter.
@@ -43,14 +45,22 @@ func tableBuffer() []byte {
 // newTableWriter takes over a new, empty file.
 func newTableWriter(f vfs.File, buf []byte, pace Pace) *tableWriter {
 	if setDirect(f, true) {
-		return &tableWriter{f: f, buf: buf, direct: true, pace: pace}
+		return &tableWriter{f: f, buf: buf, sync: f.SyncData, direct: true, pace: pace}
 	}
-	// Written back as it grows: else the sync at its end would have the log wait.
-	return &tableWriter{f: vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: tableSyncBytes}), buf: buf, pace: pace}
+	w := &tableWriter{f: f, buf: buf, pace: pace}
+	w.buffered()
+	return w
+}
+
+// buffered has the file written through the page cache, and written back as it grows:
+// else the sync at its end would have the log wait.
+func (w *tableWriter) buffered() {
+	w.f = vfs.NewSyncingFile(w.f, vfs.SyncingFileOptions{BytesPerSync: tableSyncBytes})
+	w.sync = w.f.Sync
 }
 
 func (w *tableWriter) Write(p []byte) error {
-	for len(p) > 0 {
+	for len(p) > 0 && w.err == nil {
 		n := min(len(p), cap(w.buf)-len(w.buf))
 		w.buf = append(w.buf, p[:n]...)
 		p = p[n:]
@@ -58,14 +68,12 @@ func (w *tableWriter) Write(p []byte) error {
 			return nil
 		}
 		began := time.Now()
-		if err := w.flush(); err != nil {
-			return err
-		}
-		if w.pace != nil {
+		w.err = w.flush()
+		if w.pace != nil && w.err == nil {
 			w.pace(time.Since(began))
 		}
 	}
-	return nil
+	return w.err
 }
 
 // flush writes what is buffered.
@@ -86,6 +94,9 @@ func (w *tableWriter) flush() error {
 		if w.direct = false; !setDirect(w.f, false) {
 			return errors.New("a file that was opened for direct writes does not take others")
 		}
+		if err != nil {
+			w.buffered()
+		}
 	}
 	_, err := w.f.Write(b)
 	return err
@@ -93,11 +104,13 @@ func (w *tableWriter) flush() error {
 
 // Finish makes the table durable.
 func (w *tableWriter) Finish() error {
-	err := w.flush()
-	if err == nil {
-		err = w.f.SyncData()
+	if w.err == nil {
+		w.err = w.flush()
 	}
-	return errors.Join(err, w.f.Close())
+	if w.err == nil {
+		w.err = w.sync()
+	}
+	return errors.Join(w.err, w.f.Close())
 }
 
 // Abort leaves a part of a table. Nothing is told of it.

@@ -2,8 +2,10 @@ package storage
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +48,37 @@ func TestTableWriter_WritesWhatItIsGiven(t *testing.T) {
 	}
 }
 
+// ill is a file whose first write fails with one error and whose others succeed.
+type ill struct {
+	vfs.File
+	writes int
+}
+
+func (f *ill) Write(b []byte) (int, error) {
+	if f.writes++; f.writes == 1 {
+		return 0, syscall.ENOSPC
+	}
+	return f.File.Write(b)
+}
+
+// TestTableWriter_TheFirstErrorStays: Pebble goes on to write after one.
+func TestTableWriter_TheFirstErrorStays(t *testing.T) {
+	t.Parallel()
+	f, err := vfs.NewMem().Create("table", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newTableWriter(&ill{File: f}, tableBuffer(), func(time.Duration) { t.Error("it is paced after an error") })
+	for range 3 {
+		if err := w.Write(randomBytes(tableWriteBytes)); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("write: %v", err)
+		}
+	}
+	if err := w.Finish(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("finish: %v", err)
+	}
+}
+
 // TestTableWriter_Abort_TellsNothing: Pebble gives up a table after an error that
 // it returns.
 func TestTableWriter_Abort_TellsNothing(t *testing.T) {
@@ -62,31 +95,41 @@ func TestTableWriter_Abort_TellsNothing(t *testing.T) {
 	}
 }
 
-// TestCheckpoint_Pace_NotWhileMemoryIsFull: what leaves memory waits for the table.
-func TestCheckpoint_Pace_NotWhileMemoryIsFull(t *testing.T) {
+// TestCheckpoint_Pace_NotWhileSomebodyWaits: what leaves memory waits for the table, and
+// who replaces everything does.
+func TestCheckpoint_Pace_NotWhileSomebodyWaits(t *testing.T) {
 	t.Parallel()
+	const pieces = 8 << 20 / tableWriteBytes
 	for name, c := range map[string]struct {
-		budget int64
-		paced  bool
-	}{"room": {1 << 30, true}, "full": {1 << 20, false}} {
+		then  func(s *Pebble) // at the first pause
+		paced func(int) bool
+	}{
+		"nobody":          {func(*Pebble) {}, func(n int) bool { return n >= pieces-1 }},
+		"memory fills":    {func(s *Pebble) { s.mu.Lock(); s.o.YoungBytes = 1 << 20; s.mu.Unlock() }, func(n int) bool { return n == 1 }},
+		"it is replaced":  {func(s *Pebble) { s.mu.Lock(); s.life++; s.mu.Unlock() }, func(n int) bool { return n == 1 }},
+		"the disk failed": {func(s *Pebble) { s.mu.Lock(); s.failed = ErrClosed; s.mu.Unlock() }, func(n int) bool { return n == 1 }},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := openTest(t, vfs.NewMem(), "live", 1<<30)
+			all := randomBytes(8 << 20) // pieces of one would compress if they were alike
 			for o := range uint64(8 << 10) {
-				s.Put(1, 0, o, 0, randomBytes(1000))
+				s.Put(1, 0, o, 0, all[o<<10:][:1024])
 			}
-			f := s.Freeze()
-			defer f.Release()
-			s.mu.Lock()
-			s.o.YoungBytes = c.budget // whoever takes bodies out has not been woken
-			s.mu.Unlock()
+			v := s.Freeze().(*view)
+			defer v.Release()
 			paced := 0
-			if err := f.(Checkpointer).Checkpoint("snap", func(time.Duration) { paced++ }); err != nil {
-				t.Fatal(err)
-			}
-			if (paced > 0) != c.paced {
+			_ = v.tables(func(time.Duration) {
+				if paced++; paced == 1 {
+					c.then(s)
+				}
+			})
+			if !c.paced(paced) {
 				t.Errorf("it was paced %d times", paced)
 			}
+			s.mu.Lock()
+			s.failed, s.life = nil, v.life // as it was, for the end
+			s.mu.Unlock()
 		})
 	}
 }

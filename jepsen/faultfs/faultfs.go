@@ -187,15 +187,19 @@ func (s *FS) unmount() error {
 }
 
 // Add puts a rule in force. For one about reads the kernel forgets what it has of the
-// files, else it would read little. What is mapped into memory and in use stays.
+// files, else it would read little. It does so before: of a file whose read hangs it
+// forgets nothing until that has ended.
 func (s *FS) Add(r Rule) error {
-	if err := s.rules.add(r); err != nil {
-		return err
-	}
 	if len(r.Ops) == 0 || slices.Contains(r.Ops, OpRead) {
-		forget(s.mounted.root.EmbeddedInode())
+		s.mu.Lock()
+		m := s.mounted
+		s.mu.Unlock()
+		if m == nil {
+			return os.ErrClosed
+		}
+		forget(m.root.EmbeddedInode())
 	}
-	return nil
+	return s.rules.add(r)
 }
 
 // forget takes what is below n out of the kernel's memory. Nothing is lost: what is

@@ -299,6 +299,8 @@ func diskReadError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, 
 		_, err = t.disk(node).Do(rule)
 	}
 	if err != nil {
+		t.try(t.disk(node).Heal())
+		t.start(node)
 		return node, false, err.Error()
 	}
 	if starts {
@@ -314,9 +316,8 @@ func diskReadError(ctx context.Context, t *Target, r *rand.Rand) (string, bool, 
 	})
 	wait(ctx, between(r, 0, 2*time.Second))
 	t.try(t.disk(node).Heal())
-	t.Cluster.Expect(node, false)
-	t.start(node)
-	back := t.answers(healing, node)
+	// A read that failed just before may end it only now.
+	back := t.heed(healing, enough, func() bool { t.start(node); return t.Answers(healing, node) })
 	return node, failed > 0, fmt.Sprintf("%s: %d reads failed, it was started: %v, ended: %v, answers again: %v", rule, failed, starts, ended, back)
 }
 

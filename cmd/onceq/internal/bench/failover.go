@@ -40,11 +40,15 @@ type Event struct {
 	Text string
 }
 
-// The lines of a node's log that part a failover.
+// What parts a failover: lines of a node's log, two of them of raft's, and the
+// client's own.
 const (
 	EventEnded   = "the leader's process has ended"
+	EventSilent  = "heartbeat timeout reached, starting election"
 	EventLeads   = "leading: waiting for the first entry of the term"
 	EventServing = "leading: serving clients"
+
+	eventConnected = "connected" // the client, to the leader
 )
 
 // Patient is the cluster whose leader is taken away.
@@ -63,16 +67,17 @@ type Patient struct {
 // publishes of a producer that has one message under way; the others are its
 // parts, 0 where the nodes' logs do not tell.
 type FailoverRow struct {
-	Run      int     `json:"run"`
-	Fault    string  `json:"fault"`
-	Leader   string  `json:"leader"` // that was taken away
-	Next     string  `json:"next"`
-	Gap      float64 `json:"gap_ms"`
-	Detect   float64 `json:"detect_ms"`   // until another node knew
-	Elect    float64 `json:"elect_ms"`    // until it was elected
-	Barrier  float64 `json:"barrier_ms"`  // until the first entry of its term was applied
-	Resume   float64 `json:"resume_ms"`   // until the client had its first confirmation
-	Attempts int     `json:"retransmits"` // copies sent again
+	Run        int     `json:"run"`
+	Fault      string  `json:"fault"`
+	Leader     string  `json:"leader"` // that was taken away
+	Next       string  `json:"next"`
+	Gap        float64 `json:"gap_ms"`
+	Detect     float64 `json:"detect_ms"`     // until another node knew
+	Elect      float64 `json:"elect_ms"`      // until it was elected
+	Barrier    float64 `json:"barrier_ms"`    // until the first entry of its term was applied
+	Reconnect  float64 `json:"reconnect_ms"`  // until the client was connected to it
+	Retransmit float64 `json:"retransmit_ms"` // until the client had its first confirmation
+	Copies     int     `json:"copies"`        // publishes sent again
 }
 
 // Failover takes the leader away again and again.
@@ -90,7 +95,8 @@ func Failover(ctx context.Context, cfg FailoverConfig, p Patient, show func(Fail
 
 func failover(ctx context.Context, cfg FailoverConfig, p Patient, run int) (FailoverRow, error) {
 	row := FailoverRow{Run: run, Fault: cfg.Fault}
-	c, err := client.Dial(ctx, p.URL, client.WithLabel("onceq bench failover"))
+	var links links
+	c, err := client.Dial(ctx, p.URL, client.WithLabel("onceq bench failover"), client.WithConnectionHook(links.note))
 	if err != nil {
 		return row, err
 	}
@@ -120,12 +126,12 @@ func failover(ctx context.Context, cfg FailoverConfig, p Patient, run int) (Fail
 	if err := pulse.end(); err != nil {
 		return row, err
 	}
-	row.Leader, row.Attempts = leader, pulse.again
+	row.Leader, row.Copies = leader, pulse.again
 	events, err := p.Events(at)
 	if err != nil {
 		return row, err
 	}
-	split(&row, at, pulse.confirmed, events)
+	split(&row, at, pulse.confirmed, append(events, links.all()...))
 	if err := p.Heal(ctx, cfg.Fault, leader); err != nil {
 		return row, err
 	}
@@ -141,11 +147,11 @@ func split(row *FailoverRow, at time.Time, confirmed []time.Time, events []Event
 			row.Gap = max(row.Gap, ms(confirmed[i].Sub(confirmed[i-1])))
 		}
 	}
-	var ended, leads, serving, resumed time.Time
+	var known, leads, serving, resumed time.Time
 	for _, e := range events {
 		switch {
-		case e.Text == EventEnded && ended.IsZero():
-			ended = e.At
+		case (e.Text == EventEnded || e.Text == EventSilent) && (known.IsZero() || e.At.Before(known)):
+			known = e.At
 		case e.Text == EventLeads && leads.IsZero():
 			leads = e.At
 		case e.Text == EventServing && serving.IsZero():
@@ -162,12 +168,41 @@ func split(row *FailoverRow, at time.Time, confirmed []time.Time, events []Event
 	if serving.IsZero() || leads.IsZero() || resumed.IsZero() {
 		return
 	}
-	if !ended.IsZero() && ended.Before(leads) {
-		row.Detect = ms(ended.Sub(at))
+	if !known.IsZero() && known.Before(leads) {
+		row.Detect = ms(known.Sub(at))
 	} else {
-		ended = at // by silence: when that was noticed is in no log
+		known = at // a handover: nobody has to find out
 	}
-	row.Elect, row.Barrier, row.Resume = ms(leads.Sub(ended)), ms(serving.Sub(leads)), ms(resumed.Sub(serving))
+	connected := serving // it may have been before
+	for _, e := range events {
+		if e.Text == eventConnected && e.Node == row.Next && e.At.After(serving) && e.At.Before(resumed) {
+			connected = e.At
+			break
+		}
+	}
+	row.Elect, row.Barrier = ms(leads.Sub(known)), ms(serving.Sub(leads))
+	row.Reconnect, row.Retransmit = ms(connected.Sub(serving)), ms(resumed.Sub(connected))
+}
+
+// links are the connections that a client has made to leaders.
+type links struct {
+	mu   sync.Mutex // guards made
+	made []Event
+}
+
+func (l *links) note(e client.ConnectionEvent) {
+	if !e.Connected {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.made = append(l.made, Event{time.Now(), e.Node, eventConnected})
+}
+
+func (l *links) all() []Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.made)
 }
 
 // Median is the middle of a column.

@@ -16,19 +16,35 @@ func TestSplit_PartsOfAGap(t *testing.T) {
 	}
 	row := FailoverRow{}
 	split(&row, at, confirmed, events)
-	want := FailoverRow{Next: "n3", Gap: 120, Detect: 10, Elect: 30, Barrier: 60, Resume: 21}
+	want := FailoverRow{Next: "n3", Gap: 120, Detect: 10, Elect: 30, Barrier: 60, Retransmit: 21}
 	if row != want {
 		t.Errorf("got  %+v\nwant %+v", row, want)
 	}
 }
 
-// A leader that is silent and not gone: no log says when that was noticed.
-func TestSplit_BySilence_ElectHoldsTheDetection(t *testing.T) {
+// A leader that is silent and not gone, and a client that connects again: to one node,
+// and then to the leader.
+func TestSplit_BySilence(t *testing.T) {
 	at := time.Unix(100, 0)
 	ms := func(n int) time.Time { return at.Add(time.Duration(n) * time.Millisecond) }
 	row := FailoverRow{}
-	split(&row, at, []time.Time{ms(-1), ms(900)}, []Event{{ms(800), "n2", EventLeads}, {ms(810), "n2", EventServing}})
-	want := FailoverRow{Next: "n2", Gap: 901, Elect: 800, Barrier: 10, Resume: 90}
+	split(&row, at, []time.Time{ms(-1), ms(900)}, []Event{
+		{ms(700), "n3", EventSilent}, {ms(690), "n2", EventSilent}, {ms(800), "n2", EventLeads}, {ms(810), "n2", EventServing},
+		{ms(-500), "n2", eventConnected}, {ms(820), "n3", eventConnected}, {ms(850), "n2", eventConnected}, {ms(899), "n2", eventConnected},
+	})
+	want := FailoverRow{Next: "n2", Gap: 901, Detect: 690, Elect: 110, Barrier: 10, Reconnect: 40, Retransmit: 50}
+	if row != want {
+		t.Errorf("got  %+v\nwant %+v", row, want)
+	}
+}
+
+// A leader that hands over is not missed by anybody.
+func TestSplit_ByHandover_NothingIsDetected(t *testing.T) {
+	at := time.Unix(100, 0)
+	ms := func(n int) time.Time { return at.Add(time.Duration(n) * time.Millisecond) }
+	row := FailoverRow{}
+	split(&row, at, []time.Time{ms(-1), ms(40)}, []Event{{ms(20), "n2", EventLeads}, {ms(30), "n2", EventServing}, {ms(35), "n1", EventEnded}})
+	want := FailoverRow{Next: "n2", Gap: 41, Elect: 20, Barrier: 10, Retransmit: 10}
 	if row != want {
 		t.Errorf("got  %+v\nwant %+v", row, want)
 	}
