@@ -303,6 +303,9 @@ func TestBodiesOnDisk_StatusTellsOfTheWait(t *testing.T) {
 		}
 		return ""
 	})
+	if s := c.Node(0).Status(); s.AppendP50 <= 0 || s.AppendP99 < s.AppendP50 {
+		t.Errorf("appends to its log took %v in the median, and %v", s.AppendP50, s.AppendP99)
+	}
 }
 
 // The two ways to keep bodies do not mix unnoticed.

@@ -206,6 +206,9 @@ func (n *Node) Status() wire.NodeStatus {
 		s.Digests = append(s.Digests, wire.DigestReply(d))
 	}
 	s.FreezeLast, s.FreezeMax = g.snaps.stalls()
+	if g.disk != nil {
+		s.AppendP50, s.AppendP99 = g.store.AppendTimes()
+	}
 	if b, ok := n.bodies.(*storage.Pebble); ok {
 		s.BodiesStalled = b.Stats().Stalled
 	}

@@ -125,7 +125,8 @@
 // cures that when this disk alone is slow. But a node sees the others' disks only
 // through its own, and nodes that share a host, an array or a noisy neighbour are slow
 // together: then leadership would go round, and each turn detaches every consumer. So
-// it is left to who sees all the disks ("onceq cluster transfer"). A disk that does not
+// it is left to who sees all the disks: "onceq status" tells how long each node's appends
+// take, and "onceq cluster transfer" moves the leadership. A disk that does not
 // answer at all is another matter: the log's watchdog ends the node, the others elect.
 //
 // Deliveries wait at the sender as leases, not as bytes: a slow consumer costs

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -119,8 +120,9 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err := s.join(logs); err != nil {
 		return s.fail(fmt.Errorf("append %d to %d to %s: %w", first, last, s.where(), err))
 	}
-	done := s.watch.begin("append")
+	done, began := s.watch.begin("append"), time.Now()
 	err := s.log.StoreLogs(logs)
+	s.appends.note(time.Since(began))
 	done()
 	if err != nil {
 		return s.fail(fmt.Errorf("append %d to %d to %s: %w", first, last, s.where(), err))

@@ -27,8 +27,11 @@ type Store struct {
 	fatal  func(error)
 	watch  *watchdog
 	recent recent
-	high   *highWater  // nil for stores in memory
-	owned  []io.Closer // closed by Close, in this order
+
+	appends appendTimes
+
+	high  *highWater  // nil for stores in memory
+	owned []io.Closer // closed by Close, in this order
 
 	closed  atomic.Bool
 	refused atomic.Uint64

@@ -331,12 +331,13 @@ func TestCanLose(t *testing.T) {
 func TestStatus_TellsWhatHeldUpANode(t *testing.T) {
 	st := summarize("c", []client.NodeReport{{Node: "n1", Status: client.NodeStatus{
 		FreezeLast: time.Millisecond, FreezeMax: 2 * time.Millisecond, BodiesStalled: 3 * time.Second,
+		AppendP50: 1500 * time.Microsecond, AppendP99: 20 * time.Millisecond,
 	}}})
 	b, err := json.Marshal(st.Nodes[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"freeze_ms":1,`, `"freeze_max_ms":2,`, `"bodies_stalled_ms":3000}`} {
+	for _, want := range []string{`"freeze_ms":1,`, `"freeze_max_ms":2,`, `"bodies_stalled_ms":3000,`, `"append_p50_ms":1.5,`, `"append_p99_ms":20}`} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("%s does not have %s", b, want)
 		}

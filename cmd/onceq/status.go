@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"onceq/client"
 	"onceq/cmd/onceq/internal/console"
@@ -15,7 +16,10 @@ type statusCmd struct{ outputFlag }
 // Help says where the numbers come from.
 func (*statusCmd) Help() string {
 	return `Asks each node what it knows of itself: the numbers are local to the node and of
-slightly different moments. Exit code 6 when no node leads, 8 when two nodes
+slightly different moments. APPEND is how long the newest appends to a node's log
+took until they were on its disk: each publish waits for the leader's and for those of
+the quickest followers, so a leader whose disk is slower than the others' is better
+moved ("onceq cluster transfer"). Exit code 6 when no node leads, 8 when two nodes
 disagree about the state at one index.
 
 Examples:
@@ -51,7 +55,11 @@ type nodeRow struct {
 	// Stalled is how long, since the node started, what is applied has waited for
 	// bodies to be written.
 	Stalled float64 `json:"bodies_stalled_ms"`
-	Error   string  `json:"error,omitempty"`
+	// AppendP50 and AppendP99 are of the newest appends to the node's log, until they
+	// were durable.
+	AppendP50 float64 `json:"append_p50_ms,omitempty"`
+	AppendP99 float64 `json:"append_p99_ms,omitempty"`
+	Error     string  `json:"error,omitempty"`
 }
 
 // transferRow is a snapshot on its way to another node.
@@ -132,7 +140,8 @@ func summarize(cluster string, reports []client.NodeReport) clusterStatus {
 		row = nodeRow{Node: n.Node, Address: r.Address, Role: n.Role, Term: n.Term, Applied: n.AppliedIndex, Commit: n.CommitIndex,
 			LastLog: n.LastLogIndex, Snapshot: n.SnapshotIndex, Messages: n.Messages, Sessions: n.Sessions,
 			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Disk: n.Disk, Free: n.DiskFree, Total: n.DiskTotal, Ballast: n.DiskBallast, Uptime: n.Uptime.Seconds(), Version: n.Version,
-			Freeze: n.FreezeLast.Seconds() * 1000, FreezeMax: n.FreezeMax.Seconds() * 1000, Stalled: n.BodiesStalled.Seconds() * 1000, Transfers: transfersOf(n.Transfers)}
+			Freeze: n.FreezeLast.Seconds() * 1000, FreezeMax: n.FreezeMax.Seconds() * 1000, Stalled: n.BodiesStalled.Seconds() * 1000,
+			AppendP50: n.AppendP50.Seconds() * 1000, AppendP99: n.AppendP99.Seconds() * 1000, Transfers: transfersOf(n.Transfers)}
 		if n.Serving && n.Term >= st.Term {
 			st.Leader, st.Term = n.Node, n.Term
 		}
@@ -192,7 +201,7 @@ func (st clusterStatus) write(a *app) error {
 		short, st.Up, len(st.Nodes), st.CanLose, leader, console.Count(st.Commit)); err != nil {
 		return err
 	}
-	g := console.NewGrid("NODE", "ROLE", "ADDRESS", ">TERM", ">APPLIED", ">SNAPSHOT", ">MESSAGES", ">SESSIONS", "DIGEST@INDEX", "DISK", ">UPTIME", "VERSION")
+	g := console.NewGrid("NODE", "ROLE", "ADDRESS", ">TERM", ">APPLIED", ">SNAPSHOT", ">MESSAGES", ">SESSIONS", "DIGEST@INDEX", "DISK", ">APPEND P50", ">P99", ">UPTIME", "VERSION")
 	for _, n := range st.Nodes {
 		if n.Error != "" {
 			g.Row(n.Node, a.Paint(n.Role, console.Red), n.Address)
@@ -207,7 +216,7 @@ func (st clusterStatus) write(a *app) error {
 			digest = fmt.Sprintf("%s@%d", n.Digest[:8], n.DigestAt)
 		}
 		g.Row(n.Node, role, n.Address, n.Term, console.Count(n.Applied), console.Count(n.Snapshot), console.Count(n.Messages),
-			console.Count(n.Sessions), digest, n.disk(a), uptime(n.Uptime), n.Version)
+			console.Count(n.Sessions), digest, n.disk(a), took(n.AppendP50), took(n.AppendP99), uptime(n.Uptime), n.Version)
 	}
 	if _, err := g.WriteTo(a.Out); err != nil {
 		return err
@@ -221,6 +230,14 @@ func (st clusterStatus) write(a *app) error {
 		}
 	}
 	return nil
+}
+
+// took is a time in milliseconds, nothing where none was measured.
+func took(ms float64) string {
+	if ms == 0 {
+		return ""
+	}
+	return console.Millis(time.Duration(ms * float64(time.Millisecond)))
 }
 
 // disk is how much of a node's disk is free, and what is refused for it: low means

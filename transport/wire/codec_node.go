@@ -18,7 +18,7 @@ func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
 
 // Append writes the payload.
 func (m NodeStatus) Append(w *pack.Writer) {
-	w.Array(30)
+	w.Array(32)
 	w.Str(m.Node)
 	w.Str(m.ServerID)
 	w.Str(m.Cluster)
@@ -49,10 +49,12 @@ func (m NodeStatus) Append(w *pack.Writer) {
 	appendList(w, m.Transfers)
 	w.Uint(m.DiskBallast)
 	w.Int(int64(m.BodiesStalled))
+	w.Int(int64(m.AppendP50))
+	w.Int(int64(m.AppendP99))
 }
 
 func (m *NodeStatus) read(r *pack.Reader) {
-	r.ArrayExact(30)
+	r.ArrayExact(32)
 	m.Node = r.Str(NodeNameBytesMax)
 	m.ServerID = r.Str(NodeNameBytesMax)
 	m.Cluster = r.Str(ClusterBytesMax)
@@ -82,6 +84,7 @@ func (m *NodeStatus) read(r *pack.Reader) {
 	m.Transfers = readList[SnapshotTransfer](r, TransfersMax, transferLeast)
 	m.DiskBallast = r.Uint()
 	m.BodiesStalled = readDuration(r)
+	m.AppendP50, m.AppendP99 = readDuration(r), readDuration(r)
 }
 
 // DecodeNodeStatus reads what NodeStatus.Append writes.

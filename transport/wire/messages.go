@@ -564,6 +564,11 @@ type NodeStatus struct {
 	// BodiesStalled is how long Apply has waited, in all since the start, for bodies
 	// to be written: the disk does not keep up with what is published.
 	BodiesStalled time.Duration
+
+	// AppendP50 and AppendP99 are how long the newest 1,024 appends to the node's log
+	// took until they were durable; 0: there were none, or the log is in memory.
+	AppendP50 time.Duration
+	AppendP99 time.Duration
 }
 
 // SnapshotTransfer is a snapshot on its way to or from a peer.
