@@ -65,9 +65,10 @@ type Config struct {
 	// stores again to a node that restarts.
 	MemoryStores func() (raft.LogStore, raft.StableStore, raft.SnapshotStore)
 
-	// Timings of raft. A leader change takes about twice HeartbeatTimeout. A
-	// node that is stalled longer than that is taken for dead, so they should
-	// be well above the longest fsync. Defaults 500 ms each. raft allows no
+	// Timings of raft. The change from a leader that is silent takes about twice
+	// HeartbeatTimeout; one whose process has ended is succeeded at once. A node that
+	// is stalled longer than that is taken for dead, so they should be well above the
+	// longest fsync. Defaults 500 ms each. raft allows no
 	// LeaderLeaseTimeout above HeartbeatTimeout, and rightly: a leader without a
 	// majority that keeps on for longer holds its clients while another is elected.
 	HeartbeatTimeout   time.Duration

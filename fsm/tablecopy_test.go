@@ -104,6 +104,9 @@ func TestCopy_LeavesTheFreezeWhatHasChanged(t *testing.T) {
 func BenchmarkFreeze(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprintf("sessions=%d/queues=%d/keyed=%d", n, n/10, n), func(b *testing.B) {
+			if testing.Short() && n > 10_000 {
+				b.Skip("takes half a minute")
+			}
 			m := large(b, n)
 			next := uint64(n) + 1
 			var freeze, whole time.Duration
