@@ -47,20 +47,6 @@ func broad() []Mutant {
 				"	quorumMatchIndex := matched[len(matched)-1]\n"}},
 		},
 		{
-			Name: "votes-twice", Breaks: "a node votes once in a term",
-			Workload: "queue", Faults: []string{"restart-all", "kill"}, Slow: true,
-			Edits: []Edit{{"github.com/hashicorp/raft@/raft.go",
-				"	if lastVoteTerm == req.Term && lastVoteCandBytes != nil {\n		r.logger.Info(\"duplicate requestVote",
-				"	if lastVoteTerm == req.Term && lastVoteCandBytes != nil && req.Term > 1<<62 {\n		r.logger.Info(\"duplicate requestVote"}},
-		},
-		{
-			Name: "stored-told-as-applied", Breaks: "what a node says to have applied it does not lose while it runs",
-			Workload: "queue", Faults: []string{"partition-one"}, Slow: true,
-			Edits: []Edit{{"cluster/close.go",
-				"	s.AppliedIndex, s.SnapshotIndex = max(index, applied), g.snapshotIndex()\n",
-				"	s.AppliedIndex, s.SnapshotIndex = max(index, applied, s.LastLogIndex), g.snapshotIndex()\n"}},
-		},
-		{
 			Name: "redeliver-on-failover", Breaks: "a new leader detaches consumers and takes nothing from them",
 			Workload: "queue", Faults: []string{"kill", "transfer"},
 			Edits: []Edit{{"fsm/machine.go",
