@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // ErrFileDamaged is wrapped by the error for a file that a library cannot make sense of.
@@ -30,8 +31,8 @@ func damaged(path string, err *error) func() {
 // and that does not say which file it was.
 func checkBolt(path string) error {
 	err := walkBolt(path)
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, bolterrors.ErrTimeout) { // another process has it: to wait once is enough
+		return err
 	}
 	// bbolt calls a file invalid that it cannot read (db.go, getPageSize), and a page that cannot be read is a fault of the memory map.
 	// Whoever took that for damage would wipe a node whose disk has to be looked at.

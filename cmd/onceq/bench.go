@@ -189,15 +189,17 @@ func (b *benchRunCmd) write(a *app, rows []bench.Row) error {
 		return console.WriteList(a.Out, b.format(), rows)
 	}
 	g := console.NewGrid("LOAD", ">BODY", ">MESSAGES", ">PER S", ">P50", ">P99", ">P99.9", ">MAX", ">CPU/MSG", ">DISK/MSG", ">ELECTIONS")
-	ms := func(f float64) string { return console.Millis(time.Duration(f * float64(time.Millisecond))) }
 	for _, r := range rows {
 		cpu, disk := "", ""
 		if r.CPUMicros > 0 || r.DiskBytes > 0 {
 			cpu, disk = fmt.Sprintf("%.0f us", r.CPUMicros), console.Bytes(uint64(r.DiskBytes))
 		}
 		g.Row(r.Load, console.Bytes(uint64(r.BodyBytes)), console.Count(r.Messages), console.Count(uint64(r.PerSecond)),
-			ms(r.P50), ms(r.P99), ms(r.P999), ms(r.Max), cpu, disk, r.Terms)
+			millis(r.P50), millis(r.P99), millis(r.P999), millis(r.Max), cpu, disk, r.Terms)
 	}
 	_, err := g.WriteTo(a.Out)
 	return err
 }
+
+// millis writes a number of milliseconds, as rows have it.
+func millis(ms float64) string { return console.Millis(time.Duration(ms * float64(time.Millisecond))) }

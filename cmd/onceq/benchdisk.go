@@ -50,10 +50,9 @@ func (b *benchDiskCmd) Run(ctx context.Context, a *app) error {
 		return console.WriteList(a.Out, b.format(), rows)
 	}
 	g := console.NewGrid(">APPEND", ">WRITERS", ">APPENDS", ">PER S", ">MIB/S", ">P50", ">P99", ">MAX")
-	ms := func(f float64) string { return console.Millis(time.Duration(f * float64(time.Millisecond))) }
 	for _, r := range rows {
 		g.Row(console.Bytes(uint64(r.Bytes)), r.Writers, console.Count(uint64(r.Appends)), console.Count(uint64(r.PerSecond)),
-			fmt.Sprintf("%.0f", r.BytesPerSecond/(1<<20)), ms(r.P50), ms(r.P99), ms(r.Max))
+			fmt.Sprintf("%.0f", r.BytesPerSecond/(1<<20)), millis(r.P50), millis(r.P99), millis(r.Max))
 	}
 	_, err = g.WriteTo(a.Out)
 	return err

@@ -162,13 +162,12 @@ func (b *benchTailsCmd) write(a *app, rows []bench.TailRow) error {
 		return console.WriteList(a.Out, b.format(), rows)
 	}
 	g := console.NewGrid("EVENT", ">MESSAGES", ">P50", ">P99", ">P99.9", ">MAX", ">RATIO", ">ELECTIONS", "HAPPENED")
-	ms := func(f float64) string { return console.Millis(time.Duration(f * float64(time.Millisecond))) }
 	for _, r := range rows {
 		if r.Messages == 0 {
 			g.Row(r.Event, "", "", "", "", "", "", "", r.Happened)
 			continue
 		}
-		g.Row(r.Event, console.Count(r.Messages), ms(r.P50), ms(r.P99), ms(r.P999), ms(r.Max), fmt.Sprintf("%.1f", r.Ratio), r.Terms, r.Happened)
+		g.Row(r.Event, console.Count(r.Messages), millis(r.P50), millis(r.P99), millis(r.P999), millis(r.Max), fmt.Sprintf("%.1f", r.Ratio), r.Terms, r.Happened)
 	}
 	_, err := g.WriteTo(a.Out)
 	return err

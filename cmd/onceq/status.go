@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"onceq/client"
 	"onceq/cmd/onceq/internal/console"
@@ -237,7 +236,7 @@ func took(ms float64) string {
 	if ms == 0 {
 		return ""
 	}
-	return console.Millis(time.Duration(ms * float64(time.Millisecond)))
+	return millis(ms)
 }
 
 // disk is how much of a node's disk is free, and what is refused for it: low means

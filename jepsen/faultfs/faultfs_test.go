@@ -485,7 +485,7 @@ func TestRule_FailedFsync_LosesWhatItWasFor(t *testing.T) {
 	}
 }
 
-// TestRule_Read_FailsAlsoWhatTheKernelHas: what was just written is in its memory.
+// TestRule_Read_FailsAlsoWhatTheKernelHas: what was just read is in its memory.
 func TestRule_Read_FailsAlsoWhatTheKernelHas(t *testing.T) {
 	t.Parallel()
 	d := mount(t)
@@ -495,6 +495,8 @@ func TestRule_Read_FailsAlsoWhatTheKernelHas(t *testing.T) {
 	open, err := os.Open(d.path("a/b/file"))
 	d.must(err)
 	defer open.Close()
+	_, err = open.ReadAt(make([]byte, 4), 0) // what was written alone it would ask for
+	d.must(err)
 	d.must(d.Add(faultfs.Rule{Ops: []faultfs.Op{faultfs.OpRead}, Match: "file", Errno: syscall.EIO}))
 	if _, err := os.ReadFile(d.path("a/b/file")); !errors.Is(err, syscall.EIO) {
 		t.Errorf("a file that is opened: %v", err)

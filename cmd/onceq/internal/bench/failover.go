@@ -95,8 +95,8 @@ func Failover(ctx context.Context, cfg FailoverConfig, p Patient, show func(Fail
 
 func failover(ctx context.Context, cfg FailoverConfig, p Patient, run int) (FailoverRow, error) {
 	row := FailoverRow{Run: run, Fault: cfg.Fault}
-	var links links
-	c, err := client.Dial(ctx, p.URL, client.WithLabel("onceq bench failover"), client.WithConnectionHook(links.note))
+	var made links
+	c, err := client.Dial(ctx, p.URL, client.WithLabel("onceq bench failover"), client.WithConnectionHook(made.note))
 	if err != nil {
 		return row, err
 	}
@@ -131,7 +131,7 @@ func failover(ctx context.Context, cfg FailoverConfig, p Patient, run int) (Fail
 	if err != nil {
 		return row, err
 	}
-	split(&row, at, pulse.confirmed, append(events, links.all()...))
+	split(&row, at, pulse.confirmed, append(events, made.all()...))
 	if err := p.Heal(ctx, cfg.Fault, leader); err != nil {
 		return row, err
 	}
