@@ -15,7 +15,8 @@ import (
 // What the cluster tells about itself.
 type (
 	// QueueSettings are the settings of a queue; zero fields take the default:
-	// LeaseTime (30 s), LengthMax and BytesMax (no limit), TTL (for ever),
+	// LeaseTime (30 s), LengthMax and BytesMax (no limit; BytesMax counts what was not
+	// delivered yet, so no dead letters: bound their queue by LengthMax), TTL (for ever),
 	// DeliveryLimit (attempts that may fail; no limit), DeadLetter (a queue's name;
 	// without one what is given up is parked), BackoffMin and BackoffMax (100 ms to
 	// 1 min after a failure; below 0 none), SingleActive.
@@ -60,7 +61,11 @@ func (a *Admin) CreateQueue(ctx context.Context, name string, s QueueSettings) (
 
 // Queue shows one queue.
 func (a *Admin) Queue(ctx context.Context, name string) (QueueInfo, error) {
-	r, err := a.queue(ctx, wire.OpQueueShow, wire.QueueShow{Name: name}, name)
+	payload, err := a.c.read(ctx, wire.OpQueueShow, wire.QueueShow{Name: name}.Append)
+	if err != nil {
+		return QueueInfo{}, err
+	}
+	r, err := a.queueAnswer(wire.OpQueueShow, payload, false, name)
 	return r.Info, err
 }
 
@@ -68,7 +73,7 @@ func (a *Admin) Queue(ctx context.Context, name string) (QueueInfo, error) {
 func (a *Admin) Queues(ctx context.Context) ([]QueueInfo, error) {
 	var all []QueueInfo
 	for from := uint64(1); from != 0; {
-		payload, err := a.c.ask(ctx, wire.OpQueueList, wire.QueueList{From: from}.Append)
+		payload, err := a.c.read(ctx, wire.OpQueueList, wire.QueueList{From: from}.Append)
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +110,7 @@ func (a *Admin) delete(ctx context.Context, name string, force bool) (uint64, er
 	}
 	incarnation, group := a.c.topo.identity()
 	r, err := a.queue(ctx, wire.OpQueueDelete, wire.QueueDelete{Incarnation: incarnation, Group: group, Number: info.Number, Force: force}, name)
-	if errors.Is(err, ErrNoQueue) {
+	if answered(err, wire.CodeNoQueue) {
 		// It was there a moment ago and is not now: an earlier copy of this request,
 		// or somebody else, has deleted it.
 		return 0, nil
@@ -132,6 +137,10 @@ func (a *Admin) queue(ctx context.Context, op wire.Op, request interface{ Append
 	if err != nil {
 		return wire.QueueReply{}, err
 	}
+	return a.queueAnswer(op, payload, unknown, name)
+}
+
+func (a *Admin) queueAnswer(op wire.Op, payload []byte, unknown bool, name string) (wire.QueueReply, error) {
 	r, err := wire.DecodeQueueReply(payload)
 	switch {
 	case err != nil:
@@ -208,7 +217,7 @@ func (a *Admin) Digest(ctx context.Context) (index, digest uint64, err error) {
 
 // Members lists the members of the cluster.
 func (a *Admin) Members(ctx context.Context) (Members, error) {
-	payload, err := a.c.ask(ctx, wire.OpMembers, wire.MembersRequest{}.Append)
+	payload, err := a.c.read(ctx, wire.OpMembers, wire.MembersRequest{}.Append)
 	if err != nil {
 		return Members{}, err
 	}
@@ -244,7 +253,7 @@ func (a *Admin) TransferLeadership(ctx context.Context, node string) error {
 	}
 	defer cn.close()
 	payload, err := cn.call(ctx, wire.OpMemberTransfer, wire.MemberChange{Node: node}.Append)
-	if errors.Is(err, errLost) || err != nil && ctx.Err() != nil {
+	if errors.Is(err, errLost) || err != nil && answerOf(err) == nil && ctx.Err() != nil {
 		return newError(wire.CodeOutcomeUnknown, "leadership may or may not have moved: look at the members").because(err)
 	}
 	return statusOf(payload, err, node)
@@ -257,7 +266,7 @@ func (a *Admin) change(ctx context.Context, op wire.Op, node string) error {
 		return err
 	}
 	payload, unknown, err := a.c.try(ctx, op, wire.MemberChange{Node: node, Seen: members.Index}.Append)
-	if unknown && op == wire.OpMemberRemove && errors.Is(err, ErrNoNode) {
+	if unknown && op == wire.OpMemberRemove && answered(err, wire.CodeNoNode) {
 		return nil // an earlier copy has removed it
 	}
 	return statusOf(payload, err, node)

@@ -41,6 +41,10 @@ func (a *Admin) UpdateQueue(ctx context.Context, name string, change func(s *Que
 		if settings == info.Settings {
 			return info, nil
 		}
+		if settings.DeadLetter == name {
+			// A request for a change goes by number, so who checks it does not know the name.
+			return info, newError(wire.CodeBadSettings, "queue %s cannot be its own dead-letter queue", name)
+		}
 		incarnation, group := a.c.topo.identity()
 		request := wire.QueueUpdate{Incarnation: incarnation, Group: group, Number: info.Number, Revision: info.Revision, Settings: settings}
 		_, _ = rand.Read(request.Nonce[:]) // never fails
@@ -103,8 +107,12 @@ func (a *Admin) ReleaseMessages(ctx context.Context, queue string, places ...Pla
 }
 
 // MoveMessages moves messages to the end of target or, with "", each dead letter to
-// the queue that it came from.
+// the queue that it came from. There it has the priority that it had, in any other queue it
+// has none. target is another queue than queue, else it is ErrBadOptions.
 func (a *Admin) MoveMessages(ctx context.Context, queue, target string, places ...Place) ([]EditState, error) {
+	if target == queue && queue != "" {
+		return nil, newError(wire.CodeBadOptions, "move from %s to %s: that is the queue they are in: name another", queue, target)
+	}
 	return a.edit(ctx, queue, wire.EditMove, target, places)
 }
 
@@ -128,8 +136,8 @@ func (a *Admin) edit(ctx context.Context, queue string, verb wire.EditVerb, targ
 		switch {
 		case err != nil:
 			return states, err
-		case r.Status == wire.StatusNoQueue && target != "":
-			return states, statusError(r.Status, "queue "+queue+" or "+target)
+		case r.Status == wire.StatusNoQueue:
+			return states, statusError(r.Status, "queue "+a.missing(ctx, queue, target))
 		case r.Status != wire.StatusOK:
 			return states, statusError(r.Status, "queue "+queue)
 		case len(r.States) != n:

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 
 	"onceq/transport/wire"
 )
@@ -118,7 +117,7 @@ func (a *Admin) Message(ctx context.Context, queue string, at Place) (MessageInf
 }
 
 func (a *Admin) look(ctx context.Context, op wire.Op, request appendable, queue string) (wire.PeekReply, error) {
-	payload, err := a.c.ask(ctx, op, request.Append)
+	payload, err := a.c.read(ctx, op, request.Append)
 	if err != nil {
 		return wire.PeekReply{}, err
 	}
@@ -147,7 +146,7 @@ func messageInfo(queue string, w wire.MessageInfo) (MessageInfo, error) {
 // asked for are the last; else go on behind the Ordinal of the last.
 func (a *Admin) Consumers(ctx context.Context, queue string, from uint64, limit int) ([]ConsumerInfo, error) {
 	limit = min(max(limit, 1), wire.PeekMax)
-	payload, err := a.c.ask(ctx, wire.OpConsumers, wire.ConsumersRequest{Queue: queue, From: from, Limit: uint32(limit)}.Append)
+	payload, err := a.c.read(ctx, wire.OpConsumers, wire.ConsumersRequest{Queue: queue, From: from, Limit: uint32(limit)}.Append)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +161,7 @@ func (a *Admin) Consumers(ctx context.Context, queue string, from uint64, limit 
 // 1,000.
 func (a *Admin) Sessions(ctx context.Context, from uint64, limit int) ([]SessionInfo, error) {
 	limit = min(max(limit, 1), wire.PeekMax)
-	payload, err := a.c.ask(ctx, wire.OpSessions, wire.SessionsRequest{From: from, Limit: uint32(limit)}.Append)
+	payload, err := a.c.read(ctx, wire.OpSessions, wire.SessionsRequest{From: from, Limit: uint32(limit)}.Append)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +189,7 @@ func (a *Admin) EndSession(ctx context.Context, s SessionInfo) error {
 	request := wire.CloseSession{Incarnation: s.Session.Incarnation, Group: s.Session.Group, Session: s.Session.Number, Epoch: s.Epoch}
 	payload, err := a.c.ask(ctx, wire.OpCloseSession, request.Append)
 	err = statusOf(payload, err, s.Session.String())
-	if errors.Is(err, ErrSessionExpired) {
+	if answered(err, wire.CodeSessionExpired) {
 		return nil
 	}
 	return err

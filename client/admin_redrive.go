@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,7 +28,7 @@ const (
 
 // RedriveOptions say what Redrive sends where.
 type RedriveOptions struct {
-	// To is the queue to move to. With "" each dead letter goes to the queue that it came
+	// To is the queue to move to, another one. With "" each dead letter goes to the queue that it came
 	// from, what was parked where it was published is made ready there, and others are
 	// left alone.
 	To string
@@ -62,11 +63,16 @@ type Redriven struct {
 }
 
 // Redrive sends dead letters and parked messages of a queue back to work: to the end of
-// another queue, with their failures counted from zero. It goes in small steps, each of
+// another queue, with their failures counted from zero. A dead letter that goes back to
+// where it came from keeps its priority, in any other queue it has none; parked messages
+// keep their place. It goes in small steps, each of
 // which happens once, also when its answer is lost or the leader changes. What it was
 // told of is returned also with an error; what was moved stays moved, and the same again
 // goes on with the rest. Messages that arrive in the queue while it lasts are not met.
 func (a *Admin) Redrive(ctx context.Context, queue string, o RedriveOptions) (Redriven, error) {
+	if o.To == queue && queue != "" {
+		return Redriven{}, newError(wire.CodeBadOptions, "redrive %s to %s: that is the queue they are in: name another", queue, o.To)
+	}
 	incarnation, group := a.c.topo.identity()
 	r := redrive{a: a, o: o, done: Redriven{Targets: map[string]uint64{}}}
 	r.next = wire.Redrive{Incarnation: incarnation, Group: group, Queue: queue, Target: o.To, Where: o.Where, Dry: o.DryRun}
@@ -162,17 +168,35 @@ func (r *redrive) ask(ctx context.Context) (wire.RedriveReply, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, r.o.StepTimeout, fmt.Errorf("no answer within %s", r.o.StepTimeout))
 		defer cancel()
 	}
-	payload, err := r.a.c.ask(ctx, wire.OpRedrive, r.next.Append)
+	ask := r.a.c.ask
+	if r.next.Dry || r.next.Number == 0 {
+		ask = r.a.c.read // the first one moves nothing: it is told what there is
+	}
+	payload, err := ask(ctx, wire.OpRedrive, r.next.Append)
 	if err != nil {
 		return wire.RedriveReply{}, err
 	}
 	reply, err := wire.DecodeRedriveReply(payload)
 	switch {
 	case err != nil || reply.Status == wire.StatusOK || reply.Status == wire.StatusRevision:
-	case reply.Status == wire.StatusNoQueue && r.o.To != "":
-		err = statusError(reply.Status, "queue "+r.next.Queue+" or "+r.o.To)
+	case reply.Status == wire.StatusNoQueue:
+		err = statusError(reply.Status, "queue "+r.a.missing(ctx, r.next.Queue, r.o.To))
 	default:
 		err = statusError(reply.Status, "queue "+r.next.Queue)
 	}
 	return reply, err
+}
+
+// missing is which of two queues an answer means that says of one of them, and not
+// of which, that it does not exist. target may be "".
+func (a *Admin) missing(ctx context.Context, source, target string) string {
+	if target == "" {
+		return source
+	}
+	for _, name := range []string{source, target} {
+		if _, err := a.Queue(ctx, name); errors.Is(err, ErrNoQueue) {
+			return name
+		}
+	}
+	return source // it was created anew, and its messages went with the former one
 }

@@ -1,7 +1,11 @@
 package client
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +20,12 @@ func (node *fakeNode) shows(info wire.QueueInfo) {
 		info.Name = decoded(r, wire.DecodeQueueShow).Name
 		r.reply(wire.QueueReply{Status: wire.StatusOK, Info: info})
 	}
+}
+
+func (node *fakeNode) members() {
+	node.net.mu.Lock()
+	defer node.net.mu.Unlock()
+	node.auto[wire.OpMembers] = func(r *fakeRequest) { r.reply(wire.Members{}) }
 }
 
 func got[T any](t *testing.T, f func() (T, error)) (chan T, chan error) {
@@ -131,6 +141,9 @@ func TestEditMessages_LostReply_IsAskedAgain(t *testing.T) {
 		_, failed := got(t, func() ([]EditState, error) { return a.MoveMessages(ctx, "orders", "none", places...) })
 		n1.expect(wire.OpEdit).reply(wire.EditReply{Status: wire.StatusNoQueue})
 		if err := <-failed; !errors.Is(err, ErrNoQueue) {
+			t.Fatal(err)
+		}
+		if _, err := a.MoveMessages(ctx, "orders", "orders", places...); !errors.Is(err, ErrBadOptions) {
 			t.Fatal(err)
 		}
 	})
@@ -289,6 +302,44 @@ func TestDeleteQueue_RefusedAfterALostCopy_IsUnknown(t *testing.T) {
 	})
 }
 
+// TestAdmin_ContextEndsWithAnErrorOfOurs_ItIsNoAnswer: errgroup cancels with the first
+// error, here of another call.
+func TestAdmin_ContextEndsWithAnErrorOfOurs_ItIsNoAnswer(t *testing.T) {
+	for what, c := range map[string]struct {
+		op    wire.Op
+		cause error
+		call  func(ctx context.Context, a *Admin) error
+	}{
+		"delete queue": {wire.OpQueueDelete, ErrNoQueue, func(ctx context.Context, a *Admin) error {
+			_, err := a.DeleteQueue(ctx, "orders")
+			return err
+		}},
+		"end session": {wire.OpCloseSession, ErrSessionExpired, func(ctx context.Context, a *Admin) error {
+			return a.EndSession(ctx, SessionInfo{Session: wire.SessionID{Incarnation: fakeIncarnation, Group: 1, Number: 9}})
+		}},
+		"remove member": {wire.OpMemberRemove, ErrNoNode, func(ctx context.Context, a *Admin) error { return a.RemoveMember(ctx, "n3") }},
+	} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, func(t *testing.T, n *fakeNet, client *Client) {
+				n1 := n.order[0]
+				n1.shows(wire.QueueInfo{Number: 7})
+				n1.members()
+				n.mu.Lock()
+				delete(n1.auto, c.op)
+				n.mu.Unlock()
+				ctx, cancel := context.WithCancelCause(t.Context())
+				failed := make(chan error, 1)
+				go func() { failed <- c.call(ctx, client.Admin()) }()
+				n1.expect(c.op)
+				cancel(c.cause)
+				if err := <-failed; !errors.Is(err, ErrOutcomeUnknown) {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+}
+
 // TestRedrive_LostReply_TheSameStepAgain: a step keeps its nonce until it is answered,
 // the next has another and names the edit that the last one was told of.
 func TestRedrive_LostReply_TheSameStepAgain(t *testing.T) {
@@ -363,4 +414,93 @@ func TestRedrive_Fails_TellsWhatWasMoved(t *testing.T) {
 			t.Fatalf("%+v, %v", r, err)
 		}
 	})
+}
+
+// TestRedrive_MissingQueue_IsNamed: the answer does not say which of the two it is.
+func TestRedrive_MissingQueue_IsNamed(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		for there, missing := range map[string]string{"dead": "none", "none": "dead", "": "dead"} {
+			_, failed := got(t, func() (Redriven, error) {
+				return c.Admin().Redrive(t.Context(), "dead", RedriveOptions{To: "none"})
+			})
+			n1.expect(wire.OpRedrive).reply(wire.RedriveReply{Status: wire.StatusNoQueue})
+			for asked := ""; asked != missing; {
+				r := n1.expect(wire.OpQueueShow)
+				asked = decoded(r, wire.DecodeQueueShow).Name
+				st := wire.StatusNoQueue
+				if asked == there {
+					st = wire.StatusOK
+				}
+				r.reply(wire.QueueReply{Status: st})
+			}
+			if err := <-failed; !errors.Is(err, ErrNoQueue) || !strings.Contains(err.Error(), "queue "+missing+": no such queue") {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.Admin().Redrive(t.Context(), "dead", RedriveOptions{To: "dead"}); !errors.Is(err, ErrBadOptions) {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A node that is behind says so, and one that is stopped says nothing at all, although the
+// kernel keeps its connections: either way the next one is asked, the leader last.
+func TestBackup_NodesThatAreBehindOrStopped_AnotherIsAsked(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		leader, behind, stopped := n.order[0], n.order[1], n.order[2]
+		made, failed := got(t, func() (BackupSummary, error) {
+			return c.Admin().Backup(t.Context(), io.Discard, BackupOptions{BeginTimeout: time.Second})
+		})
+		leader.expect(wire.OpCommitted).reply(wire.Committed{Index: 40})
+		r := behind.expect(wire.OpBackupOpen)
+		if m := decoded(r, wire.DecodeBackupOpen); m.Index != 40 {
+			t.Errorf("%+v", m)
+		}
+		r.fail(wire.CodeBackup, "")
+		stopped.expect(wire.OpBackupOpen)
+		stopped.freeze()
+		leader.expect(wire.OpBackupOpen).reply(wire.BackupHead{Node: leader.name})
+		leader.expect(wire.OpBackupRead).reply(wire.BackupPart{Kind: wire.BackupEnd})
+		if err, s := <-failed, <-made; err != nil || s.Head.Node != leader.name {
+			t.Fatalf("%+v, %v", s, err)
+		}
+	}, "n1", "n2", "n3")
+}
+
+// Without a majority nobody knows what is confirmed, and no restore begins: within the
+// time-out that is said, and since nothing has changed the outcome is not unknown.
+func TestBackupAndRestore_NobodyAnswersTheFirstStep_TimeOut(t *testing.T) {
+	var backup bytes.Buffer
+	w, err := newBackupWriter(&backup, BackupHead{Node: "n1"})
+	if err == nil {
+		_, err = w.end()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, begin := range map[string]func(ctx context.Context, a *Admin) error{
+		"backup": func(ctx context.Context, a *Admin) error {
+			_, err := a.Backup(ctx, io.Discard, BackupOptions{BeginTimeout: time.Second})
+			return err
+		},
+		"restore": func(ctx context.Context, a *Admin) error {
+			_, err := a.Restore(ctx, bytes.NewReader(backup.Bytes()), RestoreOptions{BeginTimeout: time.Second})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				err := begin(ctx, c.Admin())
+				if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrOutcomeUnknown) || ctx.Err() != nil {
+					t.Fatalf("%v, and the context: %v", err, ctx.Err())
+				}
+				if want := "no answer within 1s"; !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want %q", err, want)
+				}
+			})
+		})
+	}
 }

@@ -33,13 +33,15 @@ func TestAllocs_Deliver(t *testing.T) {
 	s := &consumer{o: consumeOptions{prefetch: 65_536, concurrency: 1}, life: &life{open: map[uint64]*Delivery{}, low: 1, next: 1, told: 1, n: 1}}
 	s.more = sync.NewCond(&s.mu)
 	m := wire.Deliver{Consumer: s.life.id, N: 1, Deliveries: make([]wire.Delivery, frame)}
+	cn := &conn{started: time.Now()}
+	cn.ticked.Store(int64(time.Hour))
 	number := uint64(0)
 	deliver := func() {
 		for i := range m.Deliveries {
 			number++
 			m.Deliveries[i] = wire.Delivery{Number: number, Attempt: 1, Remaining: time.Hour, Message: w.Bytes()}
 		}
-		s.deliver(nil, m, 100)
+		s.deliver(cn, m, 100)
 	}
 	if got := testing.AllocsPerRun(100, deliver); got > frame+frame/4 {
 		t.Errorf("%v allocations for a frame of %d deliveries, at most %d are allowed", got, frame, frame+frame/4)

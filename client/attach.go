@@ -18,7 +18,8 @@ func (s *consumer) up(c *conn) {
 
 // down is called when the connection has ended. The machine may have detached the
 // consumer at any moment since we heard from it last, and from that on leases
-// last for the grace time alone.
+// last for the grace time alone. When that was is not known of a connection that ended
+// while the process stood still: then the cluster is asked first, about all of them.
 func (s *consumer) down(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -29,7 +30,11 @@ func (s *consumer) down(c *conn) {
 	if s.pulls {
 		return // there is nothing to detach
 	}
-	grace := c.lastHeard().Add(graceTime)
+	heard, known := c.heardUntil()
+	grace := heard.Add(graceTime)
+	if !known {
+		grace = time.Now()
+	}
 	for _, d := range s.life.open {
 		if d.deadline.After(grace) {
 			d.deadline = grace
@@ -158,17 +163,17 @@ func (s *consumer) settleAgain() {
 	s.pumpSettles()
 }
 
-// fail ends Consume with an error.
+// fail ends Consume with an error, as soon as the handlers that run have returned.
 func (s *consumer) fail(err error) {
 	s.err = err
-	s.loseAll(func(d *Delivery) error { return lostError(d, wire.LeaseGone) })
+	s.loseAll(func(d *Delivery) error { return overError(d, wire.LeaseGone) })
+	s.interrupt(err)
 	s.kick()
 }
 
 // states takes what became of the deliveries asked about; at is when it was asked.
 func (s *consumer) states(states []wire.DeliveryState, asked []wire.Range, at time.Time) {
 	l := s.life
-	held := false
 	for _, st := range states {
 		for n := max(st.From, l.low); n <= st.To && n < l.next; n++ {
 			d := l.open[n]
@@ -178,8 +183,7 @@ func (s *consumer) states(states []wire.DeliveryState, asked []wire.Range, at ti
 			switch {
 			case st.State == wire.LeaseHeld:
 				// It was prolonged after we asked, so the lease lasts at least that long.
-				d.deadline = at.Add(l.leaseTime)
-				held = held || d.phase == aside
+				d.deadline, d.sure = at.Add(l.leaseTime), at
 			case d.chained:
 				// Its ack-and-publish has its answer from elsewhere.
 			case settledAs(d.verb) == st.State:
@@ -189,9 +193,7 @@ func (s *consumer) states(states []wire.DeliveryState, asked []wire.Range, at ti
 			}
 		}
 	}
-	if held {
-		s.comeBack()
-	}
+	s.more.Broadcast()
 }
 
 func contains(rs []wire.Range, n uint64) bool {

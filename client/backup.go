@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"onceq/transport/wire"
 	"onceq/transport/wire/pack"
@@ -19,6 +20,10 @@ type BackupOptions struct {
 	// Node makes it. "" is a node that does not lead, or the leader if there is no
 	// other.
 	Node string
+	// BeginTimeout bounds the first step, which needs a majority: to learn what is
+	// confirmed. 0: only the context does. What follows takes as long as it takes; a
+	// node that falls silent, or is behind the others, is given up by itself.
+	BeginTimeout time.Duration
 	// Progress is called after each part, on the caller's goroutine. nil: not.
 	Progress func(Progress)
 }
@@ -39,11 +44,7 @@ func (a *Admin) Backup(ctx context.Context, w io.Writer, o BackupOptions) (Backu
 		return BackupSummary{}, ErrClosed
 	}
 	defer a.c.wg.Done()
-	payload, err := a.c.produce.call(ctx, wire.OpCommitted, wire.CommittedRequest{}.Append)
-	if err != nil {
-		return BackupSummary{}, err
-	}
-	committed, err := wire.DecodeCommitted(payload)
+	committed, err := a.committed(ctx, o.BeginTimeout)
 	if err != nil {
 		return BackupSummary{}, err
 	}
@@ -78,7 +79,27 @@ func (a *Admin) Backup(ctx context.Context, w io.Writer, o BackupOptions) (Backu
 	return s, nil
 }
 
-// openBackup finds a node that makes the backup.
+// committed is an index that covers everything confirmed so far.
+func (a *Admin) committed(ctx context.Context, timeout time.Duration) (wire.Committed, error) {
+	ctx, cancel := beginning(ctx, timeout)
+	defer cancel()
+	payload, err := a.c.produce.read(ctx, wire.OpCommitted, wire.CommittedRequest{}.Append)
+	if err != nil {
+		return wire.Committed{}, fmt.Errorf("ask what is confirmed: %w", err)
+	}
+	return wire.DecodeCommitted(payload)
+}
+
+// beginning bounds the first step of what may take long after it.
+func beginning(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %s", timeout))
+}
+
+// openBackup finds a node that makes the backup. Nothing but ctx bounds how long one may
+// take that is alive, since a snapshot of much takes long; it says itself when it is behind.
 func (a *Admin) openBackup(ctx context.Context, node string, index uint64) (*conn, BackupHead, error) {
 	var last []wire.NodeAddress
 	var nodes []wire.NodeAddress

@@ -129,6 +129,8 @@ func (j *join) release(why error) {
 	switch {
 	case d.life != s.life:
 		s.lose(d, wire.LeaseGone)
+	case s.ended:
+		s.lose(d, wire.LeaseReturned) // it has left, and settles nothing any more
 	case d.phase == returned && !s.o.manual:
 		s.settleLocked(d, verdictFor(why))
 	}
@@ -164,7 +166,7 @@ func (j *join) run(ctx context.Context) ([]Receipt, error) {
 		case err == nil && !unknown && r.Status == wire.StatusRestored:
 			// The lease is of the life before as well: there is nothing to try again.
 			j.c.chain.lost(j.session)
-			why := newError(wire.CodeLeaseLost, "delivery %s: the cluster was restored from a backup: lease lost: nothing was acked and nothing published", j.d.place)
+			why := restoredError(j)
 			j.finish()
 			j.never(why)
 			return nil, why
@@ -192,6 +194,10 @@ func (j *join) run(ctx context.Context) ([]Receipt, error) {
 	}
 }
 
+func restoredError(j *join) error {
+	return newError(wire.CodeLeaseLost, "delivery %s: the cluster was restored from a backup: lease lost: nothing was acked and nothing published", j.d.place)
+}
+
 // once sends until there is an answer. unknown says that a copy may have arrived
 // whose answer is not known.
 func (j *join) once(ctx context.Context) (r wire.PublishResult, unknown bool, err error) {
@@ -201,7 +207,7 @@ func (j *join) once(ctx context.Context) (r wire.PublishResult, unknown bool, er
 		}
 	}
 	j.request.Floor = j.c.chain.floor(j.session)
-	payload, unknown, err := j.c.produce.try(ctx, wire.OpAckPublish, func(w *pack.Writer) {
+	payload, unknown, err := j.c.produce.tryInLine(ctx, wire.OpAckPublish, j.bytes(), func(w *pack.Writer) {
 		j.copies++
 		j.request.Append(w)
 	})
@@ -218,6 +224,31 @@ func (j *join) once(ctx context.Context) (r wire.PublishResult, unknown bool, er
 	return reply.Results[0], unknown, nil
 }
 
+// Of an ack-and-publish on the wire, at most: what it takes itself, each queue, each
+// message, and each of a message's headers, beside the texts and bodies in them.
+const (
+	joinOverhead    = 192
+	outputOverhead  = 16
+	messageOverhead = 64
+	headerOverhead  = 16
+)
+
+// bytes is at most what the request takes.
+func (j *join) bytes() int {
+	n := joinOverhead
+	for i := range j.grouped {
+		n += outputOverhead + len(j.grouped[i].Queue)
+		for k := range j.grouped[i].Messages {
+			m := &j.grouped[i].Messages[k]
+			n += messageOverhead + len(m.Body) + len(m.BizID) + len(m.OrderingKey)
+			for _, h := range m.Headers {
+				n += headerOverhead + len(h.Name) + len(h.Value)
+			}
+		}
+	}
+	return n
+}
+
 // finish: the outcome is final, the floor may pass the sequence.
 func (j *join) finish() {
 	if j.session != nil {
@@ -232,10 +263,9 @@ func (j *join) id() InnerMsgID {
 
 // reason is why nothing was answered as stored.
 func (j *join) reason(r wire.PublishResult, err error) error {
-	e := (*Error)(nil)
 	switch {
 	case err == nil && (r.Status == wire.StatusLeaseLost || r.Status == wire.StatusConsumerGone),
-		errors.As(err, &e) && (e.Code == wire.CodeLeaseLost || e.Code == wire.CodeConsumerGone):
+		answered(err, wire.CodeLeaseLost), answered(err, wire.CodeConsumerGone):
 		return newError(wire.CodeLeaseLost, "delivery %s: lease lost: nothing was acked and nothing published", j.d.place)
 	case err == nil:
 		return statusError(r.Status, "ack and publish")
@@ -245,7 +275,7 @@ func (j *join) reason(r wire.PublishResult, err error) error {
 
 // never: no copy was carried out, and none will be.
 func (j *join) never(why error) {
-	if errors.Is(why, ErrLeaseLost) {
+	if answered(why, wire.CodeLeaseLost) {
 		j.settle(why)
 		return
 	}
@@ -336,6 +366,15 @@ type chainSession struct {
 func (ch *chain) take(ctx context.Context, j *join) error {
 	for {
 		ch.mu.Lock()
+		if s := ch.session; s != nil && s.id.Incarnation != j.request.Incarnation {
+			// The cluster was restored. Its session numbers are given out again, so this
+			// one means nothing there, or another's; a delivery of before is nobody's.
+			if incarnation, _ := ch.c.topo.identity(); incarnation != j.request.Incarnation {
+				ch.mu.Unlock()
+				return restoredError(j)
+			}
+			ch.session = nil
+		}
 		if s := ch.session; s != nil && s.next-s.floor() < windowMax {
 			j.session = s
 			j.request.Session, j.request.Epoch, j.request.Sequence = s.id.Number, s.epoch, s.next
@@ -434,22 +473,41 @@ func (ch *chain) seal(ctx context.Context, s *chainSession, sequence uint64) wir
 		if err == nil {
 			reply, err = wire.DecodeSealReply(payload)
 		}
-		e := (*Error)(nil)
 		switch {
 		case ctx.Err() != nil:
 			return wire.PublishResult{Sequence: sequence, Status: wire.StatusNotStored}
-		case errors.As(err, &e) && (e.Code == wire.CodeSessionExpired || e.Code == wire.CodeWrongCluster):
+		case answered(err, wire.CodeSessionExpired), answered(err, wire.CodeWrongCluster):
 			return wire.PublishResult{Sequence: sequence, Status: wire.StatusSessionExpired}
 		case err == nil && reply.Status == wire.StatusOK && len(reply.Outcomes) == 1 && reply.Outcomes[0].Status != wire.StatusWindowFull && reply.Outcomes[0].Status != wire.StatusOutcomeCap:
 			return reply.Outcomes[0]
 		case err == nil && reply.Status != wire.StatusOK:
 			return wire.PublishResult{Sequence: sequence, Status: reply.Status}
+		case err == nil && len(reply.Outcomes) == 1 && reply.Outcomes[0].Status == wire.StatusWindowFull:
+			ch.raiseFloor(s)
 		}
 		if !pause(ctx, tries.next()) {
 			return wire.PublishResult{Sequence: sequence, Status: wire.StatusNotStored}
 		}
 	}
 }
+
+// raiseFloor tells the machine the floor with a frame that carries nothing: a sequence
+// is only sealed within the window above the floor that the machine knows, and what was
+// refused before it came to the log has not told it.
+func (ch *chain) raiseFloor(s *chainSession) {
+	cn, frame := ch.c.produce.current(), wire.PublishFrame{
+		Incarnation: s.id.Incarnation, Group: s.id.Group, Session: s.id.Number, Epoch: s.epoch, Floor: ch.floor(s),
+	}
+	if cn == nil {
+		return
+	}
+	// Whoever waits for the seal asks again, so it does not matter what becomes of it.
+	_ = cn.publish(emptyFrameBytes, func(w *pack.Writer) { frame.AppendHead(w, 0) }, func(wire.Op, []byte, error) {}, nil)
+}
+
+// emptyFrameBytes is at least what a publish frame without publishes and without a
+// queue takes.
+const emptyFrameBytes = 64
 
 // chainCloseTimeout bounds how long closing a client waits for its session of
 // ack-and-publishes to be closed. One that is not closes by expiry.

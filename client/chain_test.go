@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"onceq/transport/wire"
@@ -235,13 +236,17 @@ func TestAckAndPublish_RefusedAfterALostReply_IsSealed(t *testing.T) {
 // TestAckAndPublish_ContextEnds_IsResolvedInTheBackground: the caller is told
 // unknown; the sequence is sealed, and what follows from it is done.
 func TestAckAndPublish_ContextEnds_IsResolvedInTheBackground(t *testing.T) {
-	for _, stored := range []bool{false, true} {
+	// A context's cause may be an error of this library, from another request: it is no
+	// answer to this one.
+	ended := newError(wire.CodeQueueFull, "of another request, whose context had ended").because(context.Canceled)
+	for i, cause := range []error{nil, nil, ErrQueueFull, ErrLeaseLost, ErrNoLeader, ErrQueueFull, ended, ended} {
+		stored := i%2 == 1
 		bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 			n1 := n.order[0]
-			ctx, cancel := context.WithCancel(t.Context())
+			ctx, cancel := context.WithCancelCause(t.Context())
 			e, k, result := joining(t, n, c, ctx)
 			m := n1.expect(wire.OpAckPublish).join()
-			cancel()
+			cancel(cause)
 			j := <-result
 			unknown := (*OutcomeUnknownError)(nil)
 			if !errors.As(j.err, &unknown) || unknown.Final || unknown.ID.Short() != "s1.42.1" {
@@ -272,6 +277,144 @@ func TestAckAndPublish_ContextEnds_IsResolvedInTheBackground(t *testing.T) {
 			e.drained(n1)
 		})
 	}
+}
+
+// Who waits for it may outlive the consumer, whose drain has an end. When it is refused
+// then, the message has gone back by the leave: the consumer settles nothing, and is known
+// by no other name.
+func TestAckAndPublish_OutlivesItsConsumer_IsRefused_TheDeliveryIsLost(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e, k, result := joining(t, n, c, t.Context())
+		r := n1.expect(wire.OpAckPublish)
+		k.end <- nil                                                      // its handler does not wait for it
+		n1.answer(wire.OpSettle, func(r *fakeRequest) { r.allSettled() }) // its lease is kept alive
+		e.cancel()
+		n1.expect(wire.OpLeave).reply(wire.StatusReply{Status: wire.StatusOK})
+		if err := <-e.result; !errors.Is(err, ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+		n1.answer(wire.OpSettle, func(r *fakeRequest) {
+			t.Errorf("settles %+v", r.settle().Items)
+			r.reply(wire.SettleReply{Status: wire.StatusConsumerGone})
+		})
+		r.joinRefused(wire.StatusQueueFull)
+		if j := <-result; !errors.Is(j.err, ErrQueueFull) {
+			t.Error(j.err)
+		}
+		if err := k.d.Ack(t.Context()); !errors.Is(err, ErrLeaseLost) {
+			t.Errorf("ack: %v", err)
+		}
+		synctest.Wait()
+		if len(c.consumers) != 0 {
+			t.Errorf("%d consumers are left", len(c.consumers))
+		}
+	})
+}
+
+// It is refused while its consumer leaves, and what the handler's error asks for has no
+// answer before the end: it may have counted.
+func TestAckAndPublish_IsRefusedWhileItsConsumerLeaves_TheSettleIsUnknown(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e, k, result := joining(t, n, c, t.Context())
+		r := n1.expect(wire.OpAckPublish)
+		k.end <- nil
+		n1.answer(wire.OpSettle, func(r *fakeRequest) { r.allSettled() })
+		e.cancel()
+		n1.expect(wire.OpLeave)
+		n1.manual(wire.OpSettle)
+		r.joinRefused(wire.StatusQueueFull)
+		<-result
+		if it := n1.expect(wire.OpSettle).settle().Items[0]; it.Verb != wire.VerbNack {
+			t.Fatalf("settled %+v", it)
+		}
+		if err := <-e.result; !errors.Is(err, ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+		if err := k.d.Nack(t.Context(), nil); !errors.Is(err, ErrOutcomeUnknown) {
+			t.Errorf("nack: %v", err)
+		}
+	})
+}
+
+// TestAckAndPublish_NobodyLeadsUntilTheContextEnds_TheLeaseIsStillHeld, whatever ended it.
+func TestAckAndPublish_NobodyLeadsUntilTheContextEnds_TheLeaseIsStillHeld(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		ctx, cancel := context.WithCancelCause(t.Context())
+		e, k, result := joining(t, n, c, ctx)
+		n1.expect(wire.OpAckPublish).fail(wire.CodeOverloaded, "")
+		synctest.Wait()
+		cancel(ErrLeaseLost)
+		if j := <-result; j.err == nil || errors.Is(j.err, ErrOutcomeUnknown) {
+			t.Fatal(j.err)
+		}
+		k.end <- nil
+		s := n1.expect(wire.OpSettle)
+		if it := s.settle().Items[0]; it.Verb != wire.VerbAck {
+			t.Fatalf("settled %+v", it)
+		}
+		s.allSettled()
+		e.drained(n1)
+	})
+}
+
+// TestAckAndPublish_AfterARestore_AnotherSession: session numbers are given out again
+// there, so that of before means nothing, or another producer's.
+func TestAckAndPublish_AfterARestore_AnotherSession(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		c.chain.session = &chainSession{id: wire.SessionID{Incarnation: 7, Group: 1, Number: 999}, epoch: 3, next: 500, low: 500, open: map[uint64]bool{}}
+		e, k, result := joining(t, n, c, t.Context())
+		r := n1.expect(wire.OpAckPublish)
+		if m := r.join(); m.Incarnation != fakeIncarnation || m.Session != 42 || m.Epoch != 1 || m.Sequence != 1 {
+			t.Fatalf("sent %+v", m)
+		}
+		r.joinStored(false)
+		(<-result).check(t, false)
+		k.end <- nil
+		e.drained(n1)
+	})
+}
+
+func TestAckAndPublish_OfADeliveryOfBeforeTheRestore_NothingIsSent(t *testing.T) {
+	t.Parallel()
+	c := &Client{topo: newTopology(nil)}
+	c.topo.incarnation = 8
+	c.chain.c = c
+	c.chain.session = &chainSession{id: wire.SessionID{Incarnation: 8, Number: 9}, next: 1, low: 1, open: map[uint64]bool{}}
+	j := &join{c: c, d: &Delivery{}, request: wire.AckPublish{Incarnation: 7}}
+	if err := c.chain.take(t.Context(), j); !errors.Is(err, ErrLeaseLost) || j.session != nil {
+		t.Errorf("%v, session %+v", err, j.session)
+	}
+}
+
+// TestAckAndPublish_TheSealIsOutsideTheWindow_TheFloorIsTold: what was refused before
+// it came to the log used up sequences, and the machine has not heard of it.
+func TestAckAndPublish_TheSealIsOutsideTheWindow_TheFloorIsTold(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e, k, result := joining(t, n, c, t.Context())
+		n1.expect(wire.OpAckPublish).conn.cut()
+		r := n1.expect(wire.OpAckPublish)
+		m := r.join()
+		r.joinRefused(wire.StatusQueueFull)
+		n1.expect(wire.OpSeal).reply(wire.SealReply{Status: wire.StatusOK, Outcomes: []wire.PublishResult{{Sequence: m.Sequence, Status: wire.StatusWindowFull}}})
+		floor := n1.expect(wire.OpPublish)
+		if f := floor.publish(); f.Session != m.Session || f.Epoch != m.Epoch || f.Floor != m.Sequence || len(f.Publishes) > 0 {
+			t.Fatalf("sent %+v", f)
+		}
+		floor.results()
+		n1.expect(wire.OpSeal).reply(wire.SealReply{Status: wire.StatusOK, Outcomes: []wire.PublishResult{{Sequence: m.Sequence, Status: wire.StatusSealed}}})
+		j := <-result
+		if !errors.Is(j.err, ErrQueueFull) {
+			t.Fatal(j.err)
+		}
+		k.end <- j.err
+		n1.expect(wire.OpSettle).allSettled()
+		e.drained(n1)
+	})
 }
 
 // TestAckAndPublish_SessionExpired_AnotherSession: what no session has judged may

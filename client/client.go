@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"onceq/transport/wire"
 )
@@ -31,8 +33,10 @@ func (o *options) client() string {
 // Option changes how Dial makes a Client.
 type Option func(*options)
 
-// WithLogger makes the client log to l. The default discards.
-func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
+// WithLogger makes the client log to l. The default discards, and so does nil.
+func WithLogger(l *slog.Logger) Option {
+	return func(o *options) { o.logger = cmp.Or(l, slog.New(slog.DiscardHandler)) }
+}
 
 // WithDialer makes the client open its connections with d. The default is a
 // net.Dialer.
@@ -64,6 +68,8 @@ type Client struct {
 	ctx    context.Context // ends with Close; not a caller's
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	// releasing are those among wg that give back what a cancelled receive has taken.
+	releasing sync.WaitGroup
 
 	mu        sync.Mutex // guards what follows
 	closed    bool
@@ -148,20 +154,44 @@ func (c *Client) Close() error {
 	c.closed = true
 	c.mu.Unlock()
 	c.chain.close()
+	c.released()
 	c.cancel()
 	c.wg.Wait()
 	c.hooks.close()
 	return nil
 }
 
-// enter registers a call or goroutine that Close waits for; false after Close.
-func (c *Client) enter() bool {
+// releaseTimeout bounds how long closing a client waits for what cancelled receives
+// have taken to go back. What does not, comes back when its lease ends.
+const releaseTimeout = time.Second
+
+// released waits for who gives back what a receive has taken.
+func (c *Client) released() {
+	done := make(chan struct{})
+	go func() {
+		c.releasing.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(releaseTimeout)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
+}
+
+// enter registers a call or goroutine that Close waits for, in other groups beside wg
+// too; false after Close.
+func (c *Client) enter(beside ...*sync.WaitGroup) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false
 	}
 	c.wg.Add(1)
+	for _, g := range beside {
+		g.Add(1)
+	}
 	return true
 }
 

@@ -21,11 +21,25 @@ const (
 	// be given up, and the next leader found, well within the grace that the
 	// cluster gives consumers after a change of leader, or they lose their leases
 	// although they live.
-	pingInterval    = time.Second
-	silentTicksMax  = 3 // so many intervals without a byte, and the connection is given up
-	requestsMax     = 4096
-	readBufferBytes = 64 << 10
-	keepBufferBytes = 1 << 20 // a larger write buffer is given back to the collector
+	pingInterval   = time.Second
+	listenInterval = pingInterval / 4 // how often silence is counted
+	silentTicksMax = 16               // so many of those without a byte, and the connection is given up
+	// waitedTicksQuiet of those without a byte while an answer is awaited, the last two
+	// behind a ping, and another node may know more: a leader that stands still is
+	// succeeded sooner than it is given up.
+	waitedTicksQuiet = 3
+	// stoodLeast without a tick, and the process has stood still.
+	stoodLeast = 2 * listenInterval
+	// requestsMax of each kind of request may be open; all kinds together are fewer than
+	// a server takes.
+	requestsMax = 4096
+	// What is unanswered and no publish may have wire.RequestBytesMax, or the server closes
+	// the connection. Requests larger than requestBytesSmall leave requestBytesSpare of that
+	// to the others.
+	requestBytesSmall = 64 << 10
+	requestBytesSpare = 4 << 20
+	readBufferBytes   = 64 << 10
+	keepBufferBytes   = 1 << 20 // a larger write buffer is given back to the collector
 )
 
 var (
@@ -37,6 +51,7 @@ var (
 	errUnsent = errors.New("connection ended before the request was sent")
 	// errWindow: the publish does not fit into what is left of the window.
 	errWindow = errors.New("publish window is full")
+	// errBusy: too many requests of this kind are open, or all have too many bytes.
 	errBusy   = errors.New("too many unanswered requests on this connection")
 	errSilent = errors.New("the server has been silent for too long")
 )
@@ -46,9 +61,45 @@ var (
 type replyFunc func(op wire.Op, payload []byte, err error)
 
 type request struct {
+	kind     kind
 	position uint64 // in the stream of bytes written
 	publish  int    // bytes it takes from the publish window
+	bytes    int    // of its payload, when it is no publish
 	reply    replyFunc
+}
+
+// kind is whose requests count together. There may be as many of one as there are of
+// messages that the program is at, or of its goroutines; the others do not wait for that:
+// pings, without which a connection is taken for dead, settles, without which leases run
+// out, and publishes.
+type kind uint8
+
+const (
+	anyOther kind = iota
+	publishes
+	joins    // ack-and-publishes
+	receives // they wait at the server
+	settles
+	pings
+	kinds
+)
+
+const _ = uint(wire.RequestsMax - int(kinds)*requestsMax) // it is not negative
+
+func kindOf(op wire.Op) kind {
+	switch op {
+	case wire.OpPublish:
+		return publishes
+	case wire.OpAckPublish:
+		return joins
+	case wire.OpReceive:
+		return receives
+	case wire.OpSettle:
+		return settles
+	case wire.OpPing:
+		return pings
+	}
+	return anyOther
 }
 
 // conn is one connection. Three goroutines belong to it: one reads, one writes,
@@ -65,7 +116,10 @@ type conn struct {
 	started time.Time
 
 	heard   atomic.Bool
-	heardAt atomic.Int64 // since started
+	heardAt atomic.Int64 // since started: when the last byte was read
+	ticked  atomic.Int64 // since started: the last tick of listen
+	wall    atomic.Int64 // what the wall clock was ahead of that, in nanoseconds; 0: not known yet
+	stood   atomic.Int32 // times that the process stood still, and what came in meanwhile may still be read
 	refused atomic.Int32 // "not leader" in a row
 
 	mu       sync.Mutex // guards what follows; nothing blocks under it
@@ -73,12 +127,18 @@ type conn struct {
 	outStart uint64 // position of the first byte of out
 	written  uint64 // bytes before it may have left
 	requests map[uint32]request
+	counts   [kinds]int // of requests
 	corr     uint32
-	window   int      // publish bytes that may still be sent
-	waiting  []func() // called once when window has grown
+	window   int       // publish bytes that may still be sent
+	waiting  []*waiter // for the window, in the order in which they came
+	turn     *waiter   // who may publish although others wait: its turn has come
+	bytes    int       // of the requests that are no publishes
+	line     []*queued // large requests that wait for bytes, in the order in which they came
 	err      error
+	endedOld bool      // it ended after the process had stood still, before an answer to that
+	heardBy  time.Time // when the last byte was read before it ended
 
-	quiet    chan bool // cap 1: whether nothing has come in for a while, when that changes
+	quiet    chan bool // cap 1: whether an answer is awaited in vain for a while, when that changes
 	wake     chan struct{}
 	ended    chan struct{} // closed when err is set
 	finished chan struct{} // closed when all has ended and every request has its answer
@@ -106,6 +166,7 @@ func connect(ctx context.Context, nc net.Conn, address string, hello wire.Hello,
 		return nil, err
 	}
 	c.window = int(c.welcome.PublishWindow)
+	c.tick(time.Now())
 	c.writers.Add(2)
 	go c.write()
 	go c.listen()
@@ -157,9 +218,6 @@ func (h hearing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lastHeard is when the last byte came in.
-func (c *conn) lastHeard() time.Time { return c.started.Add(time.Duration(c.heardAt.Load())) }
-
 // send queues a request, whose payload fill writes. With an error nothing is
 // sent and reply is not called. fill runs under the connection's lock.
 func (c *conn) send(op wire.Op, fill func(w *pack.Writer), reply replyFunc) error {
@@ -168,19 +226,65 @@ func (c *conn) send(op wire.Op, fill func(w *pack.Writer), reply replyFunc) erro
 	return c.sendLocked(op, fill, reply, 0)
 }
 
-// publish is send for a publish frame of at most bytes. With errWindow, room is
-// called once, on the reader, when an answer may have made room.
-func (c *conn) publish(bytes int, fill func(w *pack.Writer), reply replyFunc, room func()) error {
+// publish is send for a publish frame of at most bytes. With errWindow, w.room is
+// called when there is room; others who come meanwhile stand behind w, or one that
+// publishes all the time would take every byte that becomes free. Without a w the frame
+// goes at once or not at all: one that carries nothing.
+func (c *conn) publish(bytes int, fill func(w *pack.Writer), reply replyFunc, w *waiter) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == nil && (bytes > c.window || len(c.requests) >= requestsMax) {
-		if bytes > int(c.welcome.PublishWindow) {
-			return newError(wire.CodeTooLarge, "a publish of %d bytes does not fit the server's window of %d", bytes, c.welcome.PublishWindow)
+	if c.err != nil {
+		return c.sendLocked(wire.OpPublish, fill, reply, bytes)
+	}
+	if bytes > int(c.welcome.PublishWindow) {
+		return newError(wire.CodeTooLarge, "a publish of %d bytes does not fit the server's window of %d", bytes, c.welcome.PublishWindow)
+	}
+	if w == nil {
+		if !c.hasRoom(bytes) {
+			return errWindow
 		}
-		c.waiting = append(c.waiting, room)
+		return c.sendLocked(wire.OpPublish, fill, reply, bytes)
+	}
+	mine := c.turn == w
+	if mine {
+		c.turn = nil
+	}
+	if w.bytes = bytes; !c.hasRoom(bytes) || len(c.waiting) > 0 && !mine {
+		switch {
+		case slices.Contains(c.waiting, w):
+		case mine:
+			c.waiting = slices.Insert(c.waiting, 0, w)
+		default:
+			c.waiting = append(c.waiting, w)
+		}
 		return errWindow
 	}
 	return c.sendLocked(wire.OpPublish, fill, reply, bytes)
+}
+
+// waiter is who publishes over a connection, and waits for its window now and then.
+type waiter struct {
+	room  func() // called on the reader, without a lock
+	bytes int    // of what is to be sent; guarded by conn.mu
+}
+
+func (c *conn) hasRoom(bytes int) bool {
+	return bytes <= c.window && c.counts[publishes] < requestsMax
+}
+
+// serve gives those who wait a turn each, while the first of them has room.
+func (c *conn) serve() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.waiting) > 0 && c.hasRoom(c.waiting[0].bytes) {
+		w := c.waiting[0]
+		c.waiting = slices.Delete(c.waiting, 0, 1)
+		c.turn = w
+		c.mu.Unlock()
+		w.room()
+		c.mu.Lock()
+		c.turn = nil // it may have had nothing to send
+	}
 }
 
 func (c *conn) sendLocked(op wire.Op, fill func(w *pack.Writer), reply replyFunc, publish int) error {
@@ -189,16 +293,25 @@ func (c *conn) sendLocked(op wire.Op, fill func(w *pack.Writer), reply replyFunc
 		// request, and must not be taken for the answer to it.
 		return fmt.Errorf("%w: %v", errUnsent, c.err)
 	}
-	if len(c.requests) >= requestsMax {
+	kind := kindOf(op)
+	if c.counts[kind] >= requestsMax {
 		return errBusy
 	}
 	start := wire.BeginFrame(&c.out)
 	if fill != nil {
 		fill(&c.out)
 	}
-	if size := c.out.Len() - start; size > wire.FrameBytesMax || size > int(c.welcome.FrameBytesMax) {
+	size, bytes := c.out.Len()-start, 0
+	if op != wire.OpPublish {
+		bytes = size - wire.FrameHeaderBytes
+	}
+	switch {
+	case size > wire.FrameBytesMax || size > int(c.welcome.FrameBytesMax):
 		c.out.Truncate(start)
 		return newError(wire.CodeFrameTooLarge, "a request of %d bytes, the server accepts %d", size, min(wire.FrameBytesMax, int(c.welcome.FrameBytesMax)))
+	case bytes > 0 && c.bytes+bytes > mostRequestBytes(bytes):
+		c.out.Truncate(start)
+		return errBusy
 	}
 	c.corr++
 	for _, taken := c.requests[c.corr]; taken || c.corr == 0; _, taken = c.requests[c.corr] {
@@ -206,12 +319,23 @@ func (c *conn) sendLocked(op wire.Op, fill func(w *pack.Writer), reply replyFunc
 	}
 	wire.EndFrame(&c.out, start, op, false, c.corr)
 	c.window -= publish
-	c.requests[c.corr] = request{c.outStart + uint64(start), publish, reply}
+	c.bytes += bytes
+	c.counts[kind]++
+	c.requests[c.corr] = request{kind, c.outStart + uint64(start), publish, bytes, reply}
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 	return nil
+}
+
+// mostRequestBytes is how many bytes of requests may be open with one of so many: small
+// ones, such as what keeps leases alive, find room beside any number of large ones.
+func mostRequestBytes(bytes int) int {
+	if bytes > requestBytesSmall {
+		return wire.RequestBytesMax - requestBytesSpare
+	}
+	return wire.RequestBytesMax
 }
 
 // answer is what came back for a call.
@@ -222,21 +346,9 @@ type answer struct {
 }
 
 // call sends a request and waits. The error is *Error when the server said so,
-// errLost or errUnsent, or ctx's: then the request may still happen.
+// errLost or errUnsent, or unanswered: then the request may still happen.
 func (c *conn) call(ctx context.Context, op wire.Op, fill func(w *pack.Writer)) ([]byte, error) {
-	ch := make(chan answer, 1)
-	if err := c.send(op, fill, func(op wire.Op, payload []byte, err error) { ch <- answer{op, payload, err} }); err != nil {
-		if e := (*Error)(nil); errors.As(err, &e) {
-			return nil, e
-		}
-		return nil, fmt.Errorf("%w: %w", errUnsent, err)
-	}
-	select {
-	case a := <-ch:
-		return a.result(op)
-	case <-ctx.Done():
-		return nil, causeOf(ctx)
-	}
+	return c.callInLine(ctx, op, 0, fill)
 }
 
 func (a answer) result(asked wire.Op) ([]byte, error) {
@@ -300,36 +412,96 @@ func (c *conn) write() {
 
 // listen counts its own ticks without a sign of life, not elapsed time: a
 // process that was stopped for a minute has heard nothing and proves nothing.
+//
+// A node that has nothing to say is not silent, nor is one whose disk is slow: it
+// answers pings. They go out each pingInterval, and sooner while an answer is awaited
+// and nothing comes in.
 func (c *conn) listen() {
 	defer c.writers.Done()
-	tick := time.NewTicker(pingInterval)
+	tick := time.NewTicker(listenInterval)
 	defer tick.Stop()
-	silent := 0
-	for {
+	silent, waited, quiet := 0, 0, false
+	unasked := 0 // times that the process stood still, and no ping could be queued since
+	for ticks := 1; ; ticks++ {
 		select {
 		case <-tick.C:
 		case <-c.ended:
 			return
 		}
-		before := silent
+		if c.stoodStill(time.Now()) {
+			c.stood.Add(1) // before the tick is noted, see mayBeOld
+			unasked++
+		}
+		c.tick(time.Now())
+		// What is answered now stands behind all that had come in.
+		for ; unasked > 0; unasked-- {
+			if c.send(wire.OpPing, nil, func(_ wire.Op, _ []byte, err error) {
+				if err == nil {
+					c.stood.Add(-1)
+				}
+			}) != nil {
+				break
+			}
+		}
 		silent++
+		waited++
 		if c.heard.Swap(false) {
-			silent = 0
+			silent, waited = 0, 0
 		}
 		if silent >= silentTicksMax {
 			c.fail(errSilent)
 			return
 		}
-		if (silent > 0) != (before > 0) {
+		// From when an answer is awaited: the silence before it means nothing.
+		awaits := c.open() > 0
+		if !awaits {
+			waited = 0
+		}
+		if now := waited >= waitedTicksQuiet; now != quiet {
+			quiet = now
 			select {
 			case <-c.quiet: // it was not taken, and is not true any more
 			default:
 			}
-			c.quiet <- silent > 0
+			c.quiet <- quiet
 		}
-		// One that cannot be queued is no loss: silence is what is counted.
-		_ = c.send(wire.OpPing, nil, func(wire.Op, []byte, error) {})
+		if ticks%int(pingInterval/listenInterval) == 0 || waited > 0 {
+			// One that cannot be queued is no loss: silence is what is counted.
+			_ = c.send(wire.OpPing, nil, func(wire.Op, []byte, error) {})
+		}
 	}
+}
+
+// tick notes that the process runs.
+func (c *conn) tick(now time.Time) {
+	c.ticked.Store(int64(now.Sub(c.started)))
+	c.wall.Store(c.ahead(now))
+}
+
+func (c *conn) ahead(now time.Time) int64 { return now.UnixNano() - int64(now.Sub(c.started)) }
+
+// stoodStill says that the process was stopped until just now: nobody has ticked; or the
+// machine was, and its monotonic clock with it: the wall clock has run on alone. That one
+// is set now and then as well, which costs a question.
+func (c *conn) stoodStill(now time.Time) bool {
+	if now.Sub(c.started)-time.Duration(c.ticked.Load()) >= stoodLeast {
+		return true
+	}
+	wall := c.wall.Load()
+	return wall != 0 && c.ahead(now)-wall >= int64(stoodLeast)
+}
+
+// mayBeOld says that the process was stopped, and that no answer has come since: what is
+// read now may have come in long ago, and what was known may not be true any more. Whoever
+// asks may go on before listen does, so the tick is looked at first: listen counts the
+// stop before it ticks.
+func (c *conn) mayBeOld(now time.Time) bool { return c.stoodStill(now) || c.stood.Load() > 0 }
+
+// open is how many requests have no answer yet.
+func (c *conn) open() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.requests)
 }
 
 func (c *conn) read() {
@@ -345,10 +517,13 @@ func (c *conn) read() {
 		}
 		c.mu.Lock()
 		r, ok := c.requests[f.Corr]
-		delete(c.requests, f.Corr)
-		c.window += r.publish
-		waiting := c.waiting
-		c.waiting = nil
+		if ok {
+			delete(c.requests, f.Corr)
+			c.counts[r.kind]--
+			c.window += r.publish
+			c.bytes -= r.bytes
+			c.advance()
+		}
 		c.mu.Unlock()
 		if !ok {
 			// Without a correlation there is nothing to answer: the server says why
@@ -361,9 +536,7 @@ func (c *conn) read() {
 			break
 		}
 		r.reply(f.Op, f.Payload, nil)
-		for _, room := range waiting {
-			room()
-		}
+		c.serve()
 	}
 	c.writers.Wait()
 	c.mu.Lock()
@@ -372,6 +545,8 @@ func (c *conn) read() {
 		open = append(open, r)
 	}
 	clear(c.requests)
+	line := c.line
+	c.line = nil
 	written := c.written
 	c.mu.Unlock()
 	slices.SortFunc(open, func(a, b request) int { return cmp.Compare(a.position, b.position) })
@@ -382,15 +557,23 @@ func (c *conn) read() {
 			r.reply(0, nil, errLost)
 		}
 	}
+	for _, q := range line {
+		q.reply(0, nil, errUnsent)
+	}
 	close(c.finished)
 }
 
 // fail ends the connection for a reason; the first one counts.
 func (c *conn) fail(err error) {
+	now := time.Now()
+	old := c.mayBeOld(now) // later nobody ticks any more
 	c.mu.Lock()
 	first := c.err == nil
 	if first {
-		c.err = err
+		c.err, c.endedOld = err, old
+		// Reckoned from now: the machine may have been suspended since the connection was
+		// made, and the wall clock have gone on alone.
+		c.heardBy = now.Add(time.Duration(c.heardAt.Load()) - now.Sub(c.started))
 		close(c.ended)
 	}
 	c.mu.Unlock()
@@ -404,6 +587,14 @@ func (c *conn) reason() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
+}
+
+// heardUntil is the moment up to which the other side was heard for certain, of a
+// connection that has ended.
+func (c *conn) heardUntil() (at time.Time, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heardBy, !c.endedOld
 }
 
 // close ends the connection and waits until every request has its answer. It

@@ -96,7 +96,9 @@ func WithMiddleware(ms ...Middleware) ConsumeOption {
 // no handler begins any more, also when a handler has ended ctx; running handlers
 // finish, what they did is settled, what no handler has seen goes back at once and
 // does not count as failed; then it returns nil. Another error says why it could
-// not go on (ErrNoQueue, ErrClosed), or how many settles had no answer in the end.
+// not go on (ErrNoQueue, ErrClosed), which handlers that run then are told through their
+// contexts; or how many settles had no answer in the end, or how many messages
+// WithManualSettle has left unsettled.
 //
 // A lost connection or a new leader is no end: Consume resumes, and no message
 // is handed to h twice because of it.
@@ -108,6 +110,9 @@ func (c *Client) Consume(ctx context.Context, queue string, h Handler, opts ...C
 	defer c.wg.Done()
 	for _, m := range slices.Backward(s.o.middleware) {
 		h = m(h)
+	}
+	if h == nil {
+		return fmt.Errorf("consume %s: there is no handler, or a middleware has returned none", queue)
 	}
 	s.handle = h
 	return s.run(ctx)

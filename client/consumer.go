@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -40,8 +41,9 @@ type consumer struct {
 	attached  bool // on conn
 	attaching bool // an attach on conn has no answer yet
 	life      *life
-	ready     []*Delivery // buffered, in the order of their numbers
-	head      int         // of ready
+	lent      map[*Delivery]struct{} // the program is at them: settled by now or not
+	ready     []*Delivery            // buffered, in the order of their numbers
+	head      int                    // of ready
 	workers   int
 	resting   int       // workers that wait for a message
 	taken     time.Time // when a worker took the newest
@@ -51,11 +53,12 @@ type consumer struct {
 	toSettle  []*Delivery // asked by the program, not under way
 	settling  int         // settle frames without an answer
 	extending bool        // an extension of all that is held has no answer yet
-	extend    bool        // extend now: something is aside
+	extend    bool        // extend now: something is in doubt
 	retrying  bool        // the loop is to try again
 	leaving   bool        // Leave is being said
 	hung      bool        // it has left until a worker asks for a message
 	abandoned bool        // nobody is going to settle what is not settled yet: Leave gives it back
+	ended     bool        // nobody serves it any more
 
 	retry backoff
 	wake  chan struct{}
@@ -63,7 +66,7 @@ type consumer struct {
 
 func newConsumer(c *Client, queue string, o consumeOptions, ctx context.Context) *consumer {
 	s := &consumer{
-		c: c, queue: queue, o: o, base: context.WithoutCancel(ctx),
+		c: c, queue: queue, o: o, base: context.WithoutCancel(ctx), lent: map[*Delivery]struct{}{},
 		retry: backoff{base: 20 * time.Millisecond, most: time.Second},
 		wake:  make(chan struct{}, 1),
 	}
@@ -121,7 +124,7 @@ func (s *consumer) loop(ctx context.Context) error {
 		if s.err != nil {
 			s.stop()
 		}
-		if s.extend {
+		if s.extend && !s.extending {
 			s.extend = false
 			s.extendHeld()
 		}
@@ -160,6 +163,7 @@ func (s *consumer) loop(ctx context.Context) error {
 			s.attach()
 			s.pumpSettles()
 			s.tellDone()
+			s.more.Broadcast() // what is still in doubt is asked about once more
 			s.mu.Unlock()
 		case <-ctxDone:
 			ctxDone = nil
@@ -171,24 +175,33 @@ func (s *consumer) loop(ctx context.Context) error {
 			}
 		case <-hurry.C:
 			s.mu.Lock()
-			for _, d := range s.life.open {
-				if d.phase == running {
-					d.cancel(ErrDraining)
-				}
-			}
+			s.interrupt(ErrDraining)
 			s.mu.Unlock()
 		case <-drained.C:
+			s.mu.Lock()
+			s.leaving = true
+			request := s.leaveRequest() // of what is held, so before it is lost
 			err := s.unsettled()
-			s.leave(time.Second)
+			s.mu.Unlock()
+			s.sayLeave(request, time.Second)
 			return err
 		case <-s.c.ctx.Done():
 			s.mu.Lock()
 			s.err = ErrClosed
 			s.loseAll(func(*Delivery) error { return ErrClosed })
+			s.interrupt(ErrClosed)
 			s.stop()
 			s.mu.Unlock()
 			return ErrClosed
 		}
+	}
+}
+
+// interrupt ends the contexts of all that the program is at. A handler that has settled
+// its message goes on, and is waited for like any other.
+func (s *consumer) interrupt(why error) {
+	for d := range s.lent {
+		d.cancel(why)
 	}
 }
 
@@ -214,18 +227,29 @@ func (s *consumer) settledAll() bool {
 	return true
 }
 
+// unsettled ends what could not be drained: settles without an answer, and what was
+// handed out and nobody has settled.
 func (s *consumer) unsettled() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
+	asked, left := 0, 0
 	for _, d := range s.life.open {
-		if d.phase == returned {
-			n++
+		switch {
+		case d.verb != 0:
+			asked++
+		case d.phase == returned || d.phase == running:
+			left++
 		}
 	}
-	err := newError(wire.CodeOutcomeUnknown, "consume %s: %d messages were handled, and the cluster did not answer their settling in %v", s.queue, n, drainTimeout)
-	s.loseAll(func(d *Delivery) error { return err })
-	return err
+	unknown := newError(wire.CodeOutcomeUnknown, "consume %s: %d messages were handled, and the cluster did not answer their settling in %v", s.queue, asked, drainTimeout)
+	s.loseAll(func(d *Delivery) error {
+		if d.verb == 0 {
+			return lostError(d, wire.LeaseReturned)
+		}
+		return unknown
+	})
+	if asked > 0 {
+		return unknown
+	}
+	return fmt.Errorf("consume %s: %d messages were handed out and are not settled %v after its end: they go back to the queue", s.queue, left, drainTimeout)
 }
 
 // leave ends the consumer in order: what no handler has seen goes back at once.
@@ -241,7 +265,7 @@ func (s *consumer) leaveRequest() wire.Leave {
 	l := s.life
 	return wire.Leave{
 		Incarnation: l.incarnation, Group: l.group, Consumer: l.id, N: l.n, Done: l.done(),
-		NotHandled: l.ranges(func(d *Delivery) bool { return d.phase == buffered || d.phase == aside }),
+		NotHandled: l.ranges(func(d *Delivery) bool { return d.phase == buffered }),
 	}
 }
 
@@ -263,7 +287,7 @@ func (s *consumer) sayLeave(request wire.Leave, timeout time.Duration) {
 func (s *consumer) maybeStepBack() {
 	s.mu.Lock()
 	waits := s.head < len(s.ready) && s.resting == 0 && !s.stopping
-	if !waits || s.hung || !s.attached || time.Since(s.taken) < s.o.autoExtend+s.life.leaseTime {
+	if !waits || s.hung || !s.attached || time.Since(s.taken)-s.life.leaseTime < s.o.autoExtend || s.prolonged(time.Now()) {
 		s.mu.Unlock()
 		return
 	}
@@ -276,11 +300,26 @@ func (s *consumer) maybeStepBack() {
 	s.sayLeave(request, drainTimeout)
 }
 
-// end forgets the consumer; deliveries that are still open get a last answer.
+// prolonged says that a handler has time by Extend, and does not hang, or that the program
+// has, for a message that its handler has left to it; or that a settle is under way, whose
+// answer stepping back would lose.
+func (s *consumer) prolonged(now time.Time) bool {
+	for _, d := range s.life.open {
+		if d.verb != 0 && !d.chained || (d.phase == running || d.phase == returned) && (d.extends > 0 || now.Before(d.until)) {
+			return true
+		}
+	}
+	return false
+}
+
+// end forgets the consumer; deliveries that are still open get a last answer. Requests
+// without one may be under way: what comes of them is nothing to go on with.
 func (s *consumer) end() {
 	s.c.consume.unsubscribe(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ended = true
+	s.conn, s.attached, s.attaching = nil, false, false
 	s.forget()
-	s.loseAll(func(d *Delivery) error { return lostError(d, wire.LeaseReturned) })
+	s.loseAll(func(d *Delivery) error { return overError(d, wire.LeaseReturned) })
 }

@@ -447,7 +447,7 @@ func TestConsume_HeldMessages_AreExtendedByRanges(t *testing.T) {
 		start := time.Now()
 		for i := range 3 {
 			s := n1.expect(wire.OpSettle)
-			if m := s.settle(); !slices.Equal(m.Items, items(wire.VerbExtend, 1, 3)) {
+			if m := s.settle(); !slices.Equal(m.Items, extends(1, 3)) {
 				t.Fatalf("extension %d after %v: %+v", i, time.Since(start), m)
 			}
 			s.allSettled()
@@ -457,7 +457,7 @@ func TestConsume_HeldMessages_AreExtendedByRanges(t *testing.T) {
 		}
 		// The handler has had its time: only the buffer is kept alive.
 		s := n1.expect(wire.OpSettle)
-		if m := s.settle(); !slices.Equal(m.Items, items(wire.VerbExtend, 2, 3)) {
+		if m := s.settle(); !slices.Equal(m.Items, extends(2, 3)) {
 			t.Fatalf("%+v", m)
 		}
 		// An extension that finds a lease lost is a way to learn of it.
@@ -470,6 +470,241 @@ func TestConsume_HeldMessages_AreExtendedByRanges(t *testing.T) {
 		e.cancel()
 		e.left(n1)
 	})
+}
+
+// extends is an extension of what a consumer holds, by the lease time it knows.
+func extends(from, to uint64) []wire.SettleItem {
+	return []wire.SettleItem{{From: from, To: to, Verb: wire.VerbExtend, Time: fakeLease}}
+}
+
+// TestExtend_IsNotCutShort: an extension replaces the one before, so what keeps leases
+// alive by itself leaves out what the program has prolonged further, until that is
+// nearly over.
+func TestExtend_IsNotCutShort(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithAutoExtend(time.Minute))
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a", "b")
+		k := e.next("a")
+		const by = 5 * time.Minute
+		extended := make(chan error, 1)
+		go func() { extended <- k.d.Extend(t.Context(), by) }()
+		s := n1.expect(wire.OpSettle)
+		if m := s.settle(); len(m.Items) != 1 || m.Items[0].Time != by {
+			t.Fatalf("%+v", m)
+		}
+		// Not while it is under way either: which of the two comes last is not known.
+		other := n1.expect(wire.OpSettle)
+		if m := other.settle(); !slices.Equal(m.Items, extends(2, 2)) {
+			t.Fatalf("beside it %+v", m)
+		}
+		other.allSettled()
+		s.allSettled()
+		if err := <-extended; err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		named := time.Duration(0) // when it was first extended again
+		for named == 0 && time.Since(start) < by {
+			s := n1.expect(wire.OpSettle)
+			if named == 0 && slices.Equal(s.settle().Items, extends(1, 2)) {
+				named = time.Since(start)
+			}
+			s.allSettled()
+		}
+		if named < by-2*fakeLease || named > by {
+			t.Errorf("it was extended again after %v, and held for %v", named, by)
+		}
+		k.end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.next("b").end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+// Resuming gives a delivery the queue's lease time anew, whatever Extend has asked for: an
+// answer to that which is read behind the resumption says nothing of the time by then.
+func TestExtend_AnsweredBehindAResumption_KeepsTheLease(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithAutoExtend(time.Second)) // Extend alone keeps it
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a")
+		k := e.next("a")
+		extended := make(chan error, 1)
+		go func() { extended <- k.d.Extend(t.Context(), time.Hour) }()
+		n1.expect(wire.OpSettle).conn.cut()
+		requests := map[wire.Op]*fakeRequest{}
+		for range 2 {
+			r := <-n1.requests
+			requests[r.op] = r
+		}
+		attached(requests[wire.OpAttach], 2, state(1, 1, wire.LeaseHeld))
+		requests[wire.OpSettle].allSettled()
+		if err := <-extended; err != nil {
+			t.Fatal(err)
+		}
+		resumed := time.Now()
+		// A shorter one behind it takes nothing away.
+		go func() { extended <- k.d.Extend(t.Context(), time.Minute) }()
+		n1.expect(wire.OpSettle).allSettled()
+		if err := <-extended; err != nil {
+			t.Fatal(err)
+		}
+		for time.Since(resumed) < time.Hour-fakeLease {
+			s := n1.expect(wire.OpSettle)
+			if it := s.settle().Items; len(it) != 1 || it[0].Verb != wire.VerbExtend {
+				t.Fatalf("settle %+v", it)
+			}
+			s.allSettled()
+		}
+		n1.answer(wire.OpSettle, func(r *fakeRequest) { r.allSettled() })
+		k.end <- nil
+		e.drained(n1)
+	})
+}
+
+// What is answered when nobody waits for it any more does not bring the consumer back.
+func TestConsume_GivenUpBehindItsEnd_IsForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithAutoExtend(time.Second))
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a")
+		k := e.next("a")
+		k.end <- nil
+		ack := n1.expect(wire.OpSettle)
+		e.cancel()
+		n1.expect(wire.OpLeave).reply(wire.StatusReply{Status: wire.StatusOK})
+		if err := <-e.result; !errors.Is(err, ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+		ack.reply(wire.SettleReply{Status: wire.StatusConsumerGone})
+		n1.quiet()
+		if len(c.consumers) != 0 {
+			t.Errorf("%d consumers are left", len(c.consumers))
+		}
+	})
+}
+
+// The answer to an ack was lost, and the queue is deleted by the time that the consumer is
+// back: the ack may have counted before that.
+func TestAck_AnswerLost_QueueDeletedSince_IsUnknown(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithConcurrency(2))
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a", "b")
+		acked, other := e.next("a"), e.next("b")
+		result := make(chan error, 1)
+		go func() { result <- acked.d.Ack(t.Context()) }()
+		n1.expect(wire.OpSettle).conn.cut()
+		n1.expect(wire.OpAttach).reply(wire.Attached{Status: wire.StatusNoQueue})
+		if err := <-result; !errors.Is(err, ErrOutcomeUnknown) {
+			t.Errorf("ack: %v", err)
+		}
+		if err := other.d.Ack(t.Context()); !errors.Is(err, ErrLeaseLost) {
+			t.Errorf("ack of another: %v", err)
+		}
+		acked.end <- nil
+		other.end <- nil
+		if err := <-e.result; !errors.Is(err, ErrNoQueue) {
+			t.Errorf("consume: %v", err)
+		}
+	})
+}
+
+// TestConsume_LeaseTimeIsLowered_WhatIsHeldIsKeptAlive: the queue's lease time is now
+// shorter than what passes between two extensions.
+func TestConsume_LeaseTimeIsLowered_WhatIsHeldIsKeptAlive(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c)
+		r := n1.expect(wire.OpAttach)
+		a := attached(r, 1)
+		start := time.Now()
+		for number := uint64(1); number <= 2; number++ {
+			var w pack.Writer
+			wire.Message{Body: []byte{'a' + byte(number) - 1}}.Append(&w)
+			r.conn.push(wire.OpDeliver, wire.Deliver{Consumer: a.Consumer, N: a.N, Deliveries: []wire.Delivery{
+				{Number: number, Queue: 7, Attempt: 1, Remaining: 2 * time.Second, Message: w.Bytes()},
+			}})
+			synctest.Wait()
+		}
+		// The second one came while the first was asked for.
+		s := n1.expect(wire.OpSettle)
+		if m := s.settle(); !slices.Equal(m.Items, extends(1, 1)) {
+			t.Fatalf("%+v", m)
+		}
+		s.allSettled()
+		s = n1.expect(wire.OpSettle)
+		if m := s.settle(); !slices.Equal(m.Items, extends(2, 2)) {
+			t.Fatalf("%+v", m)
+		}
+		s.allSettled()
+		if d := time.Since(start); d != 0 { // virtual time: exact
+			t.Errorf("extended after %v", d)
+		}
+		e.next("a").end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.next("b").end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+// TestConsume_LostBeforeTheyWereSent_TheMachineHearsOfIt, or it would go on counting
+// them and hand out nothing any more.
+func TestConsume_LostBeforeTheyWereSent_TheMachineHearsOfIt(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithPrefetch(10))
+		r := n1.expect(wire.OpAttach)
+		a := attached(r, 1)
+		const last = 20 + wire.DoneSlack
+		r.conn.push(wire.OpLost, wire.Lost{Consumer: a.Consumer, N: a.N, Lost: []wire.DeliveryState{state(1, last, wire.LeaseExpired)}})
+		s := n1.expect(wire.OpSettle)
+		if m := s.settle(); m.Done != last+1 || len(m.Items) > 0 {
+			t.Fatalf("%+v", m)
+		}
+		s.allSettled()
+		// One that is not contiguous may still be on its way.
+		r.conn.push(wire.OpLost, wire.Lost{Consumer: a.Consumer, N: a.N, Lost: []wire.DeliveryState{state(last+2, last+2, wire.LeaseExpired)}})
+		r.deliver(last+1, "a")
+		e.next("a").end <- nil
+		n1.expect(wire.OpSettle).allSettled()
+		e.cancel()
+		e.left(n1)
+	})
+}
+
+// TestConsume_BufferThatIsNeverEmpty_DoesNotGrow over what it holds.
+func TestConsume_BufferThatIsNeverEmpty_DoesNotGrow(t *testing.T) {
+	t.Parallel()
+	s := &consumer{}
+	for range 4 {
+		s.keep(&Delivery{})
+	}
+	for i := range uint64(100_000) {
+		d := &Delivery{number: i}
+		s.keep(d)
+		s.ready[s.head] = nil
+		s.head++
+		if s.ready[len(s.ready)-1] != d {
+			t.Fatal("it is not the last")
+		}
+	}
+	if n := cap(s.ready); n > 64 {
+		t.Errorf("room for %d, and 4 are held", n)
+	}
 }
 
 // Messages that wait behind handlers that never return are for other consumers.
@@ -511,6 +746,38 @@ func TestConsume_AllHandlersHang_WhatWaitsForThemGoesBack(t *testing.T) {
 	})
 }
 
+// Stepping back ends all leases: not one for which the program has time by Extend, whoever
+// is at the message by now.
+func TestConsume_AllHandlersHang_WhatExtendHasProlongedIsKept(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		e := eat(t, c, WithManualSettle(), WithAutoExtend(time.Minute))
+		r := n1.expect(wire.OpAttach)
+		attached(r, 1)
+		r.deliver(1, "a", "b", "c")
+		k := e.next("a")
+		n1.answer(wire.OpSettle, func(r *fakeRequest) { r.allSettled() })
+		n1.answer(wire.OpLeave, func(r *fakeRequest) { r.reply(wire.StatusReply{Status: wire.StatusOK}) })
+		if err := k.d.Extend(t.Context(), 5*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		k.end <- nil // the work goes on elsewhere
+		hangs := e.next("b")
+		time.Sleep(10 * time.Minute)
+		if err := k.d.Ack(t.Context()); err != nil {
+			t.Errorf("ack: %v", err)
+		}
+		// Nothing is prolonged any more.
+		n1.manual(wire.OpLeave)
+		n1.expect(wire.OpLeave).reply(wire.StatusReply{Status: wire.StatusOK})
+		hangs.end <- nil
+		r = n1.expect(wire.OpAttach)
+		attached(r, 1)
+		e.cancel()
+		e.left(n1)
+	})
+}
+
 func TestConsume_LeaseRanOutInTheBuffer_IsAskedForBeforeTheHandler(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]
@@ -523,7 +790,7 @@ func TestConsume_LeaseRanOutInTheBuffer_IsAskedForBeforeTheHandler(t *testing.T)
 			{Number: 1, Queue: 7, Attempt: 1, Remaining: 0, Message: w.Bytes()},
 		}})
 		s := n1.expect(wire.OpSettle)
-		if m := s.settle(); !slices.Equal(m.Items, items(wire.VerbExtend, 1, 1)) {
+		if m := s.settle(); !slices.Equal(m.Items, extends(1, 1)) {
 			t.Fatalf("%+v", m)
 		}
 		e.idle()
@@ -769,6 +1036,68 @@ func TestClientClose_EndsConsume(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// What a handler does behind its ack ends with its consumer like that before it.
+func TestConsume_HandlerGoesOnBehindItsAck_IsToldOfTheEnd(t *testing.T) {
+	for name, want := range map[string]error{"drain": ErrDraining, "close": ErrClosed, "queue deleted": ErrNoQueue, "drain, queue deleted": ErrNoQueue} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+				const drain = time.Minute
+				n1 := n.order[0]
+				n1.answer(wire.OpSettle, func(r *fakeRequest) { r.allSettled() })
+				n1.answer(wire.OpLeave, func(r *fakeRequest) { r.reply(wire.StatusReply{Status: wire.StatusOK}) })
+				e := eat(t, c, WithConcurrency(2), WithDrainTimeout(drain))
+				r := n1.expect(wire.OpAttach)
+				a := attached(r, 1)
+				r.deliver(1, "a")
+				done := e.next("a")
+				done.end <- nil // its context is no longer of interest to anybody
+				synctest.Wait()
+				r.deliver(2, "b")
+				k := e.next("b")
+				if err := k.d.Ack(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if k.ctx.Err() != nil {
+					t.Fatal("the ack has ended its context")
+				}
+				start := time.Now()
+				if strings.HasPrefix(name, "drain") {
+					e.cancel()
+					synctest.Wait()
+				}
+				switch {
+				case name == "close":
+					go c.Close()
+				case want == ErrNoQueue:
+					r.conn.push(wire.OpLost, wire.Lost{Consumer: a.Consumer, N: a.N, Gone: true})
+					n1.expect(wire.OpAttach).reply(wire.Attached{Status: wire.StatusNoQueue})
+				}
+				select {
+				case <-k.ctx.Done():
+				case <-time.After(time.Hour):
+					t.Fatal("it is not told in an hour")
+				}
+				if err := context.Cause(k.ctx); !errors.Is(err, want) {
+					t.Errorf("its context has ended with %v", err)
+				}
+				if took := time.Since(start); name == "drain" && took != drain {
+					t.Errorf("it is told after %v", took)
+				}
+				if err := context.Cause(done.ctx); err != context.Canceled {
+					t.Errorf("the context of one that has returned has ended with %v", err)
+				}
+				k.end <- nil
+				if name == "drain" {
+					want = nil
+				}
+				if err := <-e.result; !errors.Is(err, want) {
+					t.Errorf("consume: %v", err)
+				}
+			})
+		})
+	}
 }
 
 func TestConsume_Concurrency_RunsSoManyAtOnce(t *testing.T) {

@@ -27,12 +27,17 @@ type Delivery struct {
 	// Guarded by s.mu.
 	phase    phase
 	deadline time.Time // of the lease, by our own clock
+	sure     time.Time // when the cluster was asked that has said last that it is held
+	until    time.Time // to which Extend has prolonged it: kept alive so long in any case
+	wanted   time.Time // the furthest that a call of Extend without an answer has asked for
+	extends  int       // calls of Extend without an answer
 	started  time.Time // when the handler was called
 	verb     wire.SettleVerb
 	delay    time.Duration
 	reason   string
 	chained  bool          // verb is asked for by an ack-and-publish, and by nothing else
 	asking   bool          // a settle is under way
+	alone    bool          // a frame that it was in was refused as a whole: next in one of its own
 	unsure   bool          // an earlier settle may have counted: its answer was lost
 	answered bool          // definite: answer says how it ended
 	answer   error         // nil: as verb asked
@@ -45,7 +50,6 @@ type phase uint8
 
 const (
 	buffered phase = iota // waits for a handler
-	aside                 // its lease may have run out: the cluster is asked first
 	running               // its handler was called
 	returned              // its handler has returned
 )
@@ -140,8 +144,11 @@ func (d *Delivery) Nack(ctx context.Context, err error) error {
 }
 
 // NackAfter is Nack with a delay of its own, as RetryAfter is for handlers: 0 is at
-// once.
+// once. One above 24 h is ErrBadOptions, and the delivery is still to be settled.
 func (d *Delivery) NackAfter(ctx context.Context, delay time.Duration, err error) error {
+	if delay > wire.NackDelayMax {
+		return newError(wire.CodeBadOptions, "delivery %s: nack with a delay of %v: at most %v is accepted", d.place, delay, wire.NackDelayMax)
+	}
 	return d.settle(ctx, verdict{verb: wire.VerbNack, delay: max(delay, atOnce), reason: textOf(err)})
 }
 
@@ -200,10 +207,14 @@ func verbName(v wire.SettleVerb) string {
 }
 
 // Extend makes the lease last at least by from now. nil means that it is still
-// held. Leases are kept alive without it for as long as WithAutoExtend says.
+// held. Leases are kept alive without it for as long as WithAutoExtend says. More than
+// 12 h is ErrBadOptions, and the lease is as it was: extend it again before it ends.
 func (d *Delivery) Extend(ctx context.Context, by time.Duration) error {
-	if by <= 0 {
+	switch {
+	case by <= 0:
 		return fmt.Errorf("delivery %s: extend by %v: a positive duration is accepted", d.place, by)
+	case by > wire.LeaseTimeMax:
+		return newError(wire.CodeBadOptions, "delivery %s: extend by %v: at most %v is accepted", d.place, by, wire.LeaseTimeMax)
 	}
 	return d.s.extendOne(ctx, d, by)
 }

@@ -77,7 +77,8 @@
 // An ack-and-publish takes its sequence from one unnamed session that the client
 // keeps for all of them, and keeps every other settle off its delivery until its
 // outcome is final (chain.go). It is judged by its sequence before its lease, so a
-// retry after the lease is gone gets the recorded places.
+// retry after the lease is gone gets the recorded places. A server takes so many
+// bytes of requests at once; large ones beyond that wait in line (line.go).
 //
 // # Trade-offs
 //

@@ -88,7 +88,7 @@ var (
 	// ErrNoQueue: there is no queue of that name.
 	ErrNoQueue error = newError(wire.CodeNoQueue, "no such queue")
 	// ErrBadOptions: not sent, options of a message exclude each other or one is out
-	// of range, see Message.
+	// of range, see Message; or messages were to go to the queue that they are in.
 	ErrBadOptions error = newError(wire.CodeBadOptions, "options exclude each other")
 	// ErrIndexCap: not stored, the cluster holds too many messages with a key, a
 	// delay or a time to live, or that came back.
@@ -112,6 +112,9 @@ var (
 	ErrRevision error = newError(wire.CodeRevision, "the queue has changed")
 	// ErrBadName: the name of a queue or session is not acceptable.
 	ErrBadName error = newError(wire.CodeBadName, "bad name")
+	// ErrBadSettings: settings of a queue exclude each other or one is out of range; the
+	// text says which.
+	ErrBadSettings error = newError(wire.CodeBadSettings, "bad settings of a queue")
 	// ErrMembership: a membership change was refused.
 	ErrMembership error = newError(wire.CodeMembership, "membership change refused")
 	// ErrNoNode: no such node.
@@ -236,18 +239,23 @@ func statusError(st wire.Status, what string) *Error {
 }
 
 // endedError is the error of a call whose context ended before anything was
-// sent: nothing happened. why is what kept the client from sending.
+// sent, or read: nothing happened. why is what kept the client from that.
 type endedError struct {
 	what  string
+	read  bool // it was to be read
 	cause error
 	why   error
 }
 
 func (e *endedError) Error() string {
-	if e.why == nil {
-		return fmt.Sprintf("%s: nothing was sent: %v", e.what, e.cause)
+	text := fmt.Sprintf("%s: nothing was sent: %v", e.what, e.cause)
+	if e.read {
+		text = fmt.Sprintf("%s: nothing was read: %v", e.what, e.cause)
 	}
-	return fmt.Sprintf("%v: %s: nothing was sent: %v", e.why, e.what, e.cause)
+	if e.why == nil {
+		return text
+	}
+	return fmt.Sprintf("%v: %s", e.why, text)
 }
 
 func (e *endedError) Unwrap() []error {
@@ -268,6 +276,27 @@ func causeOf(ctx context.Context) error {
 		return err
 	}
 	return &causeError{err, kind}
+}
+
+// unanswered is the error of a request whose answer was not waited for. Why is there
+// only in words, and how the context ended: its cause may be an Error, for another
+// request, and must not be taken for the answer to this one.
+type unanswered struct{ cause, kind error }
+
+func (e *unanswered) Error() string        { return e.cause.Error() }
+func (e *unanswered) Is(target error) bool { return target == e.kind }
+
+// answerOf is the server's answer that err is, nil for none. One that err wraps does
+// not count: it may be what ended the caller's context.
+func answerOf(err error) *Error {
+	e, _ := err.(*Error)
+	return e
+}
+
+// answered says that the server's answer was an error with this code.
+func answered(err error, code wire.Code) bool {
+	e := answerOf(err)
+	return e != nil && e.Code == code
 }
 
 // causeError is a context's own cause, and how it ended.

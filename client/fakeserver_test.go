@@ -48,6 +48,10 @@ type fakeConn struct {
 	out  chan []byte
 	end  chan struct{}
 	once sync.Once
+
+	mu    sync.Mutex     // guards what follows; a leaf
+	open  map[uint32]int // payload bytes of requests without an answer that are no publishes
+	bytes int            // all of these
 }
 
 type fakeRequest struct {
@@ -92,7 +96,7 @@ func (n *fakeNet) dial(ctx context.Context, network, address string) (net.Conn, 
 		return nil, node.down
 	}
 	a, b := net.Pipe()
-	c := &fakeConn{node: node, nc: b, out: make(chan []byte, 10_000), end: make(chan struct{})}
+	c := &fakeConn{node: node, nc: b, out: make(chan []byte, 10_000), end: make(chan struct{}), open: map[uint32]int{}}
 	node.conns[c] = true
 	if node.frozen {
 		return a, nil
@@ -222,6 +226,10 @@ func (c *fakeConn) read() {
 		if err != nil {
 			return
 		}
+		if !c.admit(f) {
+			n.t.Errorf("%s: more bytes of requests are unanswered than a server takes: it closes the connection", f.Op)
+			return
+		}
 		r := &fakeRequest{t: n.t, conn: c, op: f.Op, corr: f.Corr, payload: f.Payload}
 		n.mu.Lock()
 		auto := c.node.auto[f.Op]
@@ -236,6 +244,25 @@ func (c *fakeConn) read() {
 			return
 		}
 	}
+}
+
+// admit counts a request as a server does.
+func (c *fakeConn) admit(f wire.Frame) bool {
+	if f.Op == wire.OpPublish {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[f.Corr] = len(f.Payload)
+	c.bytes += len(f.Payload)
+	return c.bytes <= wire.RequestBytesMax
+}
+
+func (c *fakeConn) answered(corr uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bytes -= c.open[corr]
+	delete(c.open, corr)
 }
 
 func (c *fakeConn) write() {
@@ -261,6 +288,9 @@ func (c *fakeConn) frame(op wire.Op, reply bool, corr uint32, m appender) {
 		m.Append(&w)
 	}
 	wire.EndFrame(&w, start, op, reply, corr)
+	if reply {
+		c.answered(corr)
+	}
 	select {
 	case c.out <- w.Take():
 	case <-c.end:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"onceq/transport/wire"
@@ -20,6 +19,9 @@ func (s *consumer) deliver(cn *conn, m wire.Deliver, frameBytes int) {
 	if m.Consumer != l.id || m.N != l.n {
 		return // of an older attachment
 	}
+	// How long ago it was sent nobody knows when the process has stood still: others may
+	// have these messages by now. The cluster is asked, as for what waited here for long.
+	old := cn.mayBeOld(now)
 	added := 0
 	for i := range m.Deliveries {
 		w := &m.Deliveries[i]
@@ -37,6 +39,9 @@ func (s *consumer) deliver(cn *conn, m wire.Deliver, frameBytes int) {
 			place:    MessageID{Incarnation: l.incarnation, QueueNumber: w.Queue, Queue: s.queue, Lane: w.Lane, Offset: w.Offset},
 			deadline: now.Add(w.Remaining), failures: w.Failures,
 		}
+		if old {
+			d.deadline = now
+		}
 		if len(w.Dead) > 0 {
 			d.dead = &w.Dead[0]
 		}
@@ -48,8 +53,14 @@ func (s *consumer) deliver(cn *conn, m wire.Deliver, frameBytes int) {
 		}
 		l.next = d.number + 1
 		l.open[d.number] = d
-		s.ready = append(s.ready, d)
+		s.keep(d)
 		added++
+		// The queue's lease time may be shorter than when we attached: then the next
+		// extension comes too late for this one.
+		s.extend = s.extend || w.Remaining <= l.leaseTime/3
+	}
+	if s.extend {
+		s.kick()
 	}
 	s.tellDone()
 	s.wakeWorkers(added)
@@ -84,6 +95,11 @@ func (s *consumer) lost(m wire.Lost) {
 				s.lose(d, r.State)
 			}
 		}
+		if r.From <= l.next && l.next <= r.To && s.life == l {
+			// Taken before they were sent. The machine counts them until it hears that
+			// they have their answer here, and hands out nothing above so many.
+			l.next = r.To + 1
+		}
 	}
 	s.tellDone()
 	s.kick()
@@ -97,62 +113,75 @@ func (s *consumer) pop(ctx context.Context) *Delivery {
 		s.hung = false
 		s.attach()
 	}
-	for {
-		for s.head == len(s.ready) && !s.stopping {
-			s.resting++
-			s.more.Wait()
-			s.resting--
-		}
-		if s.stopping || ctx.Err() != nil {
-			return nil
-		}
-		d := s.ready[s.head]
-		s.ready[s.head] = nil
-		if s.head++; s.head == len(s.ready) {
-			s.clearReady()
-		}
-		if d.answered {
-			continue
-		}
-		// The last look before the handler: by our own clock, and by what the
-		// cluster has pushed.
-		if now := time.Now(); now.Before(d.deadline) {
+	for !s.stopping && ctx.Err() == nil {
+		d := s.first()
+		now := time.Now()
+		if d != nil && !s.doubts(d, now) {
+			s.removeFirst()
 			d.phase, d.started, s.taken = running, now, now
 			return d
 		}
-		d.phase = aside
-		s.extend = true
-		s.kick()
+		// None behind it is handed over meanwhile: that would be out of order.
+		if d != nil {
+			s.extend = true
+			s.kick()
+		}
+		s.resting++
+		s.more.Wait()
+		s.resting--
 	}
+	return nil
+}
+
+// first is the next message that is buffered and has no answer yet, nil for none.
+func (s *consumer) first() *Delivery {
+	for s.head < len(s.ready) {
+		if d := s.ready[s.head]; !d.answered {
+			return d
+		}
+		s.removeFirst()
+	}
+	return nil
+}
+
+func (s *consumer) removeFirst() {
+	s.ready[s.head] = nil
+	if s.head++; s.head == len(s.ready) {
+		s.clearReady()
+	}
+}
+
+// doubts says that the lease may have run out, or been taken: the cluster is to be asked
+// before somebody begins with the message. It is the last look, by our own clock and by
+// what the cluster has pushed. A process that stood still has heard nothing of what
+// happened meanwhile: whoever is silent for long is given up, however long its leases are.
+func (s *consumer) doubts(d *Delivery, now time.Time) bool {
+	if since(d.deadline, now) >= 0 {
+		return true
+	}
+	return s.conn != nil && s.conn.mayBeOld(now) && since(d.sure, now) >= stoodLeast
+}
+
+// since is how long ago a moment was, by the clock that says longer: of a machine that was
+// suspended only that on the wall has gone on.
+func since(at, now time.Time) time.Duration {
+	return max(now.Sub(at), now.Round(0).Sub(at.Round(0)))
+}
+
+// keep puts a message behind those that are buffered. What was taken makes room, also
+// when the buffer is never empty.
+func (s *consumer) keep(d *Delivery) {
+	if left := len(s.ready) - s.head; len(s.ready) == cap(s.ready) && s.head >= left {
+		copy(s.ready, s.ready[s.head:])
+		clear(s.ready[left:])
+		s.ready, s.head = s.ready[:left], 0
+	}
+	s.ready = append(s.ready, d)
 }
 
 func (s *consumer) clearReady() {
 	clear(s.ready)
 	s.ready, s.head = s.ready[:0], 0
-}
-
-// comeBack puts what was aside back into the buffer: the cluster says that the
-// leases are held.
-func (s *consumer) comeBack() {
-	var back []*Delivery
-	for _, d := range s.life.open {
-		if d.phase == aside && time.Now().Before(d.deadline) {
-			d.phase = buffered
-			back = append(back, d)
-		}
-	}
-	if len(back) == 0 {
-		return
-	}
-	back = append(back, s.ready[s.head:]...)
-	slices.SortFunc(back, func(a, b *Delivery) int {
-		if a.number < b.number {
-			return -1
-		}
-		return 1
-	})
-	s.ready, s.head = back, 0
-	s.more.Broadcast()
 }
 
 // errGoexit is what a handler's message is given back with when the handler has
@@ -196,6 +225,7 @@ func (s *consumer) returned(d *Delivery, err error, handle func() error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		d.phase = returned
+		delete(s.lent, d)
 		switch {
 		case d.answered && d.verb == 0:
 			s.c.o.logger.Warn("a handled message did not count", "message", d.place, "attempt", d.attempt, "error", d.answer)
@@ -215,6 +245,7 @@ func (s *consumer) returned(d *Delivery, err error, handle func() error) {
 
 // lend gives a delivery its context, which ends with its lease.
 func (s *consumer) lend(d *Delivery) {
+	s.lent[d] = struct{}{}
 	d.ctx, d.cancel = context.WithCancelCause(s.base)
 }
 

@@ -75,6 +75,9 @@ func (s *consumer) gone() {
 		s.c.o.logger.Warn("consumer was given up by the cluster", "queue", s.queue, "lost", n)
 	}
 	s.loseAll(func(d *Delivery) error { return overError(d, wire.LeaseGone) })
+	if s.ended {
+		return
+	}
 	s.newLife()
 	s.later()
 }

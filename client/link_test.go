@@ -77,6 +77,12 @@ func TestDial_NoLeader_WaitsForTheElection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		asking, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		// It asks before the first look for a leader is over.
+		if _, err := c.Admin().Queue(asking, "orders"); !errors.Is(err, ErrNoLeader) {
+			t.Errorf("who asks while nobody leads hears: %v", err)
+		}
 		p := producer(t, c)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -122,6 +128,22 @@ func TestDial_OtherProtocolVersion_IsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}, "n1")
+}
+
+func TestDial_NilLogger_Discards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet(t, "n1")
+		c, err := Dial(t.Context(), n.url(), WithDialer(n.dial), WithLogger(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.order[0].cut() // which is worth a line
+		time.Sleep(time.Second)
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		n.stop()
+	})
 }
 
 func TestDial_BadURL(t *testing.T) {

@@ -40,7 +40,8 @@ type Message struct {
 	// Delay keeps the message back after it was stored, at most for a year.
 	Delay time.Duration
 	// DeliverAt keeps the message back until a moment, by the clock of the node
-	// that stores it. The zero time is none.
+	// that stores it: at most for a year from now, and not at all when it has passed.
+	// The zero time is none.
 	DeliverAt time.Time
 	// TTL is how long the message may wait for a consumer; then it is gone. 0 for
 	// the queue's.
@@ -59,6 +60,9 @@ func (m *Message) wire() (wire.Message, error) {
 	if !m.DeliverAt.IsZero() {
 		if year := m.DeliverAt.Year(); year < 1970 || year > 2261 {
 			return wire.Message{}, newError(wire.CodeBadOptions, "deliver at %v: a moment from 1970 to 2261 is accepted", m.DeliverAt)
+		}
+		if most := time.Now().Add(wire.DelayMax); m.DeliverAt.After(most) {
+			return wire.Message{}, newError(wire.CodeBadOptions, "deliver at %v: at most %v from now, %v, is accepted", m.DeliverAt, wire.DelayMax, most.Truncate(time.Second))
 		}
 		w.DeliverAt = max(m.DeliverAt.UnixNano(), 1)
 	}

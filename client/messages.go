@@ -84,6 +84,7 @@ func (s *consumer) hand(ctx context.Context, yield func(*Delivery, error) bool) 
 		more := err != nil || yield(d, nil)
 		s.mu.Lock()
 		d.phase = returned
+		delete(s.lent, d)
 		if err != nil {
 			s.settleLocked(d, verdict{verb: wire.VerbNack, reason: cut(err.Error())})
 		}

@@ -312,31 +312,58 @@ func TestConnectionHook_TellsWhatHappenedInOrder(t *testing.T) {
 	if err := <-closeInHook; err == nil {
 		t.Fatal("a hook has closed what waits for it")
 	}
-	dead := cluster.KillLeader()
-	cluster.WaitLeader()
-	deadline := time.After(bound)
-	for connected := 0; connected < 2; {
-		select {
-		case <-changed:
-		case <-deadline:
-			t.Fatal(events)
+	// Who has published is connected to the leader, and stays so.
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	if _, err := c.Admin().CreateQueue(ctx, "orders", client.QueueSettings{}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.NewProducer("orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(body, not string) (node string) {
+		if _, err := p.Publish(ctx, client.Message{Body: []byte(body)}); err != nil {
+			t.Fatal(err)
 		}
-		mu.Lock()
-		connected = 0
-		for _, e := range events {
-			if e.Connected {
-				connected++
+		for deadline := time.After(bound); ; {
+			mu.Lock()
+			last := events[len(events)-1]
+			mu.Unlock()
+			if last.Connected && last.Node != not {
+				return last.Node
+			}
+			select {
+			case <-changed:
+			case <-deadline:
+				t.Fatalf("published, and the last that is told is %+v", last)
 			}
 		}
-		mu.Unlock()
 	}
+	killed := publish("before", "")
+	dead := slices.Index([]string{"n0", "n1", "n2"}, killed)
+	if dead < 0 {
+		t.Fatalf("connected to %q", killed)
+	}
+	cluster.Kill(dead)
+	publish("after", killed)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 	// All calls are over.
 	first, last := events[0], events[len(events)-1]
-	if !first.Connected || first.Link != "produce" || first.Err != nil || first.Node != fmt.Sprintf("n%d", dead) || first.Address == "" {
+	if !first.Connected || first.Link != "produce" || first.Err != nil {
 		t.Errorf("first: %+v", first)
+	}
+	addresses := strings.Split(strings.TrimPrefix(cluster.URL(), "onceq://"), ",")
+	for _, e := range events {
+		if i := slices.Index(addresses, e.Address); i < 0 || e.Node != fmt.Sprintf("n%d", i) {
+			t.Errorf("%s has another address than %s", e.Node, e.Address)
+		}
+	}
+	lost := func(e client.ConnectionEvent) bool { return !e.Connected && e.Node == killed }
+	if !slices.ContainsFunc(events, lost) {
+		t.Errorf("%s was killed, and nothing tells of it: %+v", killed, events)
 	}
 	if last.Connected || !errors.Is(last.Err, client.ErrClosed) {
 		t.Errorf("last: %+v", last)

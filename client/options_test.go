@@ -23,6 +23,7 @@ func TestPublish_OptionsThatExcludeEachOther_AreRefusedBeforeSending(t *testing.
 			"negative delay":      {{Delay: -1}},
 			"a very long TTL":     {{TTL: 366 * 24 * time.Hour}},
 			"deliver-at in 1969":  {{DeliverAt: time.Unix(-1, 0)}},
+			"deliver-at too late": {{DeliverAt: time.Now().Add(wire.DelayMax + time.Minute)}},
 			"deliver-at in 2300":  {{DeliverAt: time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC)}},
 			"a batch of two lots": {{Priority: 1}, {Priority: 2}},
 		} {

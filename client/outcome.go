@@ -112,7 +112,7 @@ func (c *Client) lookUp(ctx context.Context, id InnerMsgID) (Outcome, uint64, er
 	request := wire.Outcome{
 		Incarnation: id.Session.Incarnation, Group: id.Session.Group, Session: id.Session.Number, Sequence: id.Sequence,
 	}
-	payload, err := c.ask(ctx, wire.OpOutcome, func(w *pack.Writer) { request.Append(w) })
+	payload, err := c.read(ctx, wire.OpOutcome, func(w *pack.Writer) { request.Append(w) })
 	if err != nil {
 		return Outcome{ID: id}, 0, err
 	}
@@ -192,6 +192,15 @@ func (c *Client) ask(ctx context.Context, op wire.Op, fill func(w *pack.Writer))
 	}
 	defer c.wg.Done()
 	return c.produce.call(ctx, op, fill)
+}
+
+// read is ask for a request that changes nothing.
+func (c *Client) read(ctx context.Context, op wire.Op, fill func(w *pack.Writer)) ([]byte, error) {
+	if !c.enter() {
+		return nil, ErrClosed
+	}
+	defer c.wg.Done()
+	return c.produce.read(ctx, op, fill)
 }
 
 // try is ask that also says whether an earlier copy of the request may have arrived,

@@ -63,6 +63,8 @@ type Producer struct {
 	o     producerOptions
 	bound room   // taken by each publish without a final outcome
 	given *given // nil unless somebody else keeps the sequences, see sequenced.go
+	// window is its place among those who wait for the publish window of a connection.
+	window waiter
 
 	mu      sync.Mutex // guards what follows; nothing blocks under it
 	conn    *conn
@@ -124,14 +126,16 @@ func (c *Client) NewProducer(queue string, opts ...ProducerOption) (*Producer, e
 	case o.maxInFlightBytes < 1:
 		return nil, fmt.Errorf("max in flight bytes %d: 1 and more is accepted", o.maxInFlightBytes)
 	}
-	return &Producer{
+	p := &Producer{
 		c: c, queue: queue, o: o,
 		bound:    room{messagesMax: o.maxInFlight, bytesMax: o.maxInFlightBytes},
 		hold:     backoff{base: holdBase, most: holdMost},
 		watches:  map[<-chan struct{}]*watch{},
 		wake:     make(chan struct{}, 1),
 		finished: make(chan struct{}),
-	}, nil
+	}
+	p.window.room = p.room
+	return p, nil
 }
 
 // Publish stores m once and returns where. It retransmits until there is a
@@ -399,8 +403,8 @@ func (p *Producer) finish(f *Future, r Receipt, err error) {
 	p.unchain(f)
 	f.list.remove(f)
 	f.encoded = nil
+	p.bound.give(f.room) // before it is told: who has heard of it finds room for the next
 	p.tell(f, r, err)
-	p.bound.give(f.room)
 }
 
 func (p *Producer) id(f *Future) InnerMsgID {

@@ -224,6 +224,89 @@ func TestPublish_OutOfOrder_ResendsWhatIsOpenInOrderBeforeAnythingNew(t *testing
 	})
 }
 
+// A seal says nothing of what comes before it: what comes behind names that from then on.
+func TestPublish_SealedByAnother_WhatComesBehindNamesTheOneBefore(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		p := producer(t, c)
+		all := []*Future{p.PublishAsync(t.Context(), body("first"))}
+		first := n1.expect(wire.OpPublish)
+		for i := range collectPublishes + 1 {
+			all = append(all, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
+		}
+		second := n1.expect(wire.OpPublish)
+		first.fail(wire.CodeOverloaded, "")
+		second.results(wire.StatusSealed, wire.StatusOutOfOrder)
+		r := n1.expect(wire.OpPublish)
+		fr := r.publish()
+		if len(fr.Publishes) != len(all)-1 {
+			t.Fatalf("%d publishes", len(fr.Publishes))
+		}
+		before := uint64(0)
+		for i, pb := range fr.Publishes {
+			if pb.Sequence == 2 || pb.After != before {
+				t.Fatalf("publish %d: sequence %d after %d", i, pb.Sequence, pb.After)
+			}
+			before = pb.Sequence
+		}
+		r.results(wire.StatusOK)
+		for i, f := range all {
+			if i == 1 {
+				refusedWith(t, f, ErrNotStored)
+				continue
+			}
+			published(t, f)
+		}
+	})
+}
+
+// TestPublish_BesideOneThatAlwaysHasMore_GetsItsTurn at the connection's window.
+func TestPublish_BesideOneThatAlwaysHasMore_GetsItsTurn(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		large := Message{Body: make([]byte, 1_000_000)}
+		p := producer(t, c)
+		var all []*Future
+		for range 40 {
+			all = append(all, p.PublishAsync(t.Context(), large))
+		}
+		var open []*fakeRequest
+		for range 8 { // as many as the window takes
+			open = append(open, n1.expect(wire.OpPublish))
+		}
+		other, err := c.NewProducer("other")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := other.PublishAsync(t.Context(), large)
+		synctest.Wait()
+		n1.quiet()
+		for turns := 1; ; turns++ {
+			open[0].results(wire.StatusOK)
+			next := n1.expect(wire.OpPublish)
+			open = append(open[1:], next)
+			if next.publish().Queue == "other" {
+				break
+			}
+			if turns == 3 {
+				t.Fatal("it is not sent")
+			}
+		}
+		for len(all) > 0 || len(open) > 0 {
+			if len(open) == 0 {
+				open = append(open, n1.expect(wire.OpPublish))
+			}
+			open[0].results(wire.StatusOK)
+			open = open[1:]
+			synctest.Wait()
+			for len(all) > 0 && all[0].reported {
+				all = all[1:]
+			}
+		}
+		published(t, f)
+	})
+}
+
 // With a full queue one is refused, and what was in flight behind it is out of
 // order. To send it all again for each refusal would be quadratic.
 func TestPublish_QueueFullWithMoreInFlight_RefusesThemTogether(t *testing.T) {

@@ -113,7 +113,7 @@ func (p *Producer) sendFrame() bool {
 		return false
 	}
 	fr := &frame{p: p, session: p.session, futures: append(make([]*Future, 0, len(batch)), batch...)}
-	err := p.conn.publish(size, fr.append, fr.answer, p.room)
+	err := p.conn.publish(size, fr.append, fr.answer, &p.window)
 	tooLarge := (*Error)(nil)
 	switch {
 	case err == nil:

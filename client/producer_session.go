@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"time"
 
 	"onceq/transport/wire"
@@ -118,7 +117,7 @@ func (p *Producer) openSession(ctx context.Context) {
 		if err == nil {
 			reply, err = wire.DecodeSessionOpened(payload)
 		}
-		if e := (*Error)(nil); errors.As(err, &e) && e.Code == wire.CodeWrongCluster {
+		if answered(err, wire.CodeWrongCluster) {
 			err, reply.Status = nil, wire.StatusWrongIncarnation // the leader has not asked the machine
 		}
 		if err != nil {
@@ -218,12 +217,11 @@ func (p *Producer) sealSome(ctx context.Context, batch []*Future) {
 	if err == nil {
 		reply, err = wire.DecodeSealReply(payload)
 	}
-	e := (*Error)(nil)
 	switch {
 	case err == nil:
-	case errors.As(err, &e) && (e.Code == wire.CodeSessionExpired || e.Code == wire.CodeWrongCluster):
+	case answered(err, wire.CodeSessionExpired), answered(err, wire.CodeWrongCluster):
 		reply.Status = wire.StatusSessionExpired
-	case errors.As(err, &e) && e.Code == wire.CodeFenced:
+	case answered(err, wire.CodeFenced):
 		reply.Status = wire.StatusFenced
 	default:
 		if ctx.Err() == nil {
@@ -279,7 +277,7 @@ func (p *Producer) raiseFloor() {
 		return
 	}
 	fr := &frame{p: p, session: p.session}
-	if p.conn.publish(p.frameOverhead(), fr.append, fr.answer, p.room) == nil {
+	if p.conn.publish(p.frameOverhead(), fr.append, fr.answer, nil) == nil {
 		p.frames++
 	}
 }

@@ -183,8 +183,8 @@ func (s *consumer) skipTo(next uint64) {
 	}
 }
 
-// askForLost asks after deliveries that nobody has settled and whose lease must have
-// run out: nobody tells a puller what timers took. An extension by next to nothing
+// askForLost asks after deliveries that nobody has settled, or has been handed, and whose
+// lease must have run out: nobody tells a puller what timers took. An extension by next to nothing
 // is answered with what became of them, and ends a lease that is held all the same.
 func (s *consumer) askForLost() {
 	l, cn, now := s.life, s.conn, time.Now()
@@ -192,16 +192,12 @@ func (s *consumer) askForLost() {
 		return
 	}
 	asked := l.ranges(func(d *Delivery) bool {
-		return d.verb == 0 && d.phase == running && now.After(d.deadline.Add(l.leaseTime))
+		return d.verb == 0 && (d.phase == running || d.phase == buffered) && now.After(d.deadline.Add(l.leaseTime))
 	})
 	if len(asked) == 0 {
 		return
 	}
-	items := make([]wire.SettleItem, len(asked))
-	for i, r := range asked {
-		items[i] = wire.SettleItem{From: r.From, To: r.To, Verb: wire.VerbExtend, Time: atOnce}
-	}
-	request := s.settleRequest(items)
+	request := s.extendRequest(asked, atOnce)
 	err := cn.send(wire.OpSettle, func(w *pack.Writer) { request.Append(w) }, func(op wire.Op, payload []byte, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -62,9 +62,10 @@ func (c *Client) Receive(ctx context.Context, queue string, n int, opts ...Recei
 	ds, err := p.receive(ctx, n, o)
 	if p.unsure == 0 {
 		c.putPuller(p)
-	} else if c.enter() {
+	} else if c.enter(&c.releasing) {
 		go func() {
 			defer c.wg.Done()
+			defer c.releasing.Done()
 			if p.giveUp() {
 				c.putPuller(p)
 			} else {
@@ -102,7 +103,19 @@ func (p *puller) receive(ctx context.Context, n int, o receiveOptions) ([]*Deliv
 		if err != nil {
 			return nil, p.failed(ctx, unknown, err)
 		}
-		ds, again, err := p.answer(l, request, reply)
+		again, err := p.answer(l, request, reply)
+		if err == nil && !again {
+			if err := p.ask(ctx, l, request.First); err != nil {
+				p.unsure = request.First
+				return nil, p.failed(ctx, true, err)
+			}
+		}
+		var ds []*Delivery
+		if err == nil {
+			var taken bool
+			ds, taken = p.take()
+			again = again || taken && len(ds) == 0
+		}
 		switch {
 		case err != nil || len(ds) > 0:
 			return ds, err
@@ -132,7 +145,7 @@ func (p *puller) request(n int, label string) (wire.Receive, *life) {
 // failed is the error of a receive without an answer.
 func (p *puller) failed(ctx context.Context, unknown bool, err error) error {
 	s := p.s
-	if errors.Is(err, ErrWrongCluster) {
+	if answered(err, wire.CodeWrongCluster) {
 		s.mu.Lock()
 		s.gone()
 		s.mu.Unlock()
@@ -149,13 +162,13 @@ func (p *puller) failed(ctx context.Context, unknown bool, err error) error {
 
 // answer takes an answer. again says that the request was overtaken, and that
 // another is to be made.
-func (p *puller) answer(l *life, request wire.Receive, reply wire.Received) (ds []*Delivery, again bool, err error) {
+func (p *puller) answer(l *life, request wire.Receive, reply wire.Received) (again bool, err error) {
 	s := p.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.life != l {
 		p.unsure = 0
-		return nil, true, nil // it was given up meanwhile
+		return true, nil // it was given up meanwhile
 	}
 	if reply.Next > request.First || reply.Status == wire.StatusConsumerGone {
 		p.unsure = 0 // every other copy is stale
@@ -167,18 +180,62 @@ func (p *puller) answer(l *life, request wire.Receive, reply wire.Received) (ds 
 			l.leaseTime = reply.LeaseTime
 		}
 		s.skipTo(reply.Next)
-		return s.takeReady(), false, nil
+		return false, nil
 	case wire.StatusStale:
 		s.abandon(request.First, wire.LeaseUnknown)
 		s.skipTo(reply.Next)
-		return nil, true, nil
+		return true, nil
 	case wire.StatusConsumerGone, wire.StatusWrongIncarnation:
 		s.gone()
-		return nil, true, nil
+		return true, nil
 	case wire.StatusWindowFull:
-		return nil, false, newError(wire.CodeWindowFull, "receive from %s: %d deliveries of this client have no answer yet: settle some", s.queue, l.next-l.done())
+		return false, newError(wire.CodeWindowFull, "receive from %s: %d deliveries of this client have no answer yet: settle some", s.queue, l.next-l.done())
 	}
-	return nil, false, statusError(reply.Status, "queue "+s.queue)
+	return false, statusError(reply.Status, "queue "+s.queue)
+}
+
+// ask asks the cluster about what came for a receive and is in doubt: what is handed over
+// has a lease.
+func (p *puller) ask(ctx context.Context, l *life, first uint64) error {
+	s := p.s
+	s.mu.Lock()
+	at := time.Now()
+	asked := l.ranges(func(d *Delivery) bool { return d.number >= first && d.phase == buffered && s.doubts(d, at) })
+	if s.life != l || len(asked) == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	request := s.extendRequest(asked, l.leaseTime)
+	s.mu.Unlock()
+	payload, err := s.c.consume.call(ctx, wire.OpSettle, func(w *pack.Writer) { request.Append(w) })
+	if err != nil {
+		return err
+	}
+	reply, err := wire.DecodeSettleReply(payload)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.life != l:
+	case reply.Status == wire.StatusConsumerGone || reply.Status == wire.StatusWrongIncarnation:
+		s.gone()
+	case reply.Status != wire.StatusOK:
+		return statusError(reply.Status, "receive")
+	default:
+		s.extended(reply.Results, asked, at)
+	}
+	return nil
+}
+
+// take hands over what has come, and says whether there was anything.
+func (p *puller) take() (ds []*Delivery, any bool) {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	any = s.head < len(s.ready)
+	return s.takeReady(), any
 }
 
 // giveUp ends a receive whose answer nobody waits for any more: what it took goes

@@ -264,6 +264,33 @@ func TestReceive_NoAnswerToTheRelease_ThePullerIsNotUsedAgain(t *testing.T) {
 	})
 }
 
+// Nobody is handed what comes then, and nobody settles it.
+func TestReceive_NoAnswerToTheRelease_CarriedOutLate_ThePullerEnds(t *testing.T) {
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		ctx, cancel := context.WithCancel(t.Context())
+		p := receive(ctx, t, c, 1)
+		r, _ := n1.asks(1, 1)
+		cancel()
+		<-p.result
+		n1.expect(wire.OpRelease)
+		time.Sleep(drainTimeout + time.Second)
+		r.pushes(1, "a")
+		r.received(wire.StatusOK, 2)
+		s := n1.expect(wire.OpSettle)
+		if it := s.settle().Items; len(it) != 1 || it[0].Verb != wire.VerbExtend || it[0].Time != atOnce {
+			t.Errorf("asked with %+v", it)
+		}
+		s.states(state(1, 1, wire.LeaseExpired))
+		time.Sleep(3 * pullerLook)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if left := len(c.consumers); left > 0 {
+			t.Errorf("%d pullers are left", left)
+		}
+	})
+}
+
 func TestReceive_NeverSettled_IsAskedAfterWhenItsLeaseIsOver(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]
@@ -408,4 +435,19 @@ func chaosReceive(t *testing.T, seed int64) {
 	if k := info.Counts; k.Acked != chaosMessages || k.RedeliveredExpired != 0 || k.RedeliveredGone != 0 {
 		t.Errorf("counts %+v", k)
 	}
+}
+
+// What came before a receive was refused goes back: an error comes without messages.
+func TestReceive_RefusedBehindItsMessages_HandsOverNone(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		n1 := n.order[0]
+		p := receive(t.Context(), t, c, 1)
+		r, _ := n1.asks(1, 1)
+		r.pushes(1, "a")
+		r.received(wire.StatusNoQueue, 1)
+		if got := <-p.result; got.err == nil || len(got.ds) > 0 {
+			t.Errorf("%d messages, error %v", len(got.ds), got.err)
+		}
+	}, "n1")
 }

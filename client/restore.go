@@ -30,6 +30,9 @@ type RestoreOptions struct {
 	// Replace takes the place of another restore that is under way or was left
 	// unfinished.
 	Replace bool
+	// BeginTimeout bounds the first step, which needs a majority: to announce the
+	// restore. 0: only the context does. What follows takes as long as it takes.
+	BeginTimeout time.Duration
 	// Progress is called after each part, on the caller's goroutine. nil: not.
 	Progress func(Progress)
 }
@@ -54,19 +57,33 @@ func (a *Admin) Restore(ctx context.Context, r io.Reader, o RestoreOptions) (Res
 	}
 	defer a.c.wg.Done()
 	x := &restore{c: a.c, o: o}
-	s, err := ReadBackup(r, func(h BackupHead) error { return x.begin(ctx, h) }, func(n uint64, p BackupPart) error { return x.chunk(ctx, n, p) })
+	s, err := ReadBackup(r, func(h BackupHead) error { return x.announce(ctx, h) }, func(n uint64, p BackupPart) error { return x.chunk(ctx, n, p) })
 	x.done.Backup = s
 	switch {
 	case errors.Is(err, errAlready):
 		x.done.Already = true
 		return x.done, nil
 	case err == nil:
-		err = x.end(ctx, s.Parts)
+		if err = x.end(ctx, s.Parts); answered(err, wire.CodeOutcomeUnknown) {
+			return x.done, err
+		}
+	default:
+		// Before its last step nothing is seen of a restore, whatever became of the others.
+		err = withoutOutcome(ctx, err)
 	}
-	if err != nil && x.begun && !errors.Is(err, ErrOutcomeUnknown) {
+	if err != nil && x.asked {
 		x.abort(ctx)
 	}
 	return x.done, err
+}
+
+// withoutOutcome is an error of a step that may or may not have happened, and that
+// changes nothing either way: what ended it.
+func withoutOutcome(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("restore: %w: nothing was changed", causeOf(ctx))
+	}
+	return err
 }
 
 // errAlready ends the reading of a backup that the cluster has.
@@ -77,7 +94,7 @@ type restore struct {
 	c     *Client
 	o     RestoreOptions
 	head  BackupHead
-	begun bool
+	asked bool // a begin of it may have arrived
 	bytes int64
 	count uint64
 
@@ -88,11 +105,29 @@ type restore struct {
 }
 
 func (x *restore) ask(ctx context.Context, op wire.Op, fill func(w *pack.Writer)) (wire.RestoreReply, error) {
-	payload, err := x.c.produce.call(ctx, op, fill)
+	return x.askInLine(ctx, op, 0, fill)
+}
+
+// chunkOverhead is at least what a chunk takes beside its data.
+const chunkOverhead = 64
+
+func (x *restore) askInLine(ctx context.Context, op wire.Op, bytes int, fill func(w *pack.Writer)) (wire.RestoreReply, error) {
+	payload, _, err := x.c.produce.tryInLine(ctx, op, bytes, fill)
 	if err != nil {
 		return wire.RestoreReply{}, err
 	}
 	return wire.DecodeRestoreReply(payload)
+}
+
+// announce is begin within its time-out.
+func (x *restore) announce(ctx context.Context, head BackupHead) error {
+	ctx, cancel := beginning(ctx, x.o.BeginTimeout)
+	defer cancel()
+	err := x.begin(ctx, head)
+	if answered(err, wire.CodeOutcomeUnknown) && ctx.Err() != nil {
+		return fmt.Errorf("restore: no data was changed, and it may have been begun (then another needs Replace): %w", causeOf(ctx))
+	}
+	return err
 }
 
 func (x *restore) begin(ctx context.Context, head BackupHead) error {
@@ -109,14 +144,14 @@ func (x *restore) begin(ctx context.Context, head BackupHead) error {
 		x.incarnation, x.group = x.c.topo.identity()
 		request.Incarnation, request.Group = x.incarnation, x.group
 		reply, err := x.ask(ctx, wire.OpRestoreBegin, func(w *pack.Writer) { request.Append(w) })
-		if e := (*Error)(nil); errors.As(err, &e) && e.Code == wire.CodeWrongCluster {
+		x.asked = x.asked || answered(err, wire.CodeOutcomeUnknown) || err == nil && reply.Status == wire.StatusOK
+		if answered(err, wire.CodeWrongCluster) {
 			err, reply.Status = nil, wire.StatusWrongIncarnation // restored by somebody else meanwhile
 		}
 		switch {
 		case err != nil:
 			return err
 		case reply.Status == wire.StatusOK && reply.Under == x.next:
-			x.begun = true
 			return nil
 		case reply.Status == wire.StatusOK:
 			x.done.Incarnation = reply.Incarnation
@@ -142,7 +177,7 @@ func notEmpty(r wire.RestoreReply) error {
 
 func (x *restore) chunk(ctx context.Context, number uint64, p BackupPart) error {
 	request := wire.RestoreChunk{Incarnation: x.incarnation, Group: x.group, Next: x.next, Number: number, Kind: p.Kind, Data: p.Data}
-	reply, err := x.ask(ctx, wire.OpRestoreChunk, func(w *pack.Writer) { request.Append(w) })
+	reply, err := x.askInLine(ctx, wire.OpRestoreChunk, chunkOverhead+len(p.Data), func(w *pack.Writer) { request.Append(w) })
 	if err == nil {
 		err = x.judge(reply)
 	}
@@ -175,6 +210,8 @@ func (x *restore) judge(r wire.RestoreReply) error {
 		return notEmpty(r)
 	case wire.StatusRestoreStale, wire.StatusWrongIncarnation:
 		return newError(wire.CodeRestoreStale, "another restore has taken the place of this one")
+	case wire.StatusTooLarge:
+		return newError(wire.CodeTooLarge, "the cluster does not take it: %s", r.Text)
 	case wire.StatusMalformed:
 		return newError(wire.CodeBadBackup, "the cluster does not take it: %s", r.Text)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"onceq/client/internal/sequenced"
 	"onceq/transport/wire"
 )
 
@@ -73,5 +74,26 @@ func TestPublish_BeyondTheBounds_FailsAtOnceWhenAskedTo(t *testing.T) {
 		second := p.PublishAsync(t.Context(), Message{Body: make([]byte, 40)}) // there is room again
 		n.order[0].expect(wire.OpPublish).results(wire.StatusOK)
 		published(t, second)
+	})
+}
+
+// Who has heard of an outcome finds room for the next publish, at once.
+func TestPublish_OutcomeIsTold_ItsRoomIsFree(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+		p := producer(t, c, WithMaxInFlightBytes(50), WithFailFast())
+		f := p.PublishAsync(t.Context(), Message{Body: make([]byte, 40)})
+		free := false
+		p.mu.Lock()
+		f.told = func(sequenced.Stored, error) { free = p.bound.try(f.room) }
+		p.mu.Unlock()
+		n.order[0].opens(1)
+		n.order[0].expect(wire.OpPublish).results(wire.StatusOK)
+		published(t, f)
+		p.mu.Lock() // it is told with it held
+		defer p.mu.Unlock()
+		if !free {
+			t.Error("the outcome was told, and its room was taken still")
+		}
 	})
 }

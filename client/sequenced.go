@@ -16,6 +16,7 @@ func init() {
 	}
 	sequenced.Decode = func(encoded []byte) (any, error) { return decodeSequenced(encoded) }
 	sequenced.BodyBytesMax = func(c any) int { return c.(*Client).topo.bodyBytesMax() }
+	sequenced.Was = func(c any, cluster string) bool { return c.(*Client).topo.was(cluster) }
 	sequenced.Open = func(ctx context.Context, c any, queue, name string) (sequenced.Session, error) {
 		return c.(*Client).openSequenced(ctx, queue, name)
 	}

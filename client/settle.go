@@ -34,7 +34,7 @@ func (s *consumer) pumpSettles() {
 		if s.settling > 0 && len(s.toSettle) < settleCollect {
 			return
 		}
-		n := min(len(s.toSettle), settleNumbersMax)
+		n := s.inOneFrame()
 		batch := append(make([]*Delivery, 0, n), s.toSettle[:n]...)
 		rest := copy(s.toSettle, s.toSettle[n:])
 		clear(s.toSettle[rest:])
@@ -44,6 +44,18 @@ func (s *consumer) pumpSettles() {
 			return
 		}
 	}
+}
+
+// inOneFrame is how many of those to settle go into the next frame.
+func (s *consumer) inOneFrame() int {
+	if s.toSettle[0].alone {
+		return 1
+	}
+	n := min(len(s.toSettle), settleNumbersMax)
+	if i := slices.IndexFunc(s.toSettle[:n], func(d *Delivery) bool { return d.alone }); i > 0 {
+		return i
+	}
+	return n
 }
 
 // sendSettle sends one frame. What has no definite answer is settled again, which
@@ -73,6 +85,7 @@ func (s *consumer) sendSettle(batch []*Delivery) bool {
 		states, err := s.settleAnswer(l, cn, op, payload, err)
 		if err == nil {
 			s.heard(l, request.Done)
+			s.retry.reset()
 		}
 		switch {
 		case s.life != l:
@@ -173,10 +186,17 @@ func (s *consumer) settleAnswer(l *life, cn *conn, op wire.Op, payload []byte, e
 	return nil, statusError(reply.Status, "settle")
 }
 
-// unanswered: the settles go out again, unless the server refuses them for good.
+// unanswered: the settles go out again, unless the server refuses them for good. What
+// it cannot read may be one of many: each goes out by itself then.
 func (s *consumer) unanswered(cn *conn, batch []*Delivery, err error) {
 	e := (*Error)(nil)
 	definite := errors.As(err, &e) && !e.transient() && !e.unclear() && !e.Retriable
+	if definite && e.Code == wire.CodeMalformed && len(batch) > 1 {
+		definite = false
+		for _, d := range batch {
+			d.alone = true
+		}
+	}
 	for _, d := range batch {
 		d.unsure = d.unsure || e != nil && e.unclear()
 		switch {

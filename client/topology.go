@@ -130,6 +130,13 @@ func (t *topology) nodes() []wire.NodeAddress {
 	return t.newest.Nodes
 }
 
+// was says whether the cluster has this id, or what it was restored from had it.
+func (t *topology) was(cluster string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cluster == cluster || slices.ContainsFunc(t.before, func(l wire.Life) bool { return l.Cluster == cluster })
+}
+
 // identity is what requests to the machine carry.
 func (t *topology) identity() (incarnation uint64, group uint32) {
 	t.mu.Lock()

@@ -11,10 +11,10 @@ import (
 )
 
 // RetryAfter makes a handler's error give the message back after delay instead
-// of after the queue's backoff. 0 is at once. err may be nil; the message comes back
-// all the same.
+// of after the queue's backoff. 0 is at once; more than 24 h counts as 24 h. err may be
+// nil; the message comes back all the same.
 func RetryAfter(delay time.Duration, err error) error {
-	return &verbError{verb: wire.VerbNack, delay: max(delay, atOnce), what: fmt.Sprintf("retry after %v", delay), err: err}
+	return &verbError{verb: wire.VerbNack, delay: min(max(delay, atOnce), wire.NackDelayMax), what: fmt.Sprintf("retry after %v", delay), err: err}
 }
 
 // DeadLetter makes a handler's error give the message up at once, whatever the

@@ -20,9 +20,7 @@ func TestRemovedNode_ThatStillRuns_CannotDisturb(t *testing.T) {
 	c := clustertest.New(t, 3, clustertest.Steady)
 	leader, _, s := ready(t, c, "orders")
 	victim := c.Others(leader)[0]
-	if err := change(t, c, wire.OpMemberRemove, victim.NodeID); err != nil {
-		t.Fatal(err)
-	}
+	whenItCan(t, c, wire.OpMemberRemove, victim.NodeID)
 	if now := c.WaitLeader(); now != leader {
 		t.Fatalf("the leader changed by itself, from %s to %s", leader.NodeID, now.NodeID)
 	}

@@ -30,8 +30,9 @@ var ErrDiverged = errors.New("the replicas of the log do not agree")
 // with all of them into the log, by which each node judges itself. The leader
 // only collects; it may be the one that is wrong.
 type auditor struct {
-	g     *group
-	every time.Duration
+	g         *group
+	every     time.Duration
+	gatherMax time.Duration
 
 	audited uint64 // what was applied when the last audit ended; owned by run
 }
@@ -60,7 +61,7 @@ func (a *auditor) due() bool {
 	if !a.g.lead.serving() || len(a.voters()) < 2 {
 		return false
 	}
-	index, _, _ := a.g.local()
+	index := a.g.local().index
 	return index > a.audited
 }
 
@@ -110,7 +111,7 @@ func (a *auditor) propose(ctx context.Context, kind fsm.Kind, payload []byte) (i
 
 // gather asks every voter for its value at an index, all at once.
 func (a *auditor) gather(ctx context.Context, index uint64) fsm.Verdict {
-	ctx, cancel := context.WithTimeout(ctx, gatherMax)
+	ctx, cancel := context.WithTimeout(ctx, a.gatherMax)
 	defer cancel()
 	voters := a.voters()
 	answers := make([]answer, len(voters))

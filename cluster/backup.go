@@ -89,7 +89,7 @@ func (b *backups) begin(g *group, c conn, corr uint32, payload []byte) {
 	k := &backup{
 		g: g, dir: b.n.scanDir(),
 		reads: make(chan backupRead, backupReadsMax), parts: make(chan wire.BackupPart, backupPartsAhead), head: make(chan wire.BackupHead, 1),
-		wall: time.Now().UnixNano(),
+		wall: g.wall().UnixNano(),
 	}
 	b.mu.Lock()
 	if old := b.open[c]; old != nil {
@@ -294,15 +294,29 @@ func (k *backup) part(p wire.BackupPart) error {
 	}
 }
 
+// catchUp waits until index has been applied, for a while: other nodes have it.
+func (g *group) catchUp(ctx context.Context, index uint64) error {
+	behind := time.NewTimer(backupBehindMax)
+	defer behind.Stop()
+	reached := g.progress.reached(index)
+	err := error(nil)
+	select {
+	case <-reached:
+		return nil
+	case <-behind.C:
+		err = fmt.Errorf("it is behind: at index %d after %v, and %d is confirmed", g.progress.at(), backupBehindMax, index)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	g.progress.forget(reached)
+	return err
+}
+
 // snapshotFor opens the newest snapshot when it holds everything up to index,
 // and takes one otherwise.
 func (g *group) snapshotFor(ctx context.Context, index uint64) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	reached := g.progress.reached(index)
-	select {
-	case <-reached:
-	case <-ctx.Done():
-		g.progress.forget(reached)
-		return nil, nil, ctx.Err()
+	if err := g.catchUp(ctx, index); err != nil {
+		return nil, nil, err
 	}
 	g.mu.RLock()
 	applied := g.machine.Index() // 0 right after a restart from a snapshot, which is the newest then
@@ -311,7 +325,7 @@ func (g *group) snapshotFor(ctx context.Context, index uint64) (*raft.SnapshotMe
 	for range snapshotTries {
 		found, err := g.snapshots.List()
 		if err == nil && len(found) > 0 && found[0].Index >= applied {
-			meta, r, err := g.snapshots.Open(found[0].ID)
+			meta, r, err := g.store.ReadSnapshot(found[0].ID)
 			if err == nil {
 				return meta, r, nil
 			}

@@ -40,7 +40,7 @@ func (n *Node) openBodies() error {
 		return nil
 	}
 	s, err := storage.OpenPebble(storage.Options{
-		Dir: filepath.Join(groupDir(n.cfg.DataDir), bodiesDir), YoungBytes: n.cfg.BodyMemory, Fatal: n.fatal, Logger: n.log,
+		Dir: filepath.Join(groupDir(n.cfg.DataDir), bodiesDir), YoungBytes: n.cfg.BodyMemory, OpenTables: n.descriptors.tables, Fatal: n.fatal, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open bodies: %w", err)
@@ -100,7 +100,25 @@ func (n *Node) closeBodies() error {
 }
 
 // annex reads the files of a snapshot's bodies.
-var annex = raftlog.Annex{Bytes: storage.StreamBytes, Send: storage.Stream, Check: storage.Check, Sum: storage.CheckpointSum}
+var annex = raftlog.Annex{Bytes: storage.StreamBytes, Check: storage.Check, Sum: storage.CheckpointSum,
+	Send: func(dir string, w io.Writer) error { return annexDamage(storage.Stream(dir, w)) },
+	Parts: func(dir string) ([]string, error) {
+		tables, err := storage.Tables(dir)
+		return tables, annexDamage(err)
+	},
+	CheckPart: func(path string) (int64, error) {
+		bytes, err := storage.CheckTable(path)
+		return bytes, annexDamage(err)
+	},
+}
+
+// annexDamage tells damage of a snapshot's bodies in the words of who keeps snapshots.
+func annexDamage(err error) error {
+	if errors.Is(err, storage.ErrBadCheckpoint) {
+		return fmt.Errorf("%w: %w", raftlog.ErrSnapshotDamaged, err)
+	}
+	return err
+}
 
 // bodyFiles is a store whose bodies can be replaced by a checkpoint.
 type bodyFiles interface {

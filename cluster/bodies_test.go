@@ -63,6 +63,7 @@ func drainAll(t *testing.T, c *clustertest.Cluster, cl *client.Client, queue str
 	got := newReceived()
 	stop := consume(t, cl, queue, func(_ context.Context, d *client.Delivery) error { got.note(d); return nil })
 	got.waitFor(t, n)
+	waitSettled(t, c, queue)
 	stop()
 	got.onceEach(t, n)
 	for i := range n {
@@ -93,6 +94,7 @@ func TestBodiesOnDisk_BacklogSurvivesRestarts(t *testing.T) {
 	createQueue(t, c, "orders", wire.QueueSettings{})
 	cl := connect(t, c)
 	backlog(t, cl, "orders", 0, 1500)
+	c.WaitCaughtUp()
 	for _, n := range c.Up() {
 		mustSnapshot(t, n)
 		tables, err := filepath.Glob(filepath.Join(n.Dir, "groups/1/snapshots/*/annex/*.sst"))
@@ -110,6 +112,7 @@ func TestBodiesOnDisk_BacklogSurvivesRestarts(t *testing.T) {
 	backlog(t, cl, "orders", 1500, 2000)
 	c.RestartAll()
 	backlog(t, cl, "orders", 2000, 2200)
+	c.WaitCaughtUp() // raft takes no snapshot of a node that has applied nothing since it was started
 	for _, n := range c.Up() {
 		mustSnapshot(t, n) // of what came from files and from the log
 	}
@@ -145,13 +148,7 @@ func TestBodiesOnDisk_FollowerIsSentTheFiles(t *testing.T) {
 	c.Restart(behind)
 	c.WaitCaughtUp()
 	c.DigestsAgree()
-	clustertest.Eventually(t, func() string {
-		if c.Leader() == behind {
-			return ""
-		}
-		_ = change(t, c, wire.OpMemberTransfer, behind.NodeID)
-		return behind.NodeID + " does not lead"
-	})
+	handOverTo(t, c, behind)
 	drainAll(t, c, cl, "orders", 1400)
 }
 
@@ -280,6 +277,55 @@ func TestBodiesOnDisk_BodyThatIsNotThere_EndsTheNode(t *testing.T) {
 	})
 }
 
+// Status counts snapshots apart by who has made them, and the tables of bodies that were
+// written anew.
+func TestStatus_CountsSnapshotsAndCompactions(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3, onDisk, clustertest.Steady, func(cfg *cluster.Config) { cfg.LogBytes = cluster.LogBytesMin })
+	leader := c.WaitLeader()
+	names := make([]string, 4) // tables of one queue would not overlap
+	for i := range names {
+		names[i] = fmt.Sprintf("orders-%d", i)
+		createQueue(t, c, names[i], wire.QueueSettings{})
+	}
+	away := c.Others(leader)[0]
+	c.Kill(away)
+	conn := connect(t, c)
+	var ps []*client.Producer
+	for _, name := range names {
+		ps = append(ps, producerOf(t, conn, name))
+	}
+	body, enough := make([]byte, 20<<10), leader.Status().AppliedIndex+300 // more than stays in the log
+	publish := func() {
+		t.Helper()
+		for _, p := range ps {
+			if _, err := p.Publish(bounded(t), client.Message{Body: body}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for leader.Status().AppliedIndex < enough { // so many take their time where the disk is slow
+		publish()
+	}
+	clustertest.Eventually(t, func() string {
+		publish()
+		if s := leader.Status(); s.SnapshotsTaken == 0 || s.BodyCompactions == 0 || s.SnapshotIndex < enough {
+			return fmt.Sprintf("%d snapshots, to %d, %d compactions", s.SnapshotsTaken, s.SnapshotIndex, s.BodyCompactions)
+		}
+		return ""
+	})
+	if s := leader.Status(); s.SnapshotsReceived != 0 {
+		t.Errorf("the leader was sent %d snapshots", s.SnapshotsReceived)
+	}
+	c.Restart(away)
+	clustertest.Eventually(t, func() string {
+		if s := away.Status(); s.SnapshotsReceived == 0 {
+			return fmt.Sprintf("who came back has applied %d and received no snapshot", s.AppliedIndex)
+		}
+		return ""
+	})
+}
+
 // What is applied waits for bodies to be written when too many are in memory, and
 // status says for how long it has.
 func TestBodiesOnDisk_StatusTellsOfTheWait(t *testing.T) {
@@ -334,6 +380,7 @@ func TestBodies_DirectoryOfAMemoryNode_IsTakenOver(t *testing.T) {
 	createQueue(t, c, "orders", wire.QueueSettings{})
 	cl := connect(t, c)
 	backlog(t, cl, "orders", 0, 600)
+	c.WaitCaughtUp()
 	for _, n := range c.Up() {
 		mustSnapshot(t, n)
 	}

@@ -104,10 +104,14 @@ func (n *Node) shutdown(inOrder bool) {
 }
 
 // leave hands over. Requests are refused from the beginning, so what is in
-// flight can end; then the last stamp, then the transfer. If nobody takes over
-// the group has no quorum, and nothing is lost by ending.
+// flight can end; then the last stamp, then the transfer, where there is another
+// voter. If nobody takes over the group has no quorum, and nothing is lost by ending.
 func (n *Node) leave(g *group) {
-	if g.lead.serving() {
+	switch {
+	case !g.lead.serving():
+	case !g.otherVoters():
+		g.drain()
+	default:
 		if err := g.handOver("", ""); err != nil {
 			n.log.Warn("hand over", "error", err)
 		}
@@ -148,7 +152,8 @@ func (n *Node) teardown() error {
 	n.cancel()
 	if n.raft != nil {
 		f := n.raft.Shutdown()
-		errs = append(errs, ignoreClosed(n.streams.Raft().Close()))
+		// Not its streams alone: the library would log that it cannot accept any.
+		errs = append(errs, ignoreClosed(n.raftNet.Close()))
 		errs = append(errs, f.Error())
 	}
 	close(n.ended)
@@ -186,6 +191,17 @@ func ignoreClosed(err error) error {
 	return err
 }
 
+// inOneTerm looks, again when the term has changed meanwhile: a node that had become the
+// leader in between would call itself that of a term in which another led.
+func inOneTerm(term func() uint64, look func()) uint64 {
+	for {
+		t := term()
+		if look(); term() == t {
+			return t
+		}
+	}
+}
+
 // Status is what the node knows of itself.
 func (n *Node) Status() wire.NodeStatus {
 	s := wire.NodeStatus{Node: n.cfg.Name, Cluster: n.cluster, Version: n.cfg.Version, Role: "joining", Uptime: time.Since(n.begun)}
@@ -193,29 +209,31 @@ func (n *Node) Status() wire.NodeStatus {
 	if g == nil {
 		return s
 	}
-	// Before the machine is looked at, so that what this index brought is told.
-	applied := g.progress.at()
-	index, counts, digests := g.local()
+	at := g.local()
 	s.ServerID, s.Incarnation = string(g.id), g.life.incarnation()
 	s.Leader, _ = g.topology.leader()
-	s.Term, s.CommitIndex, s.LastLogIndex = g.raft.CurrentTerm(), g.raft.CommitIndex(), g.raft.LastIndex()
-	s.AppliedIndex, s.SnapshotIndex = max(index, applied), g.snapshotIndex()
+	s.Term = inOneTerm(g.raft.CurrentTerm, func() { s.Role, s.Serving = g.role(), g.lead.serving() })
+	s.CommitIndex, s.LastLogIndex = g.raft.CommitIndex(), g.raft.LastIndex()
+	s.AppliedIndex, s.SnapshotIndex = at.applied, g.snapshotIndex()
 	s.MachineVersion, s.MachineSupports = g.version.active.Load(), g.version.supports
-	for _, d := range digests {
+	for _, d := range at.digests {
 		s.DigestIndex, s.Digest = d.Index, d.Digest
 		s.Digests = append(s.Digests, wire.DigestReply(d))
 	}
 	s.FreezeLast, s.FreezeMax = g.snaps.stalls()
+	s.SnapshotsTaken, s.SnapshotsReceived = g.snaps.counts()
 	if g.disk != nil {
 		s.AppendP50, s.AppendP99 = g.store.AppendTimes()
+		if damage := g.store.SnapshotDamage(); damage != nil {
+			s.SnapshotDamage = damage.Error()
+		}
 	}
 	if b, ok := n.bodies.(*storage.Pebble); ok {
-		s.BodiesStalled = b.Stats().Stalled
+		st := b.Stats()
+		s.BodiesStalled, s.BodyCompactions = st.Stalled, st.Compactions
 	}
 	s.Transfers = n.transfers.list()
-	s.Sessions, s.Consumers, s.Messages = counts.Sessions, counts.Consumers, counts.Messages
-	s.Serving = g.lead.serving()
-	s.Role = g.role()
+	s.Sessions, s.Consumers, s.Messages = at.counts.Sessions, at.counts.Consumers, at.counts.Messages
 	if d := g.disk; d != nil {
 		s.Disk, s.DiskFree, s.DiskTotal = diskLevel(d.own.Load()).String(), d.free.Load(), d.total.Load()
 		s.DiskBallast = d.ballast.size()

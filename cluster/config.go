@@ -64,6 +64,9 @@ type Config struct {
 	// in virtual time. The function is asked at each start and gives the same
 	// stores again to a node that restarts.
 	MemoryStores func() (raft.LogStore, raft.StableStore, raft.SnapshotStore)
+	// WallClock tells the time of day, which nothing but deliver-at depends on. Default
+	// time.Now; tests set it forward and back.
+	WallClock func() time.Time
 
 	// Timings of raft. The change from a leader that is silent takes about twice
 	// HeartbeatTimeout; one whose process has ended is succeeded at once. A node that
@@ -77,6 +80,9 @@ type Config struct {
 
 	// PeerTimeout bounds one exchange between peers. Default 10 s.
 	PeerTimeout time.Duration
+	// AppendTimeout is how long a write of the log may take before it ends the process,
+	// see raftlog.Options. Default 3 s.
+	AppendTimeout time.Duration
 
 	// SnapshotThreshold is the number of entries after which a snapshot is
 	// taken, looked at each SnapshotInterval; TrailingLogs entries stay in the
@@ -117,8 +123,8 @@ type Config struct {
 	// DigestInterval is how often the replicas compare their states, when
 	// something was applied since. Default 10 s.
 	DigestInterval time.Duration
-	// ScrubEvery is how long after one background reading of the log the next
-	// begins. Default 6 h.
+	// ScrubEvery is how long after one background reading of the log, and of the newest
+	// snapshot's files, the next begins. Default 6 h.
 	ScrubEvery time.Duration
 
 	// Limits of the queue machine; must be the same on every node.
@@ -129,7 +135,10 @@ type Config struct {
 	// machineVersion is the newest version of the queue machine that the node takes
 	// part in. Tests set it, to be an older build.
 	machineVersion uint32
+	descriptors    uint64        // descriptorLimit, but for tests
 	transferIdle   time.Duration // transferIdleMax, but for tests
+	drain          time.Duration // drainMax, but for tests
+	gather         time.Duration // gatherMax, but for tests
 	// Logger takes what operators should read. Default: nothing is logged.
 	Logger *slog.Logger
 	// RaftLogger takes what raft itself has to say. Default: nothing.
@@ -140,12 +149,19 @@ type Config struct {
 	Fatal func(error)
 }
 
+// RaftTimeoutMin is the shortest HeartbeatTimeout and ElectionTimeout: less raft does
+// not take.
+const RaftTimeoutMin = 5 * time.Millisecond
+
 func (c Config) withDefaults() Config {
 	if c.Bind == "" {
 		c.Bind = "127.0.0.1:7450"
 	}
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{}).DialContext
+	}
+	if c.WallClock == nil {
+		c.WallClock = time.Now
 	}
 	if c.Bodies == "" {
 		c.Bodies = BodiesDisk
@@ -180,6 +196,12 @@ func (c Config) withDefaults() Config {
 	if c.transferIdle == 0 {
 		c.transferIdle = transferIdleMax
 	}
+	if c.drain == 0 {
+		c.drain = drainMax
+	}
+	if c.gather == 0 {
+		c.gather = gatherMax
+	}
 	if c.Version == "" {
 		c.Version = "dev"
 	}
@@ -209,6 +231,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("log store %q: there are wal and boltdb", c.LogStore)
 	case c.Bodies != BodiesMemory && c.Bodies != BodiesDisk:
 		return fmt.Errorf("bodies in %q: there are memory and disk", c.Bodies)
+	case c.HeartbeatTimeout < RaftTimeoutMin || c.ElectionTimeout < c.HeartbeatTimeout:
+		return fmt.Errorf("heartbeat timeout %v and election timeout %v: the first must be at least %v, the second no shorter than the first", c.HeartbeatTimeout, c.ElectionTimeout, RaftTimeoutMin)
 	case c.LogBytes < LogBytesMin:
 		return fmt.Errorf("a log of %d bytes: it needs at least %d", c.LogBytes, LogBytesMin)
 	case c.DigestInterval < 0:

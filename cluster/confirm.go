@@ -61,11 +61,10 @@ func newConfirmer(g *group, trans raft.Transport) *confirmer {
 }
 
 // leads waits until a majority of the voters has said, after this call, that it follows
-// this node, false if it does not lead any more or end is closed.
-func (c *confirmer) leads(end <-chan struct{}) bool {
+// this node in a term, false if it does not lead in that any more or end is closed.
+func (c *confirmer) leads(term uint64, end <-chan struct{}) bool {
 	over := c.over()
-	term, leads := c.term()
-	if !leads {
+	if now, leads := c.term(); !leads || now != term {
 		return false
 	}
 	c.mu.Lock()

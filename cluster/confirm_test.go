@@ -58,7 +58,7 @@ func newQuestions(voters []raft.Server) (*confirmer, *questions, chan struct{}) 
 // background asks in the background.
 func (c *confirmer) background() chan bool {
 	said := make(chan bool, 1)
-	go func() { said <- c.leads(nil) }()
+	go func() { said <- c.leads(7, nil) }()
 	return said
 }
 
@@ -89,7 +89,7 @@ func TestConfirm_AnswerToAnOlderQuestion_DoesNotCount(t *testing.T) {
 	c, q, over := newQuestions(threeOfUs)
 	end := make(chan struct{})
 	first := make(chan bool, 1)
-	go func() { first <- c.leads(end) }()
+	go func() { first <- c.leads(7, end) }()
 	old2, old3 := q.both(t)
 	close(end)
 	if <-first {
@@ -146,7 +146,7 @@ func TestConfirm_AMajorityFollows_TheOtherStandsStill(t *testing.T) {
 func TestConfirm_Alone_AndNotAVoter(t *testing.T) {
 	t.Parallel()
 	c, _, _ := newQuestions(threeOfUs[:1])
-	if !c.leads(nil) {
+	if !c.leads(7, nil) {
 		t.Error("the only voter does not lead")
 	}
 	// A leader that has removed itself counts only the others.
@@ -159,4 +159,15 @@ func TestConfirm_Alone_AndNotAVoter(t *testing.T) {
 		t.Error("all voters follow, and it does not lead")
 	}
 	c.asking.Wait()
+}
+
+// The look-up came while this node served in an earlier term, and since then it has been
+// elected once more: what another leader has confirmed in between need not be applied here
+// yet, whoever follows now.
+func TestConfirm_ElectedAgainSinceItServed_DoesNotCount(t *testing.T) {
+	t.Parallel()
+	c, _, _ := newQuestions(threeOfUs[:1])
+	if c.leads(6, nil) {
+		t.Error("it leads in term 7, and that was taken for term 6")
+	}
 }

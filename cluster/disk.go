@@ -10,8 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"onceq/cluster/raftlog"
+	"onceq/fsm"
 	"onceq/fsm/storage"
 	"onceq/transport/wire"
+	"onceq/transport/wire/pack"
 )
 
 // diskLevel says how much room a node has left. The values travel in gossip and
@@ -51,8 +53,11 @@ const (
 	diskSegments = 4
 	// diskSnapshots: a new snapshot is written before the oldest one goes.
 	diskSnapshots = 2
-	// diskClearLooks: each so many looks at a full disk a snapshot is taken.
-	diskClearLooks = 10
+	// diskClearLooks: each so many looks at a full disk a snapshot is taken, and each
+	// diskLowClearLooks at one that is nearly full.
+	diskClearLooks, diskLowClearLooks = 10, 30
+	// diskLowSeldom: in the end it is one in so many of diskLowClearLooks, ten minutes.
+	diskLowSeldom = 20
 )
 
 // disk watches how much room this node and the other voters have. A disk that is
@@ -66,10 +71,13 @@ type disk struct {
 	tell    func(diskLevel) error // the other nodes
 	// writes is what the next snapshot writes before anything is freed behind it, and
 	// clear has one taken.
-	writes  func() uint64
-	clear   func()
+	writes func() uint64
+	clear  func()
+	// stir has an entry made if this node leads: a snapshot is taken only of something new.
+	stir    func()
 	ballast *ballast // nil: none
-	looks   int      // at a full disk
+	looks   int      // at a disk of this level
+	stirs   int      // looks while publishes are refused
 	log     *slog.Logger
 
 	own         atomic.Uint32 // diskLevel of this node
@@ -97,17 +105,36 @@ func (d *disk) look() error {
 			d.log.Debug("tell the other nodes of the disk", "error", err)
 		}
 	}
-	d.worst.Store(uint32(max(now, d.others())))
+	worst := max(now, d.others())
+	d.worst.Store(uint32(worst))
+	if now != before {
+		d.looks = 0
+	}
 	d.makeRoom(now, free, total)
+	if worst == diskOK {
+		d.stirs = 0
+		return nil
+	}
+	if dueAt(d.stirs, diskLowClearLooks) {
+		d.stir()
+	}
+	d.stirs++
 	return nil
 }
 
-// makeRoom has a snapshot taken again and again while the disk is full: acks make
-// room only behind one, and files that two snapshots share only behind the next.
+// makeRoom has a snapshot taken again and again while publishes are refused: acks, and
+// what was purged, make room only behind one, and files that two snapshots share only
+// behind the next. Nothing else would have one taken, since the log hardly grows then.
 func (d *disk) makeRoom(now diskLevel, free, total uint64) {
 	switch now {
 	case diskOK:
 		d.ballast.make(total)
+		d.looks = 0
+		return
+	case diskLow:
+		if dueAt(d.looks, diskLowClearLooks) {
+			d.clear()
+		}
 	case diskFull:
 		if free < d.need()/2+d.writes() {
 			d.ballast.giveUp("the disk is full, and a snapshot needs room")
@@ -115,10 +142,16 @@ func (d *disk) makeRoom(now diskLevel, free, total uint64) {
 		if d.looks%diskClearLooks == 0 {
 			d.clear()
 		}
-		d.looks++
-		return
 	}
-	d.looks = 0
+	d.looks++
+}
+
+// dueAt spreads what is done while a disk stays nearly full: three times at first, which
+// frees what was purged before, then ever more seldom, since the room may be somebody
+// else's.
+func dueAt(look, every int) bool {
+	n := look / every
+	return look%every == 0 && (n < 3 || n&(n-1) == 0 || n%diskLowSeldom == 0)
 }
 
 // low is the free space below which publishes are refused.
@@ -167,7 +200,7 @@ func (d *disk) run(end <-chan struct{}, fatal func(error)) {
 
 // refuses says why a command is not taken now, nil if it is. What makes room, or
 // is on the way to it (a consumer that attaches will ack), is always taken.
-func (d *disk) refuses(op wire.Op) *wire.ErrorReply {
+func (d *disk) refuses(op wire.Op, payload []byte) *wire.ErrorReply {
 	if d == nil {
 		return nil
 	}
@@ -176,7 +209,7 @@ func (d *disk) refuses(op wire.Op) *wire.ErrorReply {
 	case wire.OpSettle, wire.OpAttach, wire.OpLeave, wire.OpReceive, wire.OpRelease, wire.OpCloseSession, wire.OpQueuePurge, wire.OpQueueDelete, wire.OpEdit:
 		return nil
 	case wire.OpPublish, wire.OpAckPublish, wire.OpRestoreBegin, wire.OpRestoreChunk:
-		if level < diskLow {
+		if level < diskLow || level < diskFull && op == wire.OpPublish && carriesNothing(payload) {
 			return nil
 		}
 	default:
@@ -190,6 +223,19 @@ func (d *disk) refuses(op wire.Op) *wire.ErrorReply {
 	}
 	return &wire.ErrorReply{Code: wire.CodeDiskFull, Retriable: true,
 		Text: whose + " is almost full: nothing was stored; acks are taken and make room, and so do queue purge and a larger disk"}
+}
+
+// carriesNothing says that a publish frame has only its head: it tells a floor, as a
+// client must when many publishes were refused before they came to the log, or neither
+// its seals nor who opens its session after it could be judged.
+func carriesNothing(frame []byte) bool {
+	r := pack.NewReader(frame)
+	r.Array(7)
+	for range 5 { // incarnation, group, session, epoch, floor
+		r.Uint()
+	}
+	r.StrBytes(wire.QueueNameBytesMax)
+	return r.Array(fsm.PublishesPerFrameMax) == 0 && r.Err() == nil
 }
 
 // diskSpace asks the file system of a directory. Reserved blocks do not count as
@@ -222,6 +268,7 @@ func newDisk(n *Node, g *group) *disk {
 			return bytes
 		},
 		clear:   g.snaps.ask,
+		stir:    func() { g.proposer.requestTick() },
 		ballast: n.ballast,
 		tell: func(l diskLevel) error {
 			if gossip := n.gossip.Load(); gossip != nil {

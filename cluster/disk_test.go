@@ -7,6 +7,7 @@ import (
 	"os"
 	"testing"
 
+	"onceq/fsm/fsmtest"
 	"onceq/transport/wire"
 )
 
@@ -33,6 +34,7 @@ type fakeDisk struct {
 	other   diskLevel
 	told    []diskLevel
 	cleared int
+	stirred int
 }
 
 func newFakeDisk() *fakeDisk {
@@ -44,6 +46,7 @@ func newFakeDisk() *fakeDisk {
 		tell:   func(l diskLevel) error { f.told = append(f.told, l); return nil },
 		writes: func() uint64 { return 0 },
 		clear:  func() { f.cleared++ },
+		stir:   func() { f.stirred++ },
 		log:    slog.New(slog.DiscardHandler),
 	}
 	return f
@@ -52,6 +55,8 @@ func newFakeDisk() *fakeDisk {
 // At each level what is refused, and what makes room, which never is.
 func TestDisk_Refuses(t *testing.T) {
 	f := newFakeDisk()
+	publishing := encoded(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a"))
+	floor := encoded(wire.PublishFrame{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Session: 1, Epoch: 1, Floor: 7})
 	check := func(free uint64, other diskLevel, publish, create bool) {
 		t.Helper()
 		f.freeNow, f.other = free, other
@@ -62,7 +67,7 @@ func TestDisk_Refuses(t *testing.T) {
 			wire.OpPublish: publish, wire.OpAckPublish: publish, wire.OpEdit: true, wire.OpQueueUpdate: create, wire.OpQueueCreate: create, wire.OpOpenSession: create, wire.OpSeal: create,
 			wire.OpSettle: true, wire.OpAttach: true, wire.OpLeave: true, wire.OpQueuePurge: true, wire.OpQueueDelete: true, wire.OpCloseSession: true,
 		} {
-			e := f.refuses(op)
+			e := f.refuses(op, publishing)
 			if (e == nil) != taken {
 				t.Errorf("%v at %d free, another at %v: %v", op, free, other, e)
 			}
@@ -92,8 +97,18 @@ func TestDisk_Refuses(t *testing.T) {
 			t.Fatalf("told %v, want %v", f.told, want)
 		}
 	}
+	// A floor makes room for seals, and stores nothing.
+	f.own.Store(uint32(diskLow))
+	f.worst.Store(uint32(diskLow))
+	if e := f.refuses(wire.OpPublish, floor); e != nil {
+		t.Errorf("a frame that carries nothing is refused with %+v", e)
+	}
+	f.worst.Store(uint32(diskFull))
+	if f.refuses(wire.OpPublish, floor) == nil {
+		t.Error("the last room is given to floors")
+	}
 	var none *disk
-	if none.refuses(wire.OpPublish) != nil {
+	if none.refuses(wire.OpPublish, publishing) != nil {
 		t.Error("a node in memory refuses")
 	}
 }
@@ -131,15 +146,50 @@ func TestDisk_Full_GivesUpItsBallast(t *testing.T) {
 		}
 	}
 	look(0, diskOK, 300, 0)
-	look(8800, diskLow, 300, 0)
-	look(9300, diskFull, 0, 1) // 400 free
-	look(9300, diskFull, 0, 1) // 700 free, and 300 of them are not for everybody
-	look(9160, diskFull, 0, 1)
-	look(9000, diskLow, 0, 1) // 1000 free
-	look(8610, diskLow, 0, 1)
-	look(8590, diskOK, 300, 1)
+	look(8800, diskLow, 300, 1)
+	look(9300, diskFull, 0, 2) // 400 free
+	look(9300, diskFull, 0, 2) // 700 free, and 300 of them are not for everybody
+	look(9160, diskFull, 0, 2)
+	look(9000, diskLow, 0, 3) // 1000 free
+	look(8610, diskLow, 0, 3)
+	look(8590, diskOK, 300, 3)
 	f.reserve, f.need = 8000, func() uint64 { return 100 }
-	look(6000, diskFull, 300, 2) // much is free, for a snapshot
+	look(6000, diskFull, 300, 4) // much is free, for a snapshot
+}
+
+// What was purged is on the disk until some snapshots later, and while publishes are
+// refused nobody writes what would have one taken.
+func TestDisk_Low_HasSnapshotsTaken(t *testing.T) {
+	f := newFakeDisk()
+	looks := func(n int) {
+		t.Helper()
+		for range n {
+			if err := f.look(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	looks(1)
+	if f.cleared+f.stirred > 0 {
+		t.Error("a snapshot while there is room")
+	}
+	f.freeNow = 900
+	looks(3 * diskLowClearLooks)
+	if f.cleared != 3 || f.stirred != 3 {
+		t.Errorf("%d snapshots were asked for and %d entries, want 3 of each", f.cleared, f.stirred)
+	}
+	looks(37 * diskLowClearLooks) // up to the 40th: the 4th, 8th, 16th, 20th and 32nd
+	if f.cleared != 8 || f.stirred != 8 {
+		t.Errorf("%d snapshots were asked for and %d entries in 20 minutes, want 8 of each", f.cleared, f.stirred)
+	}
+	// It is another node's: the entries that its snapshots need are the leader's.
+	f.freeNow, f.other = 10_000, diskOK
+	looks(1)
+	f.other = diskLow
+	looks(2 * diskLowClearLooks)
+	if f.cleared != 8 || f.stirred != 10 {
+		t.Errorf("%d snapshots were asked for and %d entries, want 8 and 10", f.cleared, f.stirred)
+	}
 }
 
 // How large it is; and a node that is to have none removes what it had.

@@ -63,12 +63,14 @@
 //	                      raft's observations and is woken by gossip
 //	succession.run        looks whether a leader whose streams ended is gone, and
 //	                      stands for election at once if a majority says so
-//	cureInstalls          a newer snapshot when a follower was sent one twice
+//	cureInstalls          a newer snapshot when a follower was sent one twice, or when
+//	                      the newest is damaged; hands over when the next is too
 //	snapshotter.run       takes every snapshot: when the log has grown by enough bytes
 //	                      or entries; copies the tables before, a piece at a time
 //	disk.run              looks at the free space each second, tells the others; makes and
-//	                      gives up the ballast, and has snapshots taken on a full disk
-//	scrub                 reads the log in the background, a few MiB a second
+//	                      gives up the ballast, and has snapshots taken on one that is (nearly) full
+//	scrub                 reads the log and the newest snapshot's files in the
+//	                      background, a few MiB a second
 //	mux.Serve, server.Serve   accept; each connection has a reader, which calls the
 //	                      handler and must not wait, and a writer
 //	streams, gossip       package member

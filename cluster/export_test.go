@@ -23,6 +23,14 @@ func (n *Node) RPCHeader() raft.RPCHeader {
 // LastContact is when raft has heard from its leader last.
 func (n *Node) LastContact() time.Time { return n.raft.LastContact() }
 
+// ReceivesWaiting is how many receives have no answer from this node yet.
+func (n *Node) ReceivesWaiting() int {
+	r := n.opened.receives
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.consumers)
+}
+
 // Diverge makes the machines of nodes that are at the same index differ from
 // everybody's, each alone with a queue of its own, and does nothing when they
 // are at different ones.
@@ -51,6 +59,14 @@ func Diverge(nodes ...*Node) (done bool, err error) {
 
 // WithTransferIdle says how long a snapshot on its way may stand still.
 func WithTransferIdle(c *Config, d time.Duration) { c.transferIdle = d }
+
+// WithDrain says how long what is in flight may take to end when a node hands over or
+// ends.
+func WithDrain(c *Config, d time.Duration) { c.drain = d }
+
+// WithGather says how long the replicas are asked for what they have before they are
+// judged by the answers that came.
+func WithGather(c *Config, d time.Duration) { c.gather = d }
 
 // WithMachineVersion makes a node an older build, as far as the queue machine goes.
 func WithMachineVersion(c *Config, version uint32) { c.machineVersion = version }

@@ -63,9 +63,11 @@ func TestThreeNodes_ALateCopyAfterTheLeaderDied_GetsTheRecordedResult(t *testing
 // killed at once, acked messages do not come back, and the sessions know what
 // they knew.
 func TestThreeNodes_RestartOfAll(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"wal", "boltdb"} {
 		t.Run(kind, func(t *testing.T) {
-			c := clustertest.New(t, 3, func(c *cluster.Config) { c.LogStore = kind })
+			t.Parallel()
+			c := clustertest.New(t, 3, clustertest.Steady, func(c *cluster.Config) { c.LogStore = kind })
 			_, r, s := ready(t, c, "orders")
 			for seq := range uint64(20) {
 				if p := publishOne(t, c, s, 1, "orders", seq+1); p.Status != wire.StatusOK {
@@ -102,7 +104,8 @@ func TestThreeNodes_RestartOfAll(t *testing.T) {
 // TestThreeNodes_Failover_RedeliversNothingToTheLiving: a consumer that comes
 // back to the next leader keeps what it holds, and is sent only what it lacks.
 func TestThreeNodes_Failover_RedeliversNothingToTheLiving(t *testing.T) {
-	c := clustertest.New(t, 3)
+	t.Parallel()
+	c := clustertest.New(t, 3, clustertest.Steady)
 	leader, r, s := ready(t, c, "orders")
 	for seq := range uint64(10) {
 		publishOne(t, c, s, 1, "orders", seq+1)
@@ -157,7 +160,8 @@ func TestThreeNodes_Failover_RedeliversNothingToTheLiving(t *testing.T) {
 // TestThreeNodes_CaughtUpBySnapshotOnly_ThenLeads: sessions, leases and bodies
 // survive on a node that has nothing but a snapshot.
 func TestThreeNodes_CaughtUpBySnapshotOnly_ThenLeads(t *testing.T) {
-	c := clustertest.New(t, 3, func(c *cluster.Config) { c.TrailingLogs = 96 })
+	t.Parallel()
+	c := clustertest.New(t, 3, clustertest.Steady, func(c *cluster.Config) { c.TrailingLogs = 96 })
 	leader, r, s := ready(t, c, "orders")
 	behind := c.Others(leader)[0]
 	c.Kill(behind)
@@ -181,15 +185,7 @@ func TestThreeNodes_CaughtUpBySnapshotOnly_ThenLeads(t *testing.T) {
 	if behind.Status().SnapshotIndex == 0 {
 		t.Fatal("caught up without a snapshot: the test shows nothing")
 	}
-	if e := must(clustertest.Ask(r, wire.OpMemberTransfer, wire.MemberChange{Node: behind.NodeID}, wire.DecodeStatusReply))(t); e.Status != wire.StatusOK {
-		t.Fatalf("transfer: %v", e.Status)
-	}
-	clustertest.Eventually(t, func() string {
-		if c.Leader() != behind {
-			return "it does not lead"
-		}
-		return ""
-	})
+	handOverTo(t, c, behind)
 	r2 := dial(t, behind)
 	if p := publishOne(t, c, s, 1, "orders", 1); p.Status != wire.StatusOK || !p.Duplicate {
 		t.Fatalf("late copy: %+v", p)
@@ -257,7 +253,8 @@ func TestMinorityLeader_ConfirmsNothing(t *testing.T) {
 // TestFollower_SaysWhereTheLeaderIs: the wrong node answers with the right
 // address, and that nothing was appended.
 func TestFollower_SaysWhereTheLeaderIs(t *testing.T) {
-	c := clustertest.New(t, 3)
+	t.Parallel()
+	c := clustertest.New(t, 3, clustertest.Steady)
 	leader, _, s := ready(t, c, "orders")
 	follower := c.Others(leader)[0]
 	r := dial(t, follower)

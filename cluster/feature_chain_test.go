@@ -99,7 +99,7 @@ func TestAckAndPublish_ChainOfThreeQueues_EachMessageOnce(t *testing.T) {
 // judged by its sequence at the next leader, where the lease is long settled.
 func TestAckAndPublish_ReplyLost_LeaderKilled_GetsTheRecordedPositions(t *testing.T) {
 	t.Parallel()
-	c := clustertest.New(t, 3)
+	c := clustertest.New(t, 3, clustertest.Steady) // who dies is who owes the answer
 	leader := c.WaitLeader()
 	for _, q := range []string{"in", "a", "b"} {
 		createQueue(t, c, q, wire.QueueSettings{})

@@ -22,8 +22,9 @@ func receiveOf(r *clustertest.Raw, p wire.ConsumerID, first, done uint64, limit 
 // attempt, whoever had made them.
 func TestReceive_LeaderKilledBeforeTheReply_TheNextOneRepeatsTheSame(t *testing.T) {
 	t.Parallel()
-	c := clustertest.New(t, 3)
+	c := clustertest.New(t, 3, clustertest.Steady)
 	leader, _, s := ready(t, c, "orders")
+	waitVersion(t, c, fsm.MachineVersion) // the first does not know a receive, and nobody asks again here
 	for seq := range uint64(3) {
 		publishOne(t, c, s, seq+1, "orders", seq+1)
 	}
@@ -102,14 +103,26 @@ func TestReceive_ConnectionOfTheWaitingOneEnds_LeasesForNobody(t *testing.T) {
 	t.Parallel()
 	c := clustertest.New(t, 1)
 	leader, _, s := ready(t, c, "orders")
+	waitVersion(t, c, fsm.MachineVersion) // or the receive is refused, and does not wait
 	gone := dial(t, leader)
+	wait := func(n int) {
+		t.Helper()
+		clustertest.Eventually(t, func() string {
+			if is := leader.ReceivesWaiting(); is != n {
+				return fmt.Sprintf("%d receives wait, want %d", is, n)
+			}
+			return ""
+		})
+	}
 	waiting := make(chan struct{})
 	go func() {
 		defer close(waiting)
 		_, _ = clustertest.Ask(gone, wire.OpReceive, receiveOf(gone, clustertest.NewConsumer(), 1, 1, 10, wire.ReceiveWaitMax), wire.DecodeReceived)
 	}()
+	wait(1)
 	gone.Close()
 	<-waiting
+	wait(0) // the node hears of it a moment later than its client
 	// Another that waits in line behind it gets the message.
 	cl := connect(t, c)
 	done := make(chan error, 1)

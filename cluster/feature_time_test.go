@@ -30,10 +30,10 @@ func TestDelay_AcrossALeaderKill(t *testing.T) {
 		}
 		return client.Place{Lane: r.Message.Lane, Offset: r.Message.Offset}
 	}
-	publish(client.Message{Body: []byte("soon"), Delay: 3 * time.Second})
 	cancelled := publish(client.Message{Body: []byte("cancelled"), Delay: time.Hour})
 	now := publish(client.Message{Body: []byte("now"), DeliverAt: time.Now().Add(time.Hour)})
 	publish(client.Message{Body: []byte("past"), DeliverAt: time.Now().Add(-time.Hour)})
+	publish(client.Message{Body: []byte("soon"), Delay: 10 * time.Second}) // later than it is looked at
 	wantCounts(t, c, "orders", func(k wire.QueueCounts) bool { return k.Delayed == 3 && k.Ready == 1 })
 	got := newReceived()
 	consume(t, cl, "orders", func(ctx context.Context, d *client.Delivery) error {
@@ -65,7 +65,7 @@ func TestDelay_AcrossALeaderKill(t *testing.T) {
 // TestTTL_WhatNobodyTookIsGone_WhatIsHeldIsNot, across a leader kill.
 func TestTTL_WhatNobodyTookIsGone_WhatIsHeldIsNot(t *testing.T) {
 	t.Parallel()
-	c := clustertest.New(t, 3)
+	c := clustertest.New(t, 3, clustertest.Steady) // or the consumer is away when it is to take the first
 	leader := c.WaitLeader()
 	createQueue(t, c, "orders", wire.QueueSettings{TTL: time.Hour})
 	cl := connect(t, c)
@@ -76,7 +76,6 @@ func TestTTL_WhatNobodyTookIsGone_WhatIsHeldIsNot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	publish("held", 2*time.Second)
 	held, release := make(chan *client.Delivery, 1), make(chan struct{})
 	var once sync.Once
 	let := func() { once.Do(func() { close(release) }) }
@@ -86,6 +85,13 @@ func TestTTL_WhatNobodyTookIsGone_WhatIsHeldIsNot(t *testing.T) {
 		return nil
 	}, client.WithPrefetch(1))
 	t.Cleanup(let) // runs before the consumer is stopped
+	clustertest.Eventually(t, func() string {
+		if info(c, "orders").Consumers != 1 {
+			return "nobody is there to take it in time"
+		}
+		return ""
+	})
+	publish("held", 2*time.Second)
 	await(t, "the first message", held)
 	publish("short", 2*time.Second)
 	publish("long", 0) // the queue's

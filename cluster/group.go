@@ -35,6 +35,7 @@ type group struct {
 	fatal   func(error)
 
 	mono      func() time.Duration
+	wall      func() time.Time
 	clock     *clock
 	proposer  *proposer
 	hub       *hub
@@ -55,9 +56,12 @@ type group struct {
 	succession *succession
 
 	scrubEvery time.Duration
+	drainMax   time.Duration
 	progress   progress
 	replayed   uint64        // entries up to here were in the log before this start
-	installs   chan struct{} // cap 1: a follower was sent the same snapshot again
+	installs   chan struct{} // cap 1: a follower needs another snapshot than the newest
+	rotten     chan error    // cap 1: no other is better
+	damaged    chan struct{} // cap 1: the newest snapshot is, another is to be read
 
 	raft  *raft.Raft    // set before the first client is served
 	ended chan struct{} // closed when raft's goroutines have ended
@@ -70,8 +74,9 @@ type group struct {
 	bodies    bodyStore
 	mu        sync.RWMutex // guards machine: written by the library's FSM goroutine, read by reads
 	machine   *fsm.Machine
-	starting  atomic.Bool // a failed Restore is the library's to report
-	restoring error       // why Restore has failed at the start, which the library does not say
+	last      atomic.Pointer[glance] // at machine, for who cannot wait for it
+	starting  atomic.Bool            // a failed Restore is the library's to report
+	restoring error                  // why Restore has failed at the start, which the library does not say
 }
 
 // Apply implements raft.FSM.
@@ -84,7 +89,7 @@ func (g *group) Apply(l *raft.Log) any {
 		g.stop(fmt.Errorf("apply entry %d of term %d: %w", l.Index, l.Term, err))
 		return nil
 	}
-	g.dispatch(l.Index, eff)
+	g.dispatch(l, eff)
 	if eff.Restored {
 		g.renewed()
 	}
@@ -121,18 +126,18 @@ func (g *group) stop(err error) {
 // dispatch hands out what an entry did: answers first, in the order of the
 // commands, then the deliveries, so that a consumer hears that it is attached
 // before it hears of messages.
-func (g *group) dispatch(index uint64, eff *fsm.Effects) {
+func (g *group) dispatch(l *raft.Log, eff *fsm.Effects) {
 	if eff.Term != nil {
-		g.lead.termApplied(index, eff)
+		g.lead.termApplied(l, eff)
 	}
-	g.proposer.applied(index, eff)
+	g.proposer.applied(l.Index, eff)
 	if g.lead.serving() {
 		g.hub.deliver(eff.Deliveries)
 		g.hub.lost(eff.Lost)
 		g.receives.ready(eff.Ready)
 		g.ticker.applied(eff)
 	}
-	g.progress.advance(index)
+	g.progress.advance(l.Index)
 }
 
 // StoreConfiguration implements raft.ConfigurationStore. Membership is the
@@ -169,7 +174,11 @@ func (g *group) Restore(r io.ReadCloser) error {
 	if g.stopped.Load() {
 		return errEnding
 	}
+	if !g.starting.Load() {
+		g.dropOlder() // there may be no room for both until the end
+	}
 	g.mu.Lock()
+	g.last.Store(g.see(g.progress.at()))
 	err := restoreMachine(g.machine, g.bodies, g.annexPath, r)
 	index := g.machine.Index()
 	g.version.active.Store(g.machine.Version())
@@ -185,11 +194,26 @@ func (g *group) Restore(r io.ReadCloser) error {
 		return err
 	}
 	g.snaps.frozen(false, 0)
+	if g.starting.Load() {
+		g.dropOlder()
+	} else {
+		g.snaps.installed()
+	}
 	g.progress.advance(index)
 	if begun && !g.starting.Load() {
 		g.renewed()
 	}
 	return nil
+}
+
+// dropOlder leaves the newest snapshot, which has been read back.
+func (g *group) dropOlder() {
+	if g.store == nil {
+		return
+	}
+	if err := g.store.DropOlderSnapshots(); err != nil {
+		g.log.Warn("an old snapshot stays until the next is written", "error", err)
+	}
 }
 
 // annexPath is where this node has the files of a snapshot that it made itself.
@@ -251,11 +275,49 @@ func (g *group) propose(kind fsm.Kind, payload []byte, done func(outcome)) {
 	g.proposer.submit(kind, payload, done)
 }
 
-// counts is the machine's state for a node's status.
-func (g *group) local() (index uint64, counts fsm.Counts, digests []fsm.DigestResult) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return g.machine.Index(), g.machine.Counts(), g.machine.Digests()
+const (
+	// A look at the machine waits lookTries times lookPause for whoever changes it. An
+	// entry is over in less, unless the disk does not keep up; a restore takes minutes.
+	lookTries = 100
+	lookPause = time.Millisecond
+)
+
+// glance is what a node's status tells of the machine.
+type glance struct {
+	index   uint64 // the machine's
+	applied uint64 // or of what is not for the machine
+	counts  fsm.Counts
+	digests []fsm.DigestResult
+}
+
+// see reads it; the machine must not change.
+func (g *group) see(applied uint64) *glance {
+	index := g.machine.Index()
+	return &glance{index: index, applied: max(index, applied), counts: g.machine.Counts(), digests: g.machine.Digests()}
+}
+
+// local is the machine's state for a node's status, or as it was when it was looked at
+// last: who asks reads no request of its client meanwhile.
+func (g *group) local() *glance {
+	// Before the machine is looked at, so that what this index brought is told.
+	applied := g.progress.at()
+	for range lookTries {
+		if g.mu.TryRLock() {
+			now := g.see(applied)
+			g.mu.RUnlock()
+			for last := g.last.Load(); last == nil || last.applied <= now.applied; last = g.last.Load() {
+				if g.last.CompareAndSwap(last, now) { // others look too, and may have been later
+					break
+				}
+			}
+			return now
+		}
+		time.Sleep(lookPause)
+	}
+	if last := g.last.Load(); last != nil {
+		return last
+	}
+	return &glance{}
 }
 
 // refusal answers a client at a node that does not lead: nothing was appended.

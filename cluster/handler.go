@@ -135,7 +135,7 @@ func (g *group) command(c conn, corr uint32, op wire.Op, payload []byte) {
 		c.Error(corr, *refusedByCheck(err))
 		return
 	}
-	if refused := g.disk.refuses(op); refused != nil {
+	if refused := g.disk.refuses(op, payload); refused != nil {
 		c.Error(corr, *refused)
 		return
 	}
@@ -258,6 +258,9 @@ func refusedByCheck(err error) *wire.ErrorReply {
 	var check *fsm.CheckError
 	if !errors.As(err, &check) {
 		return malformed(err)
+	}
+	if check.Settings { // an operator's mistake, not one of a client's bytes
+		return &wire.ErrorReply{Code: wire.CodeBadSettings, Text: check.Text}
 	}
 	return &wire.ErrorReply{Code: wire.CodeOf(wire.Status(check.Status)), Text: check.Text}
 }

@@ -124,12 +124,14 @@ func (h *hub) proposeDetaches() {
 	h.mu.Unlock()
 	for id, n := range todo {
 		h.detach(id, n, func(o outcome) {
-			if o.Err == nil || o.Err.Code == wire.CodeNotLeader || o.Err.Code == wire.CodeNoLeader || o.Err.Code == wire.CodeShuttingDown {
-				return // done, or the next leader's first entry does it
+			if o.Err == nil {
+				return
 			}
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			if h.detaches[id] < n {
+			// Whatever it was refused for: a leader that could not hand over goes on in
+			// the same term. When another follows, its first entry does it.
+			if h.active && h.detaches[id] < n {
 				h.detaches[id] = n
 			}
 		})

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"onceq/fsm"
 )
 
@@ -23,7 +25,8 @@ type leadership struct {
 	g      *group
 	notify chan bool // from raft, which blocks until it is read
 
-	isServing atomic.Bool
+	// inTerm is raft's term of the entry by which this node serves, 0 when it does not.
+	inTerm atomic.Uint64
 
 	mu      sync.Mutex // guards the fields below; ordered before everything it calls
 	leads   bool
@@ -57,7 +60,10 @@ func (l *leadership) over() <-chan struct{} {
 	return l.dropped
 }
 
-func (l *leadership) serving() bool { return l.isServing.Load() }
+func (l *leadership) serving() bool { return l.servesIn() != 0 }
+
+// servesIn is the term in which this node serves, 0 when it does not.
+func (l *leadership) servesIn() uint64 { return l.inTerm.Load() }
 
 // run reads raft's notifications until the group ends. It must never wait for
 // raft, which may be waiting for it.
@@ -98,7 +104,7 @@ func (l *leadership) proposeTerm(nonce fsm.Nonce, dropped <-chan struct{}) {
 	for {
 		var term fsm.Commands
 		term.Add(fsm.KindTerm, fsm.TermPayload(l.g.node, nonce, l.g.life.founded))
-		f := l.g.raft.Apply(fsm.NewEntry(l.g.proposer.nextNumber(), 0, time.Now().UnixNano(), &term), proposeTimeout)
+		f := l.g.raft.Apply(fsm.NewEntry(l.g.proposer.nextNumber(), 0, l.g.wall().UnixNano(), &term), proposeTimeout)
 		err := bound(f, l.g.ended).Error()
 		if err == nil {
 			return
@@ -119,28 +125,28 @@ func (l *leadership) proposeTerm(nonce fsm.Nonce, dropped <-chan struct{}) {
 
 // termApplied is told of every term entry, ours or another's. Called by the
 // goroutine that applies.
-func (l *leadership) termApplied(index uint64, eff *fsm.Effects) {
+func (l *leadership) termApplied(entry *raft.Log, eff *fsm.Effects) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ours := l.leads && eff.Term.Nonce == l.nonce
 	if !ours {
-		if l.isServing.Load() {
+		if l.serving() {
 			// Another leader's entry is committed: ours is over, whether raft
 			// has said so yet or not.
 			l.end()
 		}
 		return
 	}
-	if l.isServing.Load() {
+	if l.serving() {
 		return // the entry was proposed twice
 	}
 	l.g.clock.start(eff.Now)
 	l.g.ticker.start(eff.Now)
 	l.g.hub.start()
 	l.g.receives.start()
-	l.isServing.Store(true)
+	l.inTerm.Store(entry.Term)
 	l.g.proposer.setPhase(serving)
-	l.g.log.Info("leading: serving clients", "index", index, "term", l.g.raft.CurrentTerm())
+	l.g.log.Info("leading: serving clients", "index", entry.Index, "term", entry.Term)
 	l.g.topology.poke()
 	l.g.steward.poke()
 }
@@ -162,7 +168,7 @@ func (l *leadership) end() {
 	l.leads = false
 	l.nonce = fsm.Nonce{}
 	close(l.dropped)
-	l.isServing.Store(false)
+	l.inTerm.Store(0)
 	l.g.hub.reset()
 	l.g.ticker.stop()
 	l.g.clock.stop()

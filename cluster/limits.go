@@ -55,7 +55,11 @@ const (
 	backupPartsAhead = 4
 	backupReadsMax   = 16 // unanswered reads of one backup
 	backupIdleMax    = time.Minute
-	snapshotTries    = 10
+	// backupBehindMax is how long a node that is behind may take to apply what its
+	// backup is to have. A follower is asked first: one that is cut off from the others
+	// would keep the client, and one of the backups above, for as long as it is.
+	backupBehindMax = 5 * time.Second
+	snapshotTries   = 10
 
 	// transferIdleMax is how long a snapshot on its way may stand still. raft reads one
 	// to its end before it looks at anything else, so a follower whose leader has fallen

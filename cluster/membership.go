@@ -40,10 +40,18 @@ func (s *steward) members() wire.Members {
 	return m
 }
 
-// find returns the servers of a node's name in the configuration.
-func (s *steward) find(node string) []raft.Server {
-	return slices.DeleteFunc(slices.Clone(s.g.raft.GetConfiguration().Configuration().Servers),
-		func(v raft.Server) bool { return member.NameOf(v.ID) != node })
+// find returns the servers of a node's name in the configuration, or the one whose
+// id this is.
+func (s *steward) find(node string) (found []raft.Server) {
+	for _, v := range s.g.raft.GetConfiguration().Configuration().Servers {
+		if string(v.ID) == node {
+			return []raft.Server{v}
+		}
+		if member.NameOf(v.ID) == node {
+			found = append(found, v)
+		}
+	}
+	return found
 }
 
 // add brings a node in that gossip knows, and waits until it is a voter.
@@ -56,11 +64,11 @@ func (s *steward) add(ctx context.Context, node string, seen uint64) *wire.Error
 		if refused := s.changedSince(seen); refused != nil {
 			return refused
 		}
-		i := slices.IndexFunc(s.nodes(), func(v member.NodeView) bool { return v.Name == node && v.Alive })
-		if i < 0 {
-			return &wire.ErrorReply{Code: wire.CodeNoNode, Text: fmt.Sprintf("no node %q: it is neither a member nor seen by gossip", node)}
+		p, refused := s.newcomer(ctx, node)
+		if refused != nil {
+			return refused
 		}
-		if err := s.join(ctx, s.nodes()[i].Peer); err != nil {
+		if err := s.join(ctx, p); err != nil {
 			return s.changeFailed(err)
 		}
 	}
@@ -86,6 +94,28 @@ func (s *steward) add(ctx context.Context, node string, seen uint64) *wire.Error
 	}
 }
 
+// newcomer returns a node that gossip knows and that may come in: it has to know as
+// new a machine as the cluster has, like one that asks to be taken in.
+func (s *steward) newcomer(ctx context.Context, node string) (member.Peer, *wire.ErrorReply) {
+	nodes := s.nodes() // once: gossip may know others a moment later
+	i := slices.IndexFunc(nodes, func(v member.NodeView) bool { return v.Name == node && v.Alive })
+	if i < 0 {
+		return member.Peer{}, &wire.ErrorReply{Code: wire.CodeNoNode, Text: fmt.Sprintf("no node %q: it is neither a member nor seen by gossip", node)}
+	}
+	p := nodes[i].Peer
+	status, err := s.ask(ctx, p.Address)
+	if err == nil && status.ServerID != string(p.ServerID) {
+		err = fmt.Errorf("another node answers at %s", p.Address)
+	}
+	if err != nil {
+		return p, errMembership("node %q has not said what it can apply: %v", node, err)
+	}
+	if err := s.g.version.takes(member.JoinRequest{Peer: p, Machine: status.MachineSupports}); err != nil {
+		return p, errMembership("%v", err)
+	}
+	return p, nil
+}
+
 // remove takes a node out of the cluster.
 func (s *steward) remove(node string, seen uint64) *wire.ErrorReply {
 	if !s.g.lead.serving() {
@@ -104,6 +134,9 @@ func (s *steward) remove(node string, seen uint64) *wire.ErrorReply {
 		return refused
 	}
 	for _, v := range found {
+		if v.ID == s.g.id && !s.g.otherVoters() {
+			return errMembership("node %q is the only member that votes, so it stays: what is in the cluster is on it alone; add another first", node)
+		}
 		if v.ID == s.g.id {
 			// The next leader removes this node: a leader that removes itself
 			// would commit by the votes of the others and be gone in the middle
@@ -143,7 +176,7 @@ func (s *steward) transfer(node string) *wire.ErrorReply {
 	var id raft.ServerID
 	var address raft.ServerAddress
 	if node != "" {
-		if node == s.g.node {
+		if node == s.g.node || node == string(s.g.id) {
 			return nil
 		}
 		for _, v := range s.find(node) {
@@ -157,6 +190,9 @@ func (s *steward) transfer(node string) *wire.ErrorReply {
 		if !s.alive()[id] {
 			return errMembership("node %q does not answer", node)
 		}
+	}
+	if !s.g.otherVoters() {
+		return errMembership("node %q is the only member that votes: there is nobody to hand over to", s.g.node)
 	}
 	if err := s.g.handOver(id, address); err != nil {
 		return errMembership("transfer: %v", err)
@@ -195,9 +231,15 @@ func (g *group) handOver(id raft.ServerID, address raft.ServerAddress) error {
 	return nil
 }
 
+// otherVoters says whether there is anybody to hand over to.
+func (g *group) otherVoters() bool {
+	return slices.ContainsFunc(g.raft.GetConfiguration().Configuration().Servers,
+		func(v raft.Server) bool { return v.ID != g.id && v.Suffrage == raft.Voter })
+}
+
 // drain lets what is in flight end, and then stamps the log a last time.
 func (g *group) drain() {
-	timer := time.NewTimer(drainMax)
+	timer := time.NewTimer(g.drainMax)
 	defer timer.Stop()
 	select {
 	case <-g.proposer.drain():

@@ -39,15 +39,17 @@ type Node struct {
 	gossip     atomic.Pointer[member.Gossip]
 	store      *raftlog.Store
 	raft       *raft.Raft
+	raftNet    *raft.NetworkTransport // what raft's traffic goes over, beneath its guards
 
-	hub     *hub
-	backups *backups
-	clock   *clock
-	bodies  bodyStore
-	ballast *ballast              // nil when everything is in memory
-	opened  *group                // set by Start, for closing
-	group   atomic.Pointer[group] // what clients are served from; nil until the node belongs to a cluster
-	begun   time.Time
+	hub         *hub
+	backups     *backups
+	clock       *clock
+	bodies      bodyStore
+	ballast     *ballast // nil when everything is in memory
+	descriptors descriptors
+	opened      *group                // set by Start, for closing
+	group       atomic.Pointer[group] // what clients are served from; nil until the node belongs to a cluster
+	begun       time.Time
 
 	ctx    context.Context // ends when the node does; bounds what it started
 	cancel context.CancelFunc
@@ -94,6 +96,9 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // told to others; peer streams before the cluster can be met; the log before
 // raft; gossip last, since it needs the cluster's secret.
 func (n *Node) start(ctx context.Context) error {
+	if err := n.limitDescriptors(); err != nil {
+		return err
+	}
 	var err error
 	n.dir, err = member.OpenDir(member.DirConfig{Path: n.cfg.DataDir, Name: n.cfg.Name, Key: n.cfg.Secret, Logger: n.log, Locked: n.clear})
 	if err != nil {
@@ -129,6 +134,9 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	n.serve()
+	if id := n.dir.Identity(); id.Stage == member.StageEmpty && len(id.Peers) == 0 && len(n.cfg.Join) == 0 && n.cfg.BootstrapExpect == 0 {
+		n.log.Warn("this node is new, knows no other and forms no cluster: it waits until another names it; name others with --join, or begin a cluster of one node with --bootstrap-expect 1")
+	}
 	formed, err := member.Form(ctx, member.FormConfig{
 		Dir: n.dir, Streams: n.streams, Seeds: n.cfg.Join, Expect: n.cfg.BootstrapExpect, Machine: n.cfg.machineVersion, Logger: n.log,
 	})
@@ -179,7 +187,7 @@ func (n *Node) listen() error {
 	if n.address == "" {
 		n.address = l.Addr().String()
 	}
-	n.mux = transport.NewMux(l, n.log)
+	n.mux = transport.NewMux(l, transport.MuxConfig{Logger: n.log, SilentMax: n.descriptors.silent})
 	n.clock = newClock(monotonic())
 	if n.ballast != nil && n.cfg.DiskBallast == 0 && loopback(n.address) {
 		n.ballast.forgo("this cluster is on one machine")
@@ -248,7 +256,7 @@ func (n *Node) probeInterval() time.Duration {
 // serve accepts clients and peers. Clients that come before the node belongs to
 // a cluster are told so.
 func (n *Node) serve() {
-	n.server = transport.NewServer(&handler{n}, transport.ServerConfig{Logger: n.log})
+	n.server = transport.NewServer(&handler{n}, transport.ServerConfig{Logger: n.log, ConnsMax: n.descriptors.clients})
 	n.wg.Go(func() { n.accepted("port", n.mux.Serve()) })
 	n.wg.Go(func() { n.accepted("clients", n.server.Serve(n.mux.Clients())) })
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"path/filepath"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -19,7 +18,8 @@ import (
 
 const (
 	// maxAppendEntries x rpcsInFlight x entryBytesMax is what a slow follower
-	// may cost in memory; raftlog.CheckConfig holds it to 64 MiB.
+	// may cost in memory; raftlog.CheckConfig holds it to 64 MiB. One append has an
+	// entry more at most, which bounds the time that the log's watchdog gives it.
 	maxAppendEntries = 8
 	rpcsInFlight     = 2
 	peerPool         = 3
@@ -32,7 +32,7 @@ const (
 // openGroup opens the log, the snapshots and raft.
 func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group, error) {
 	g := n.newGroup(formed.Identity)
-	logs, snapshots, err := n.openStores()
+	logs, snapshots, err := n.openStores(g)
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +84,8 @@ func closeTransport(t raft.Transport) error {
 func (n *Node) newGroup(id member.Identity) *group {
 	g := &group{
 		node: n.cfg.Name, cluster: n.cluster, dir: n.cfg.DataDir, id: id.ServerID, life: newLife(id.Cluster.Incarnation), limits: n.limits,
-		log: n.log, fatal: n.fatal, mono: n.clock.mono, clock: n.clock, hub: n.hub, ended: n.ended,
-		installs: make(chan struct{}, 1), scrubEvery: n.cfg.ScrubEvery,
+		log: n.log, fatal: n.fatal, mono: n.clock.mono, wall: n.cfg.WallClock, clock: n.clock, hub: n.hub, ended: n.ended,
+		installs: make(chan struct{}, 1), rotten: make(chan error, 1), damaged: make(chan struct{}, 1), scrubEvery: n.cfg.ScrubEvery, drainMax: n.cfg.drain,
 	}
 	g.bodies = n.bodies
 	g.machine = fsm.New(fsm.Config{Group: groupNumber, Limits: n.limits, Version: n.cfg.machineVersion}, g.bodies)
@@ -102,13 +102,13 @@ func (n *Node) newGroup(id member.Identity) *group {
 	g.redrives = make(chan struct{}, redrivesMax)
 	g.snaps = newSnapshotter(n.cfg.LogBytes, n.cfg.SnapshotThreshold, n.cfg.SnapshotInterval, n.end, n.log)
 	g.steward = newSteward(g, member.DialFunc(n.cfg.Dial), nodes)
-	g.auditor = &auditor{g: g, every: n.cfg.DigestInterval}
+	g.auditor = &auditor{g: g, every: n.cfg.DigestInterval, gatherMax: n.cfg.gather}
 	if n.cfg.MemoryStores == nil {
 		g.disk = newDisk(n, g)
 	}
 	g.topology = newTopology(g, wire.NodeAddress{Name: n.cfg.Name, Address: n.address}, nodes)
 	g.proposer = newProposer(proposerConfig{
-		clock: n.clock, mono: g.mono, wall: func() int64 { return time.Now().UnixNano() },
+		clock: n.clock, mono: g.mono, wall: func() int64 { return g.wall().UnixNano() },
 		ended: n.ended, refusal: g.refusal, classify: raftlog.Classify, hold: g.hold,
 	})
 	g.receives = newReceives(n.hub, g.mono)
@@ -122,8 +122,9 @@ func (n *Node) newGroup(id member.Identity) *group {
 
 // openStores opens the raft log with its guard, and the snapshots. Each storage
 // error ends the node.
-func (n *Node) openStores() (raft.LogStore, raft.SnapshotStore, error) {
-	o := raftlog.Options{Kind: n.cfg.LogStore, Logger: n.log, Fatal: n.fatal, Annex: annex}
+func (n *Node) openStores(g *group) (raft.LogStore, raft.SnapshotStore, error) {
+	o := raftlog.Options{Kind: n.cfg.LogStore, Logger: n.log, Fatal: n.fatal, Annex: annex, SnapshotDamaged: g.noteDamagedSnapshot,
+		AppendTimeout: n.cfg.AppendTimeout}
 	if n.cfg.MemoryStores != nil {
 		log, stable, snapshots := n.cfg.MemoryStores()
 		o.Kind = raftlog.KindMemory
@@ -180,6 +181,7 @@ func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Conf
 		MaxPool: peerPool, MaxRPCsInFlight: rpcsInFlight, Timeout: n.cfg.PeerTimeout,
 	})
 	nt.TimeoutScale = snapshotTimeoutScale
+	n.raftNet = nt
 	watched := raftlog.WatchInstalls(n.store.Guard(nt), g.noteRepeatedInstall)
 	return member.GuardTransport(watched, member.Guard{
 		CurrentTerm: func() uint64 {
@@ -211,18 +213,37 @@ func (n *Node) raftTransport(g *group, book *member.AddressBook, conf *raft.Conf
 }
 
 // bootstrap writes the first configuration: on the one node that the nodes have
-// agreed on. Finding it written means that the node crashed right after.
+// agreed on. The library writes its term before it; finding the term alone means
+// that the node crashed in between, and finding both that it crashed right after.
 func (n *Node) bootstrap(conf *raft.Config, logs raft.LogStore, snapshots raft.SnapshotStore, trans raft.Transport, id member.Identity) error {
 	var c raft.Configuration
 	for _, p := range id.Cluster.Members {
 		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: p.ServerID, Address: raft.ServerAddress(p.Address)})
 	}
 	err := raft.BootstrapCluster(conf, logs, n.store, snapshots, trans, c)
-	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		err = storeFirst(logs, snapshots, c)
+	}
+	if err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	n.log.Info("formed a new cluster", "cluster", id.Cluster.ID, "members", len(c.Servers))
 	return n.dir.MarkBootstrapped()
+}
+
+// storeFirst stores the first configuration where there is none. Raft has never run
+// here, or the identity would say so; without a configuration nobody would ever stand
+// for election.
+func storeFirst(logs raft.LogStore, snapshots raft.SnapshotStore, c raft.Configuration) error {
+	last, err := logs.LastIndex()
+	if err != nil || last > 0 {
+		return err
+	}
+	all, err := snapshots.List()
+	if err != nil || len(all) > 0 {
+		return err
+	}
+	return logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)})
 }
 
 // newRaft opens raft. The library panics on a log that lacks what its newest
@@ -271,28 +292,110 @@ func (g *group) onJoin(ctx context.Context, req member.JoinRequest) (member.Join
 // without end. A newer snapshot ends it.
 func (g *group) noteRepeatedInstall(i raftlog.RepeatedInstall) {
 	g.log.Warn("a follower was sent the same snapshot again", "peer", i.Peer, "index", i.Index, "installs", i.Installs)
+	g.cureInstall()
+}
+
+// noteDamagedSnapshot: the library tries to send it without end. The state is whole in
+// memory, perhaps on this node alone, so that another snapshot is as good. When that one's
+// bodies are damaged too, what they are linked from is.
+func (g *group) noteDamagedSnapshot(err error, again bool) {
+	if again {
+		select {
+		case g.rotten <- err:
+		default:
+		}
+		return
+	}
+	g.log.Error("the newest snapshot is damaged: another one is taken", "error", err)
+	g.cureInstall()
+	select {
+	case g.damaged <- struct{}{}:
+	default:
+	}
+}
+
+func (g *group) cureInstall() {
 	select {
 	case g.installs <- struct{}{}:
 	default:
 	}
 }
 
-// cureInstalls takes a newer snapshot when a follower was sent one twice. The
-// entry before it makes it newer even if nobody writes.
+// cureInstalls takes a newer snapshot when a follower was sent one twice, or cannot be
+// sent the newest, and in place of one that is damaged. The leader's entry before it makes
+// it newer even if nobody writes.
 func (g *group) cureInstalls(end <-chan struct{}) {
 	for {
 		select {
 		case <-g.installs:
+		case err := <-g.rotten:
+			g.leaveToOthers(err)
+			continue
 		case <-end:
 			return
 		}
-		f := g.raft.Apply(fsm.NewEntry(g.proposer.nextNumber(), 0, time.Now().UnixNano()), proposeTimeout)
-		if err := bound(f, g.ended).Error(); err != nil {
-			g.log.Warn("entry before a snapshot", "error", err)
-			continue
+		if g.lead.serving() {
+			f := g.raft.Apply(fsm.NewEntry(g.proposer.nextNumber(), 0, g.wall().UnixNano()), proposeTimeout)
+			if err := bound(f, g.ended).Error(); err != nil {
+				g.log.Warn("entry before a snapshot", "error", err)
+				continue
+			}
 		}
 		if err := g.snaps.take(g); err != nil {
-			g.log.Warn("snapshot for a follower", "error", err)
+			g.log.Warn("snapshot in place of the newest", "error", err)
 		}
 	}
+}
+
+// leaveToOthers ends a leader whose bodies on disk are damaged when another can lead and
+// send whole ones. Without one it goes on: it may be the only node that has what was
+// confirmed, and a process that starts again loads the damaged files.
+func (g *group) leaveToOthers(damage error) {
+	if !g.lead.serving() {
+		g.log.Error("two snapshots in a row are damaged, and so is what they are made from: while a majority of the other nodes is well, "+
+			"stop this node, run  onceq node wipe  and start it again, it rejoins with what the others have", "error", damage, "dir", g.dir)
+		return // nobody is sent anything from here
+	}
+	why := g.successors()
+	if why == nil {
+		if refused := g.steward.transfer(""); refused != nil {
+			why = errors.New(refused.Text)
+		}
+	}
+	if why == nil {
+		g.stop(damage)
+		return
+	}
+	g.log.Error("two snapshots in a row are damaged, and no other node can take over: this one goes on, but cannot bring a node that is behind, or new, up to date. "+
+		"If another that votes has everything, have it lead:  onceq cluster transfer . "+
+		"Otherwise have the messages consumed that can be, and keep this directory and the backups. What is damaged:  onceq node verify  (with the node stopped, on a copy)",
+		"error", damage, "others", why, "dir", g.dir)
+}
+
+// successors says what keeps the other voters from going on alone with what the newest
+// snapshot has: a majority has to live, and one of them to need no snapshot and to know of
+// no damage of its own.
+func (g *group) successors() error {
+	voters, living, whole := 0, 0, 0
+	for _, v := range g.raft.GetConfiguration().Configuration().Servers {
+		if v.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if v.ID == g.id {
+			continue
+		}
+		status, err := g.steward.ask(context.Background(), g.steward.addressOf(v))
+		if err != nil || status.ServerID != string(v.ID) {
+			continue
+		}
+		living++
+		if status.AppliedIndex >= g.snapshotIndex() && status.SnapshotDamage == "" {
+			whole++
+		}
+	}
+	if living < voters/2+1 || whole == 0 {
+		return fmt.Errorf("of %d that vote, %d others answer, and %d of them have all of the snapshot, and whole files", voters, living, whole)
+	}
+	return nil
 }

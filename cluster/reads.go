@@ -70,11 +70,15 @@ func (r *reader) run(end <-chan struct{}) {
 
 // confirm returns nil when the machine may be read.
 func (r *reader) confirm(end <-chan struct{}) *wire.ErrorReply {
-	if !r.g.lead.serving() {
+	// The term that is served in, and not the present one: a node that has lost the
+	// leadership and won it again has in its log what was confirmed meanwhile, and need
+	// not have applied it.
+	term := r.g.lead.servesIn()
+	if term == 0 {
 		return r.g.refusal()
 	}
 	index := r.g.raft.CommitIndex()
-	if !r.asks.leads(end) {
+	if !r.asks.leads(term, end) {
 		return r.g.refusal()
 	}
 	ch := r.g.progress.reached(index)

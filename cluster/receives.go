@@ -37,6 +37,10 @@ type waitList struct {
 	list.List
 	// wave counts the news of messages. Each receive tries at most once a wave.
 	wave uint64
+	// owed is how many messages those had asked for that were refused before they came
+	// to the log: what had woken them is still there, and a moment later so much is
+	// tried for again.
+	owed uint64
 }
 
 // pending is one receive that has no answer yet.
@@ -172,21 +176,28 @@ func (r *receives) fly(p *pending) {
 }
 
 // applied takes what became of a proposed receive. One that took nothing lets the
-// next try, and waits on if it found nothing.
+// next try, and waits on if it found nothing. One that was refused waits on as well, and
+// the oldest try again a moment later: whoever tried now would be refused too. Where it
+// is not known whether it came to the log, its sender has to know that.
 func (r *receives) applied(p *pending, o outcome) {
-	nothing := o.Result != nil && len(o.Result.Receive.Deliveries) == 0
+	refused := o.Err != nil && o.Err.Code != wire.CodeOutcomeUnknown
+	nothing := o.Err == nil && len(o.Result.Receive.Deliveries) == 0
 	r.mu.Lock()
 	p.flying = false
-	var fly []*pending
-	if nothing {
-		fly = p.queue.next(r, 1)
-	}
 	// What was leased for one that is over is for its repeat; without one the
 	// leases run out.
 	over := p.over
-	waits := nothing && o.Result.Status == fsm.StatusOK && r.active && r.mono() < p.until
+	waits := (refused || nothing && o.Result.Status == fsm.StatusOK) && r.active && r.mono() < p.until
+	if refused {
+		p.tried = p.queue.wave - 1
+		p.queue.owed += uint64(p.request.Limit)
+	}
 	if !over && !waits {
 		r.remove(p)
+	}
+	var fly []*pending
+	if nothing {
+		fly = p.queue.next(r, 1)
 	}
 	r.mu.Unlock()
 	for _, other := range fly {
@@ -239,12 +250,12 @@ func (r *receives) ready(news []fsm.ReadyQueue) {
 	}
 }
 
-// expire answers those that have waited long enough. What is proposed has its
-// answer from that.
+// expire answers those that have waited long enough, and lets those try again that
+// were refused. What is proposed has its answer from that. Called by the ticker.
 func (r *receives) expire() {
 	now := r.mono()
 	r.mu.Lock()
-	var over []*pending
+	var over, again []*pending
 	for _, p := range r.consumers {
 		if !p.flying && p.until <= now {
 			over = append(over, p)
@@ -253,9 +264,24 @@ func (r *receives) expire() {
 	for _, p := range over {
 		r.remove(p)
 	}
+	for _, q := range r.queues {
+		if q.owed > 0 && r.active {
+			owed := q.owed
+			for e := q.Front(); e != nil && owed > 0; e = e.Next() {
+				if p := e.Value.(*pending); p.tried != q.wave && r.try(p) {
+					again = append(again, p)
+					owed -= min(owed, uint64(p.request.Limit))
+				}
+			}
+			q.owed = 0
+		}
+	}
 	r.mu.Unlock()
 	for _, p := range over {
 		p.conn.Reply(p.corr, wire.OpReceive, encoded(wire.Received{Status: wire.StatusOK, Next: p.request.First}))
+	}
+	for _, p := range again {
+		r.fly(p)
 	}
 }
 

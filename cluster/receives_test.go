@@ -152,6 +152,86 @@ func TestReceives_AsManyTryAsThereAreMessages_OldestFirst(t *testing.T) {
 	r.flying()
 }
 
+// TestReceives_Refused_TriesAgainAMomentLater: the others would be refused as well, and
+// what woke it is still there.
+func TestReceives_Refused_TriesAgainAMomentLater(t *testing.T) {
+	r, c := newRoom(t), &answers{}
+	r.ask(c, 1, 10, time.Second)
+	r.ask(c, 2, 10, time.Second)
+	r.news(1)
+	refused := outcome{Err: errOverloaded("settles")}
+	r.flying(1)[0].done(refused)
+	r.said(c)
+	r.flying()
+	r.expire()
+	r.flying(1)[0].done(refused)
+	// The connection ends that it is for: then it is the other's.
+	r.disconnected(c)
+	r.flying()
+	d := &answers{}
+	r.ask(d, 3, 10, time.Second)
+	r.ask(d, 4, 10, time.Second)
+	r.news(1)
+	r.flying(3)[0].done(refused)
+	r.drop(wire.ConsumerID{3})
+	d.got = nil
+	r.expire()
+	r.flying(4)[0].finds(1)
+	r.said(d, "receive ok next 2 <nil>")
+	r.expire()
+	r.flying()
+}
+
+// TestReceives_SeveralRefused_EachTriesAgain: there is something for both.
+func TestReceives_SeveralRefused_EachTriesAgain(t *testing.T) {
+	r, c := newRoom(t), &answers{}
+	for p := byte(1); p <= 3; p++ {
+		r.ask(c, p, 10, time.Second)
+	}
+	r.news(20)
+	for _, f := range r.flying(1, 2) {
+		f.done(outcome{Err: errOverloaded("settles")})
+	}
+	r.expire()
+	r.flying(1, 2)
+}
+
+// TestReceives_RefusedWhenItIsOver_TheNextTries: what woke it is for who waits.
+func TestReceives_RefusedWhenItIsOver_TheNextTries(t *testing.T) {
+	r, c, d := newRoom(t), &answers{}, &answers{}
+	r.ask(c, 1, 10, time.Second)
+	r.ask(d, 2, 10, time.Second)
+	r.news(1)
+	f := r.flying(1)[0]
+	r.disconnected(c)
+	f.done(outcome{Err: errOverloaded("settles")})
+	r.expire()
+	r.flying(2)
+}
+
+// TestReceives_NotKnownWhetherItCameToTheLog_IsTold: its sender has to release it.
+func TestReceives_NotKnownWhetherItCameToTheLog_IsTold(t *testing.T) {
+	r, c := newRoom(t), &answers{}
+	r.ask(c, 1, 10, time.Second)
+	r.news(1)
+	r.flying(1)[0].done(outcome{Err: &wire.ErrorReply{Code: wire.CodeOutcomeUnknown}})
+	r.said(c, wire.CodeOutcomeUnknown.String())
+}
+
+// TestReceives_RefusedAtTheEndOfItsTime_IsToldSo, and is not tried again.
+func TestReceives_RefusedAtTheEndOfItsTime_IsToldSo(t *testing.T) {
+	r, c := newRoom(t), &answers{}
+	r.ask(c, 1, 10, time.Second)
+	r.news(1)
+	f := r.flying(1)[0]
+	r.news(2)
+	r.now += 2 * time.Second
+	f.done(outcome{Err: errOverloaded("settles")})
+	r.said(c, wire.CodeOverloaded.String())
+	r.expire()
+	r.flying()
+}
+
 func TestReceives_NoWait_IsAnsweredAtOnce(t *testing.T) {
 	r, c := newRoom(t), &answers{}
 	r.ask(c, 1, 10, 0)

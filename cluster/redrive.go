@@ -14,7 +14,8 @@ import (
 // wire.Redrive. It runs in a goroutine of its own at the leader: tables are read in
 // bounded steps under the machine's lock, bodies and conditions are looked at while it is
 // free, and what matches goes into the log as an Edit by place and turn. A message that
-// was handed out since it was looked at is left alone by the machine.
+// was handed out since it was looked at is left alone by the machine, which also knows
+// the priority that a dead letter has where it came from.
 type redrive struct {
 	g     *group
 	m     wire.Redrive
@@ -34,10 +35,6 @@ func (h *handler) redriveRequest(g *group, c conn, corr uint32, payload []byte) 
 		return
 	}
 	m, err := wire.DecodeRedrive(payload)
-	var where []condition
-	if err == nil {
-		where, err = compile(m.Where)
-	}
 	if err != nil {
 		c.Error(corr, *malformed(err))
 		return
@@ -50,6 +47,13 @@ func (h *handler) redriveRequest(g *group, c conn, corr uint32, payload []byte) 
 	}
 	started := h.n.spawn(func(ctx context.Context) {
 		defer func() { <-g.redrives }()
+		// An expression may be compiled to thousands of times its size: only so many at
+		// a time as there are redrives.
+		where, err := compile(m.Where)
+		if err != nil {
+			c.Error(corr, *malformed(err))
+			return
+		}
 		r := &redrive{g: g, m: m, where: where, targets: map[string]uint32{}}
 		if refused := r.step(ctx); refused != nil {
 			c.Error(corr, *refused)

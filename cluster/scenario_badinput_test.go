@@ -97,7 +97,7 @@ func TestBadInput_IsRefusedWithItsCode(t *testing.T) {
 		"unknown queue, delete":          {wire.OpQueueDelete, payload(wire.QueueDelete{Incarnation: inc, Group: 1, Number: 99}), wire.CodeNoQueue},
 		"unknown queue, purge":           {wire.OpQueuePurge, payload(wire.QueuePurge{Incarnation: inc, Group: 1, Number: 99}), wire.CodeNoQueue},
 		"bad queue name":                 {wire.OpQueueCreate, payload(wire.QueueCreate{Incarnation: inc, Group: 1, Name: "a/b"}), wire.CodeMalformed},
-		"lease time below the least":     {wire.OpQueueCreate, payload(wire.QueueCreate{Incarnation: inc, Group: 1, Name: "q", Settings: wire.QueueSettings{LeaseTime: 1}}), wire.CodeMalformed},
+		"lease time below the least":     {wire.OpQueueCreate, payload(wire.QueueCreate{Incarnation: inc, Group: 1, Name: "q", Settings: wire.QueueSettings{LeaseTime: 1}}), wire.CodeBadSettings},
 		"body over the limit":            {wire.OpPublish, message(func(m *wire.Message) { m.Body = make([]byte, bodyMax+1) }), wire.CodeTooLarge},
 		"request over an entry":          {wire.OpPublish, message(func(m *wire.Message) { m.Body = make([]byte, wire.PayloadBytesMax-200) }), wire.CodeTooLarge},
 		"biz-id over the limit":          {wire.OpPublish, message(func(m *wire.Message) { m.BizID = strings.Repeat("x", wire.BizIDBytesMax+1) }), wire.CodeMalformed},

@@ -148,6 +148,19 @@ func (r *received) waitFor(t *testing.T, n int) {
 	})
 }
 
+// waitSettled waits until no message of a queue is to be handed out or held. The end of
+// a consumer waits for its acks as well, but not as long as a starved machine may take
+// for so many.
+func waitSettled(t *testing.T, c *clustertest.Cluster, queue string) {
+	t.Helper()
+	clustertest.Eventually(t, func() string {
+		if k := info(c, queue).Counts; k.Ready+k.Leased > 0 {
+			return fmt.Sprintf("counts of %s: %+v", queue, k)
+		}
+		return ""
+	})
+}
+
 // onceEach says that every one of n messages was handed out once, as its first
 // attempt.
 func (r *received) onceEach(t *testing.T, n int) {

@@ -116,7 +116,7 @@ func TestPublish_ThousandInFlight_ShuffledOverTwoConnections_LeaderKilled(t *tes
 	t.Parallel()
 	eachLogStore(t, func(t *testing.T, o clustertest.Option) {
 		const n = 1000
-		c := clustertest.New(t, 3, o)
+		c := clustertest.New(t, 3, o, clustertest.Steady)
 		leader, _, s := ready(t, c, "orders")
 		f := &inFlight{t: t, session: s, queue: "orders", results: make(map[uint64]wire.PublishResult)}
 		var all []uint64
@@ -170,6 +170,7 @@ func TestPublish_ThousandInFlight_ShuffledOverTwoConnections_LeaderKilled(t *tes
 			return nil
 		})
 		got.waitFor(t, n)
+		waitSettled(t, c, "orders")
 		stop()
 		got.onceEach(t, n)
 		for seq := uint64(1); seq <= n; seq++ {

@@ -106,6 +106,7 @@ func TestSlow_ConsumerThatNeverReads_IsCutOffAndOthersGetItsWork(t *testing.T) {
 		return nil
 	})
 	got.waitFor(t, n)
+	waitSettled(t, c, "orders")
 	stop()
 	if len(got.bodies) != n || got.attempts[2] != n {
 		t.Errorf("%d messages, attempts %v", len(got.bodies), got.attempts)

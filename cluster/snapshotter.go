@@ -86,6 +86,8 @@ type snapshotter struct {
 	piece    time.Duration // the longest that Apply may have waited for since the last freeze
 	stall    time.Duration
 	stallMax time.Duration
+	taken    uint64 // since the start
+	received uint64 // of a leader, since the start
 }
 
 // logMark: up to index, so many bytes were applied in all.
@@ -195,6 +197,7 @@ func (s *snapshotter) persisted(size int64, applied uint64) {
 		}
 	}
 	s.mu.Lock()
+	s.taken++
 	s.size = uint64(size)
 	c := s.base
 	c.TrailingLogs = s.trailing(applied, last)
@@ -250,6 +253,21 @@ func (s *snapshotter) stalls() (last, most time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stall, s.stallMax
+}
+
+// installed counts a snapshot that a leader has sent.
+func (s *snapshotter) installed() {
+	s.mu.Lock()
+	s.received++
+	s.mu.Unlock()
+}
+
+// counts are how many snapshots were taken, and received from a leader, since the
+// start.
+func (s *snapshotter) counts() (taken, received uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken, s.received
 }
 
 // run takes the snapshots that are due.

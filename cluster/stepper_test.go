@@ -103,6 +103,10 @@ func (s *stepper) run() error {
 	in := bufio.NewScanner(os.Stdin)
 	if in.Scan() {
 		if err := s.work(in.Text() == stepperInstalls); err != nil {
+			if errors.Is(err, raftlog.ErrFailed) {
+				// Another goroutine has failed the log before, and is about to end this process.
+				time.Sleep(stepsBound)
+			}
 			fmt.Println("returned", strings.ReplaceAll(err.Error(), "\n", "; "))
 			os.Exit(stepperReturned)
 		}
@@ -161,7 +165,7 @@ func (s *stepper) open() error {
 	_, err := os.Stat(mark)
 	known := err == nil
 	s.g.store, err = raftlog.Open(raftlog.Options{Dir: filepath.Join(s.dir, logDir), Kind: s.kind, Owner: "n1", Known: known,
-		Annex: annex, Logger: quiet, Fatal: stepperFatal, SegmentBytes: 64 << 10})
+		Annex: annex, Logger: quiet, Fatal: stepperFatal, SegmentBytes: 64 << 10, AppendTimeout: stepsBound})
 	if err != nil {
 		return err
 	}

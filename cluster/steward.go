@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -128,7 +129,7 @@ func (s *steward) promote(ctx context.Context, v raft.Server) error {
 	// that was just removed would bring it back.
 	for _, now := range c.Configuration().Servers {
 		if now.ID == v.ID && now.Suffrage != raft.Voter {
-			f := bound(s.g.raft.AddVoter(v.ID, v.Address, c.Index(), configTimeout), s.g.ended)
+			f := bound(s.g.raft.AddVoter(v.ID, now.Address, c.Index(), configTimeout), s.g.ended)
 			if err := f.Error(); err != nil {
 				return fmt.Errorf("add voter: %w", err)
 			}
@@ -152,11 +153,21 @@ func mayVote(id raft.ServerID, status wire.NodeStatus, came uint64) error {
 
 // retireOldSelf removes what a node was before it was wiped: it comes back under
 // a new id, at the same address or another, and the old id will never answer
-// again. Called with busy held.
+// again. A member that has only been at the address once stays, and is written
+// down where it is now. Called with busy held.
 func (s *steward) retireOldSelf(p member.Peer) error {
 	alive := s.alive()
 	for _, old := range s.g.raft.GetConfiguration().Configuration().Servers {
-		if old.ID == p.ServerID || member.NameOf(old.ID) != p.Name && string(old.Address) != p.Address {
+		if old.ID == p.ServerID {
+			continue
+		}
+		at := s.addressOf(old)
+		if member.NameOf(old.ID) != p.Name && at != p.Address {
+			if string(old.Address) == p.Address {
+				if err := s.moved(old.ID, at, 0); err != nil {
+					return fmt.Errorf("note that %s, which was at %s once, is at %s: %w", old.ID, p.Address, at, err)
+				}
+			}
 			continue
 		}
 		if alive[old.ID] {
@@ -171,6 +182,44 @@ func (s *steward) retireOldSelf(p member.Peer) error {
 	return nil
 }
 
+// moved changes a member's address in the configuration, in which raft takes no two
+// members of one address: who was there before is written down where it is now first.
+// Whether they vote stays as it is. Called with busy held.
+func (s *steward) moved(id raft.ServerID, address string, hops int) error {
+	c := s.g.raft.GetConfiguration()
+	if err := c.Error(); err != nil {
+		return err
+	}
+	servers := c.Configuration().Servers
+	if !slices.ContainsFunc(servers, func(v raft.Server) bool { return v.ID == id }) {
+		return nil // removed meanwhile, and not to be brought in by this
+	}
+	for _, other := range servers {
+		if other.ID == id || string(other.Address) != address {
+			continue
+		}
+		switch at := s.addressOf(other); {
+		case at == address:
+			return fmt.Errorf("%s is there, as far as gossip knows", other.ID)
+		case hops >= len(servers):
+			return fmt.Errorf("members have exchanged their addresses: start %s at another one", other.ID)
+		default:
+			if err := s.moved(other.ID, at, hops+1); err != nil {
+				return fmt.Errorf("%s, which was there, is at %s: %w", other.ID, at, err)
+			}
+		}
+	}
+	if c = s.g.raft.GetConfiguration(); c.Error() != nil {
+		return c.Error()
+	}
+	f := bound(s.g.raft.AddNonvoter(id, raft.ServerAddress(address), c.Index(), configTimeout), s.g.ended)
+	if err := f.Error(); err != nil {
+		return err
+	}
+	s.g.log.Info("a member is elsewhere now", "server", id, "address", address)
+	return nil
+}
+
 // errUnsafe is returned for a change that would leave less than a quorum alive.
 var errUnsafe = errors.New("the members that remain would have no living quorum")
 
@@ -181,22 +230,43 @@ func (s *steward) removeServer(id raft.ServerID) error {
 	if err := c.Error(); err != nil {
 		return err
 	}
-	voters, living := 0, 0
-	alive := s.alive()
+	var remain []raft.Server
 	for _, v := range c.Configuration().Servers {
-		if v.ID == id || v.Suffrage != raft.Voter {
-			continue
-		}
-		voters++
-		if alive[v.ID] {
-			living++
+		if v.ID != id && v.Suffrage == raft.Voter {
+			remain = append(remain, v)
 		}
 	}
-	if voters == 0 || living < voters/2+1 {
+	living := s.living(remain)
+	if voters := len(remain); voters == 0 || living < voters/2+1 {
 		return fmt.Errorf("%w: %d of %d alive", errUnsafe, living, voters)
 	}
 	f := bound(s.g.raft.RemoveServer(id, c.Index(), configTimeout), s.g.ended)
 	return f.Error()
+}
+
+// living counts those of servers that answer now, this one included. Gossip notices an
+// end seconds after it, and a removal in between leaves too few: the configuration holds
+// when it is appended, and who is gone is then needed to elect anybody.
+func (s *steward) living(servers []raft.Server) (n int) {
+	ctx, cancel := context.WithTimeout(context.Background(), peerStatusTimeout)
+	defer cancel()
+	answers := make(chan bool)
+	for _, v := range servers {
+		go func() {
+			if v.ID == s.g.id {
+				answers <- true
+				return
+			}
+			status, err := s.ask(ctx, s.addressOf(v))
+			answers <- err == nil && status.ServerID == string(v.ID)
+		}()
+	}
+	for range servers {
+		if <-answers {
+			n++
+		}
+	}
+	return n
 }
 
 // join takes a new node in as non-voter. It may be asked again by the same node.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"onceq/cluster"
 	"onceq/cluster/clustertest"
 	"onceq/cluster/clustertest/volume"
+	"onceq/cluster/raftlog"
 	"onceq/transport/wire"
 )
 
@@ -30,11 +32,14 @@ type lagging struct {
 	dirs           map[string]string // of nodes that are elsewhere
 }
 
+// patient is for tests in which a transfer is not to be broken off, whether it is held or
+// the follower takes long to restore what has come.
+func patient(c *cluster.Config) { c.PeerTimeout = 2 * clustertest.Bound }
+
 // newLagging is Steady: an election in the middle of a transfer has a second one begin,
 // and the library reads the first to its end before it looks at that (raft.go
 // installSnapshot), which here does not come.
 func newLagging(t *testing.T, opts ...clustertest.Option) *lagging {
-	patient := func(c *cluster.Config) { c.PeerTimeout = 2 * clustertest.Bound } // a transfer that is held is not broken off
 	l := &lagging{Cluster: clustertest.New(t, 3, append(opts, onDisk, clustertest.Steady, patient)...)}
 	createQueue(t, l.Cluster, "orders", wire.QueueSettings{})
 	l.cl = connect(t, l.Cluster)
@@ -43,13 +48,7 @@ func newLagging(t *testing.T, opts ...clustertest.Option) *lagging {
 	l.behind = l.Others(l.leader)[0]
 	l.Kill(l.behind)
 	l.publish(t, 1500)
-	p := producerOf(t, l.cl, "orders")
-	for range 150 { // an entry each, so that the log is cut behind the snapshot
-		if _, err := p.Publish(bounded(t), client.Message{Body: []byte(backlogBody(l.published))}); err != nil {
-			t.Fatal(err)
-		}
-		l.published++
-	}
+	l.publishEach(t, 150) // so that the log is cut behind the snapshot
 	for _, n := range l.Up() {
 		mustSnapshot(t, n)
 	}
@@ -63,6 +62,39 @@ func (l *lagging) publish(t *testing.T, n int) {
 	t.Helper()
 	backlog(t, l.cl, "orders", l.published, l.published+n)
 	l.published += n
+}
+
+// publishEach publishes n messages with an entry each.
+func (l *lagging) publishEach(t *testing.T, n int) {
+	t.Helper()
+	p := producerOf(t, l.cl, "orders")
+	for range n {
+		if _, err := p.Publish(bounded(t), client.Message{Body: []byte(backlogBody(l.published))}); err != nil {
+			t.Fatal(err)
+		}
+		l.published++
+	}
+}
+
+// publishWithRoom publishes n messages while a node with a full disk comes and goes:
+// they are refused for as long as it counts as alive, and the others learn of either up
+// to a look at the disk later, in the middle of a batch too.
+func (l *lagging) publishWithRoom(t *testing.T, n int) {
+	t.Helper()
+	p := producerOf(t, l.cl, "orders")
+	for range n {
+		clustertest.Eventually(t, func() string {
+			_, err := p.Publish(bounded(t), client.Message{Body: []byte(backlogBody(l.published))})
+			if errors.Is(err, client.ErrDiskFull) {
+				return err.Error()
+			}
+			if err != nil {
+				t.Fatalf("publish %d: %v", l.published, err)
+			}
+			return ""
+		})
+		l.published++
+	}
 }
 
 // waitMidway waits until some node has sent a part of the snapshot, and the
@@ -153,6 +185,23 @@ func (l *lagging) installedOnce(t *testing.T, index uint64) {
 	}
 }
 
+// firstInstalled delivers the first snapshot that the follower installs from now on.
+// Once it has caught up it is owed no more of the log than any other: one that stands
+// still then, while many entries and snapshots are made, is sent another.
+func (l *lagging) firstInstalled(t *testing.T) <-chan uint64 {
+	had, first := l.behind.Status().SnapshotIndex, make(chan uint64, 1)
+	go func() {
+		for t.Context().Err() == nil {
+			if at := l.behind.Status().SnapshotIndex; at != had {
+				first <- at
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	return first
+}
+
 // Snapshots that are taken while one is on its way neither end that, nor cut off
 // what the follower needs next.
 func TestTransfer_SnapshotsMeanwhile_IsNotBrokenOff(t *testing.T) {
@@ -198,6 +247,7 @@ func TestTransfer_UnderSteadyPublishes_CatchesUp(t *testing.T) {
 	for l.leader.Status().CommitIndex < index+400 {
 		step()
 	}
+	installed := l.firstInstalled(t)
 	l.release()
 	for {
 		step()
@@ -208,7 +258,9 @@ func TestTransfer_UnderSteadyPublishes_CatchesUp(t *testing.T) {
 			t.Fatalf("after %d snapshots the follower is at %+v", snapshots, l.behind.Status())
 		}
 	}
-	l.installedOnce(t, index)
+	if got := <-installed; got != index {
+		t.Errorf("the follower has installed a snapshot at %d; the one at %d was on its way", got, index)
+	}
 	stop()
 	l.caughtUp(t)
 	drainAll(t, l.Cluster, l.cl, "orders", l.published)
@@ -337,15 +389,7 @@ func TestTransfer_FollowersDiskFull_BeginsAnewWhenThereIsRoom(t *testing.T) {
 		} else if h := l.halves(t); len(h) > 0 {
 			t.Errorf("%v is left, and takes the room for a start: %v", h, err)
 		}
-		p := producerOf(t, l.cl, "orders")
-		clustertest.Eventually(t, func() string { // the full disk is forgotten with its node
-			if _, err := p.Publish(bounded(t), client.Message{Body: []byte(backlogBody(l.published))}); err != nil {
-				return err.Error()
-			}
-			return ""
-		})
-		l.published++
-		l.publish(t, 100)
+		l.publishWithRoom(t, 100)
 	}
 	other := l.Others(l.behind)
 	for _, n := range other {
@@ -368,6 +412,281 @@ func TestTransfer_FollowersDiskFull_BeginsAnewWhenThereIsRoom(t *testing.T) {
 	for name, ended := range died {
 		if len(ended) > 0 {
 			t.Errorf("%s has ended: %v", name, <-ended)
+		}
+	}
+}
+
+// A leader whose snapshot has rotted can send it to nobody. Its state is whole, and so
+// is the next one that it takes: it leads on, it may be the only one that can.
+func TestTransfer_TheLeadersSnapshotIsDamaged_TakesAnother(t *testing.T) {
+	t.Parallel()
+	d := &deaths{why: make(map[string]error)}
+	c := clustertest.New(t, 3, onDisk, clustertest.Steady, patient, d.note)
+	createQueue(t, c, "orders", wire.QueueSettings{})
+	l := &lagging{Cluster: c, cl: connect(t, c)}
+	l.publish(t, 50)
+	leader := c.WaitLeader()
+	behind := c.Others(leader)[0]
+	mustSnapshot(t, behind)
+	c.Kill(behind)
+	l.publishEach(t, 150) // so that the log is cut behind the snapshot
+	for _, n := range c.Up() {
+		mustSnapshot(t, n)
+	}
+	rotSnapshots(t, leader)
+	term := leader.Status().Term
+	c.Restart(behind)
+	c.WaitCaughtUp()
+	if err := d.of(leader); err != nil || leader.Status().Term != term {
+		t.Errorf("the leader of term %d died of %v; the term is %d now", term, err, leader.Status().Term)
+	}
+	c.DigestsAgree()
+	// What it had before takes up no room.
+	if left := snapshotsOf(t, behind); len(left) != 1 {
+		t.Errorf("%v is left", left)
+	}
+}
+
+// The files of the only voter's snapshot have rotted, and what is live is whole: it was
+// loaded from another, or has been written anew. A node that joins is sent the next snapshot.
+// Ended, the voter would start from the rotten files: what was whole would be gone, and it
+// would end again as soon as it led.
+func TestTransfer_TheOnlyVotersFilesAreDamaged_TakesAnother(t *testing.T) {
+	t.Parallel()
+	l, d := newAlone(t)
+	rotFiles(t, l.leader, true)
+	term := l.leader.Status().Term
+	joiner := l.Join(onDisk, patient, d.note)
+	l.WaitCaughtUp()
+	if got := joiner.Status().Messages; got != uint64(l.published) {
+		t.Errorf("the new node has %d of %d messages", got, l.published)
+	}
+	if err := d.of(l.leader); err != nil || l.leader.Status().Term != term {
+		t.Errorf("the leader of term %d died of %v; the term is %d now", term, err, l.leader.Status().Term)
+	}
+	l.DigestsAgree()
+	drainAll(t, l.Cluster, l.cl, "orders", l.published)
+}
+
+// What is live has rotted too, and nobody else has it. The node goes on with what it has: it
+// can be consumed.
+func TestTransfer_TheOnlyVotersLiveFilesAreDamaged_GoesOn(t *testing.T) {
+	t.Parallel()
+	l, d := newAlone(t)
+	rotFiles(t, l.leader, false)
+	l.Join(onDisk, patient, d.note)
+	clustertest.Eventually(t, func() string {
+		if !l.Logged("two snapshots in a row are damaged") {
+			return "no second snapshot was tried"
+		}
+		return ""
+	})
+	l.publishEach(t, 1)
+	if err := d.of(l.leader); err != nil {
+		t.Errorf("the only node that has anything ended: %v", err)
+	}
+}
+
+// newAlone is a node with a snapshot that one that joins it needs.
+func newAlone(t *testing.T) (*lagging, *deaths) {
+	t.Helper()
+	d := &deaths{why: make(map[string]error)}
+	l := &lagging{Cluster: clustertest.New(t, 1, onDisk, patient, d.note)}
+	createQueue(t, l.Cluster, "orders", wire.QueueSettings{})
+	l.cl = connect(t, l.Cluster)
+	l.leader = l.WaitLeader()
+	l.publish(t, 1500)
+	l.publishEach(t, 150)
+	mustSnapshot(t, l.leader)
+	return l, d
+}
+
+// A leader whose files have rotted where it is live ends, when others can go on without it:
+// one of them leads and sends whole ones.
+func TestTransfer_TheLeadersLiveFilesAreDamaged_AnotherSends(t *testing.T) {
+	t.Parallel()
+	d := &deaths{why: make(map[string]error)}
+	l := &lagging{Cluster: clustertest.New(t, 3, onDisk, clustertest.Steady, patient, d.note)}
+	createQueue(t, l.Cluster, "orders", wire.QueueSettings{})
+	l.cl = connect(t, l.Cluster)
+	l.publish(t, 50)
+	l.leader = l.WaitLeader()
+	l.behind = l.Others(l.leader)[0]
+	l.Kill(l.behind)
+	l.publish(t, 1500)
+	l.publishEach(t, 150)
+	for _, n := range l.Up() {
+		mustSnapshot(t, n)
+	}
+	rotFiles(t, l.leader, false)
+	l.Restart(l.behind)
+	clustertest.Eventually(t, func() string {
+		if d.of(l.leader) == nil {
+			return l.leader.NodeID + " goes on"
+		}
+		return ""
+	})
+	if err := d.of(l.leader); !errors.Is(err, raftlog.ErrSnapshotDamaged) || !strings.Contains(err.Error(), "at offset") {
+		t.Errorf("it ended over %v", err)
+	}
+	l.Kill(l.leader)
+	l.WaitCaughtUp()
+	l.publishEach(t, 1)
+	l.DigestsAgree()
+	drainAll(t, l.Cluster, l.cl, "orders", l.published)
+}
+
+// newScrubbed is a cluster that reads what it has on disk again and again, and one of its
+// followers with a snapshot.
+func newScrubbed(t *testing.T) (*lagging, *deaths) {
+	t.Helper()
+	d := &deaths{why: make(map[string]error)}
+	l := &lagging{Cluster: clustertest.New(t, 3, onDisk, clustertest.Steady, d.note, func(c *cluster.Config) { c.ScrubEvery = 10 * time.Millisecond })}
+	createQueue(t, l.Cluster, "orders", wire.QueueSettings{})
+	l.cl = connect(t, l.Cluster)
+	l.leader = l.WaitLeader()
+	l.publish(t, 500)
+	l.WaitCaughtUp()
+	l.behind = l.Others(l.leader)[0]
+	mustSnapshot(t, l.behind)
+	return l, d
+}
+
+// The files of a follower's snapshot have rotted, and nobody needs them: it finds that by
+// itself, and takes another, which is whole.
+func TestScrub_AFollowersSnapshotIsDamaged_TakesAnother(t *testing.T) {
+	t.Parallel()
+	l, d := newScrubbed(t)
+	before := l.behind.Status()
+	rotFiles(t, l.behind, true)
+	clustertest.Eventually(t, func() string {
+		if s := l.behind.Status(); s.SnapshotsTaken == before.SnapshotsTaken || s.SnapshotDamage != "" {
+			return fmt.Sprintf("%d snapshots, damage %q", s.SnapshotsTaken, s.SnapshotDamage)
+		}
+		return ""
+	})
+	if err := d.of(l.behind); err != nil {
+		t.Errorf("it ended over %v", err)
+	}
+	l.DigestsAgree()
+	l.Kill(l.behind)
+	l.Restart(l.behind)
+	l.caughtUp(t)
+	drainAll(t, l.Cluster, l.cl, "orders", l.published)
+}
+
+// What is live there has rotted too. The follower goes on, and its status says what is
+// damaged: with the disks of two voters bad, ending them would end the cluster.
+func TestScrub_AFollowersLiveFilesAreDamaged_IsToldByItsStatus(t *testing.T) {
+	t.Parallel()
+	l, d := newScrubbed(t)
+	rotFiles(t, l.behind, false)
+	clustertest.Eventually(t, func() string {
+		if !l.Logged("two snapshots in a row are damaged") {
+			return "no second snapshot was found damaged"
+		}
+		return ""
+	})
+	if got := l.behind.Status().SnapshotDamage; !strings.Contains(got, ".sst") || !strings.Contains(got, "at offset") {
+		t.Errorf("its status says %q", got)
+	}
+	for _, n := range l.Others(l.behind) {
+		if got := n.Status().SnapshotDamage; got != "" {
+			t.Errorf("%s says %q", n.NodeID, got)
+		}
+	}
+	l.publishEach(t, 1)
+	if err := d.of(l.behind); err != nil {
+		t.Errorf("it ended over %v", err)
+	}
+}
+
+// What is live has rotted on all nodes. The leader goes on: nobody who could take over has
+// whole files, and one that ends loses what it has in memory.
+func TestScrub_LiveFilesAreDamagedOnAllNodes_TheLeaderGoesOn(t *testing.T) {
+	t.Parallel()
+	l, d := newScrubbed(t)
+	for _, n := range l.Others(l.leader) {
+		mustSnapshot(t, n)
+		rotFiles(t, n, false)
+		clustertest.Eventually(t, func() string {
+			if n.Status().SnapshotDamage == "" {
+				return n.NodeID + " has found nothing"
+			}
+			return ""
+		})
+	}
+	mustSnapshot(t, l.leader)
+	rotFiles(t, l.leader, false)
+	clustertest.Eventually(t, func() string {
+		if err := d.of(l.leader); err != nil || l.Logged("no other node can take over") {
+			return ""
+		}
+		return "the leader has found nothing"
+	})
+	if err := d.of(l.leader); err != nil {
+		t.Errorf("it ended over %v", err)
+	}
+	l.publishEach(t, 1)
+}
+
+// rotFiles flips a bit in each table of messages of a node's snapshots, or, unless in a
+// copy, where the node is live as well.
+func rotFiles(t *testing.T, n *clustertest.Node, copied bool) {
+	t.Helper()
+	tables, err := filepath.Glob(filepath.Join(n.Dir, "groups/1/snapshots/*/annex/*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	rotten := map[uint64]bool{} // by inode: snapshots share them, until they are copied
+	for _, path := range tables {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inode := info.Sys().(*syscall.Stat_t).Ino
+		if rotten[inode] && !copied {
+			continue
+		}
+		rotten[inode] = true
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/4] ^= 4
+		to := path
+		if copied {
+			to += ".copy"
+		}
+		if err := os.WriteFile(to, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(to, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func snapshotsOf(t *testing.T, n *clustertest.Node) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(n.Dir, "groups/1/snapshots/*/state.bin"))
+	if err != nil || len(found) == 0 {
+		t.Fatal(found, err)
+	}
+	return found
+}
+
+// rotSnapshots flips a bit in the tables of a node's snapshots.
+func rotSnapshots(t *testing.T, n *clustertest.Node) {
+	t.Helper()
+	for _, path := range snapshotsOf(t, n) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 4
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

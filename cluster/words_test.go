@@ -137,6 +137,8 @@ func TestWords_LimitsAgree(t *testing.T) {
 		"sequences":     {fsm.SealSequencesMax, wire.SequencesMax},
 		"ranges":        {fsm.RangesMax, wire.RangesMax},
 		"reasons":       {fsm.ReasonBytesMax, wire.ReasonBytesMax},
+		"nack delays":   {int(fsm.NackDelayMax), int(wire.NackDelayMax)},
+		"lease times":   {int(fsm.LeaseTimeMax), int(wire.LeaseTimeMax)},
 		"places":        {fsm.EditPlacesMax, wire.EditPlacesMax},
 		"outputs":       {fsm.AckPublishQueuesMax, wire.AckPublishQueuesMax},
 		"priorities":    {fsm.Priorities, wire.PriorityMax + 1},
@@ -157,6 +159,10 @@ func TestWords_LimitsAgree(t *testing.T) {
 	}
 	if entryBytesMax > fsm.EntryBytesMax {
 		t.Errorf("entries of %d bytes are proposed, the machine takes %d", entryBytesMax, fsm.EntryBytesMax)
+	}
+	// README: a disk that answers nothing has so long. Raft appends one entry more at once than it is told.
+	if most := (maxAppendEntries + 1) * entryBytesMax; most != 36<<20 {
+		t.Errorf("an append has at most %d bytes", most)
 	}
 	if max := fsm.DefaultLimits().BodyBytesMax; max+(64<<10) > entryBytesMax {
 		t.Errorf("a body of %d bytes does not fit an entry of %d", max, entryBytesMax)

@@ -24,6 +24,7 @@ type assembly struct {
 	sections uint64
 	done     bool // with the end section
 	err      error
+	doubt    error // which counts from a version on, see audit
 }
 
 // newAssembly begins one for the machine m, whose queues get numbers above base.
@@ -115,7 +116,9 @@ func (a *assembly) fail(format string, args ...any) {
 func (a *assembly) finish() {
 	a.m.dropStaging() // of its own
 	a.m.wakeAll()
-	a.err = a.m.audit()
+	if a.err, a.doubt = a.m.audit(); a.from.doubt != nil {
+		a.doubt = a.from.doubt
+	}
 }
 
 // whole returns the machine of a backup that has come, as it is to go on in m. The
@@ -140,6 +143,8 @@ func (s *staging) whole(m *Machine) (*Machine, error) {
 		return nil, fmt.Errorf("its queues go to number %d, its header to %d", fresh.nextQueue, s.queues)
 	case fresh.messages != int64(s.bodies):
 		return nil, fmt.Errorf("%d messages, and %d bodies", fresh.messages, s.bodies)
+	case a.doubt != nil && m.version >= versionRestoreDoubts:
+		return nil, a.doubt
 	}
 	fresh.shift(m.now - fresh.now)
 	return fresh, nil

@@ -118,7 +118,7 @@ func (m *Machine) assignOne(q *queue, eff *Effects) {
 		msg.attempts++
 		s.attempt = msg.attempts
 		if msg.notes != nil {
-			msg.note(event{at: m.now, kind: EventLeased, attempt: msg.attempts, consumer: c.ordinal})
+			m.note(msg, event{at: m.now, kind: EventLeased, attempt: msg.attempts, consumer: c.ordinal})
 		}
 	}
 	c.held++

@@ -124,7 +124,7 @@ func (w *BackupWriter) begin() {
 	for _, c := range m.consumers {
 		for i := range c.slots {
 			s := &c.slots[i]
-			if c.queue.deleted || s.state != LeaseHeld || s.msg != nil || !c.queue.holds(s) {
+			if s.state != LeaseHeld || s.msg != nil || !c.queue.holds(s) {
 				continue
 			}
 			if w.leased[c.queue.number] == nil {
@@ -160,7 +160,12 @@ func (t tablesWriter) Write(b []byte) (n int, err error) {
 
 // names says whether the tables name a message.
 func (w *BackupWriter) names(queue uint64, p place) bool {
-	q := w.m.queues[queue]
+	return w.m.queues[queue].names(p) || w.leased[queue][p]
+}
+
+// names says whether a message is told by a record or by its place in a lane. A lease
+// alone tells others.
+func (q *queue) names(p place) bool {
 	if q == nil || int(p.lane) >= len(q.lanes) || q.lanes[p.lane] == nil {
 		return false
 	}
@@ -168,7 +173,7 @@ func (w *BackupWriter) names(queue uint64, p place) bool {
 		return msg.state != stateGone
 	}
 	l := q.lanes[p.lane]
-	return p.offset >= l.head && p.offset < l.tail || w.leased[queue][p]
+	return p.offset >= l.head && p.offset < l.tail && !l.isGone(p.offset)
 }
 
 // backupBodies hands on the bodies that stand in a snapshot behind its tables.
@@ -212,7 +217,10 @@ func (r *BackupReader) Bodies(chunk []byte) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	return eachBody(chunk, func(uint64, uint8, uint64, int64, []byte) { r.s.bodies++ })
+	if err := r.s.placed(chunk); err != nil {
+		return err
+	}
+	return eachBody(chunk, func(queue uint64, lane uint8, offset uint64, _ int64, _ []byte) { r.s.count(queue, lane, offset) })
 }
 
 // End says whether all of it makes a whole.

@@ -56,9 +56,7 @@ func Check(kind Kind, payload []byte, l Limits) error {
 	case KindQueueUpdate:
 		var c queueUpdate
 		if c, err = d.decodeQueueUpdate(payload); err == nil {
-			if wrong := c.settings.check(""); wrong != "" {
-				err = checkErrorf(StatusMalformed, "%s", wrong)
-			}
+			err = checkSettings(c.settings, "")
 		}
 	case KindQueuePause:
 		_, err = d.decodeQueuePause(payload)
@@ -85,8 +83,12 @@ func (c *queueCreate) check() error {
 	if !validQueueName(c.name) {
 		return checkErrorf(StatusMalformed, "queue name %q: 1 to %d of a-z A-Z 0-9 . _ - are accepted", c.name, QueueNameBytesMax)
 	}
-	if wrong := c.settings.check(c.name); wrong != "" {
-		return checkErrorf(StatusMalformed, "%s", wrong)
+	return checkSettings(c.settings, c.name)
+}
+
+func checkSettings(s QueueSettings, name string) error {
+	if wrong := s.check(name); wrong != "" {
+		return &CheckError{Status: StatusMalformed, Text: wrong, Settings: true}
 	}
 	return nil
 }

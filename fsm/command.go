@@ -114,6 +114,7 @@ type settleItem struct {
 	verb   uint8
 	time   time.Duration
 	reason []byte
+	text   string // the reason, as all messages of the range keep it
 }
 
 type queueCreate struct {
@@ -544,6 +545,9 @@ func DigestPayload() []byte { return nil }
 type CheckError struct {
 	Status Status
 	Text   string
+	// Settings says that all that is wrong is what somebody wants of a queue. It has no
+	// status of its own, since what the machine answers must stay what it was.
+	Settings bool
 }
 
 func (e *CheckError) Error() string { return e.Text }
@@ -556,9 +560,9 @@ func malformed(err error) error {
 	if errors.As(err, &c) {
 		return err
 	}
-	return &CheckError{StatusMalformed, err.Error()}
+	return &CheckError{Status: StatusMalformed, Text: err.Error()}
 }
 
 func checkErrorf(s Status, format string, args ...any) error {
-	return &CheckError{s, fmt.Sprintf(format, args...)}
+	return &CheckError{Status: s, Text: fmt.Sprintf(format, args...)}
 }

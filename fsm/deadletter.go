@@ -27,7 +27,7 @@ func (m *Machine) park(msg *message, reason string) {
 		msg.notes = &notes{}
 	}
 	msg.notes.reason = reason
-	msg.note(event{at: m.now, kind: EventParked, attempt: msg.attempts, text: reason})
+	m.note(msg, event{at: m.now, kind: EventParked, attempt: msg.attempts, text: reason})
 	m.setState(msg, stateParked)
 	if msg.key != nil {
 		msg.notes.key = msg.key.key
@@ -35,15 +35,15 @@ func (m *Machine) park(msg *message, reason string) {
 	}
 }
 
-// moveTo moves a message to the end of another queue of the group. Its body is
+// moveTo moves a message to the end of a lane of another queue of the group. Its body is
 // not read: the store is told where it is now. What it had behind it goes along
 // in its notes: with a reason it is a dead letter, without one it was sent on by
 // command.
 func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *uint64) {
 	q, from := msg.q, msg.place
-	l := target.laneFor(0)
+	l := m.laneOf(msg, target, reason)
 	moved := &message{
-		place: place{0, l.tail}, size: msg.size, stored: m.now,
+		place: place{l.number, l.tail}, size: msg.size, stored: m.now,
 		expires: target.expiry(m.now, 0), notes: msg.notes,
 		// Attempt 1 proves that nobody saw a message before, also after a move.
 		attempts: msg.attempts,
@@ -61,12 +61,12 @@ func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *ui
 			queue: q.name, number: q.number, place: from,
 			attempts: msg.attempts, failures: msg.failures, stored: msg.stored,
 		}
-		moved.note(event{at: m.now, kind: EventDead, attempt: msg.attempts, text: reason})
+		m.note(moved, event{at: m.now, kind: EventDead, attempt: msg.attempts, text: reason})
 	} else {
 		moved.notes.reason, moved.notes.origin = "", origin{}
-		moved.note(event{at: m.now, kind: EventRequeued, attempt: msg.attempts, text: "from " + q.name})
+		m.note(moved, event{at: m.now, kind: EventRequeued, attempt: msg.attempts, text: "from " + q.name})
 	}
-	m.bodies.Move(q.number, from.lane, from.offset, target.number, 0, l.tail)
+	m.bodies.Move(q.number, from.lane, from.offset, target.number, l.number, l.tail)
 	m.leaveQueue(msg, counter, false)
 	l.tail++
 	target.counts.Stored++
@@ -81,6 +81,20 @@ func (m *Machine) moveTo(msg *message, target *queue, reason string, counter *ui
 	m.skip(target, l)
 	m.retimeQueue(target)
 	m.dirty(target)
+}
+
+// laneOf returns the lane that a message is moved to. A dead letter that goes back to
+// where it came from has the priority that it had there; anywhere else it has none, and
+// what has an ordering key never has one.
+func (m *Machine) laneOf(msg *message, target *queue, reason string) *lane {
+	n := msg.notes
+	switch {
+	case reason != "" || n == nil || n.origin.number != target.number || m.version < versionRedriveKeepsLane:
+	case msg.key != nil || n.key != "" || n.origin.place.lane >= Priorities:
+	default:
+		return target.laneFor(n.origin.place.lane)
+	}
+	return target.laneFor(0)
 }
 
 // dead returns what a dead letter has behind it, nil for any other message.

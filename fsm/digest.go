@@ -29,10 +29,10 @@ func (r *record) inTable() bool { return !r.dropped }
 
 func (msg *message) inTable() bool { return !msg.dropped && msg.gen == msg.q.gen }
 
-// row is a session, queue, message with a record, or consumer.
+// row is a session, queue, message with a record, block of what is gone, or consumer.
 type row interface {
 	rec() *record
-	// inTable is false for a message whose queue dropped all its records since.
+	// inTable is false for what belongs to a queue that dropped all its records since.
 	inTable() bool
 	// appendRow writes all replicated fields; it is also the snapshot's form.
 	appendRow(w *pack.Writer)
@@ -87,12 +87,15 @@ func (m *Machine) forget(r row) {
 	}
 }
 
-// add adds to the sum. What messages add is kept per queue as well, so that a
-// purge can take it out at once.
+// add adds to the sum. What messages and what is gone add is kept per queue as well,
+// so that a purge can take it out at once.
 func (m *Machine) add(r row, hash uint64) {
 	m.sum += hash
-	if msg, ok := r.(*message); ok {
-		msg.q.recordsSum += hash
+	switch r := r.(type) {
+	case *message:
+		r.q.recordsSum += hash
+	case *goneBlock:
+		r.q.recordsSum += hash
 	}
 }
 

@@ -13,7 +13,8 @@
 //   - queues: per queue and priority lane the range of offsets that was never
 //     delivered (head to tail), and a record for each message that needs more
 //     than its place: an ordering key, a delay or a time to live of its own, or
-//     a failed attempt behind it.
+//     a failed attempt behind it. What is gone from the middle of the range is
+//     told by ranges of its own (gone.go).
 //   - consumers: per consumer its leases and the outcomes of its deliveries,
 //     numbered 1, 2, 3 by the machine. It is the session scheme turned around.
 //     One that attaches is handed messages, a puller asks for them (receive.go).

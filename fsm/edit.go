@@ -13,7 +13,7 @@ const (
 	EditDelete  EditVerb = 1 // gone for good; not while leased
 	EditRequeue EditVerb = 2 // parked or delayed: ready now
 	EditRelease EditVerb = 3 // leased: taken from its consumer and ready
-	EditMove    EditVerb = 4 // to the end of another queue, or of where a dead letter came from; not while leased
+	EditMove    EditVerb = 4 // to the end of another queue, or of the lane where a dead letter came from; not while leased
 )
 
 // EditState is what became of one place. An edit names the message as its sender has
@@ -99,7 +99,7 @@ func (m *Machine) editOne(q, target *queue, at seenPlace, holder seen, verb Edit
 		return m.editLeased(q, at, holder, verb, eff)
 	}
 	msg := q.records.rows[p]
-	if msg != nil && msg.state == stateGone {
+	if msg != nil && msg.state == stateGone || msg == nil && l.isGone(p.offset) {
 		return EditNotHere
 	}
 	if msg == nil && at.turn != 0 || msg != nil && at.turn != turn(msg.attempts, false) {
@@ -137,7 +137,7 @@ func (m *Machine) editLeased(q *queue, at seenPlace, holder seen, verb EditVerb,
 	msg := m.recordOf(c, s)
 	m.drop(c, s, LeaseReturned)
 	s.msg = nil
-	msg.note(event{at: m.now, kind: EventReleased, attempt: s.attempt, consumer: c.ordinal})
+	m.note(msg, event{at: m.now, kind: EventReleased, attempt: s.attempt, consumer: c.ordinal})
 	m.comeBack(msg, 0)
 	m.feed(c)
 	if c.attached {
@@ -173,7 +173,7 @@ func (q *queue) holders(places []seenPlace) map[place]seen {
 func (m *Machine) editPlain(q, target *queue, p place, verb EditVerb) EditState {
 	switch verb {
 	case EditDelete:
-		if p.offset != q.lanes[p.lane].head && !m.mayIndex(1) {
+		if p.offset != q.lanes[p.lane].head && !m.mayEndAhead() {
 			return EditCapped
 		}
 		if !m.dropPlain(q, p) {
@@ -188,8 +188,8 @@ func (m *Machine) editPlain(q, target *queue, p place, verb EditVerb) EditState 
 			return EditRefused
 		}
 		l := q.lanes[p.lane]
-		records := 1 // in the target, and here while the head is not there
-		if p.offset != l.head {
+		records := 1 // in the target, and before versionGoneRanges here while the head is not there
+		if p.offset != l.head && m.version < versionGoneRanges {
 			records++
 		}
 		if !m.mayIndex(records) {
@@ -231,7 +231,7 @@ func (m *Machine) requeue(msg *message) EditState {
 	default:
 		return EditUnchanged
 	}
-	msg.note(event{at: m.now, kind: EventRequeued, attempt: msg.attempts})
+	m.note(msg, event{at: m.now, kind: EventRequeued, attempt: msg.attempts})
 	m.ready(msg)
 	return EditDone
 }
@@ -248,7 +248,7 @@ func (m *Machine) moveOn(msg *message, target *queue) EditState {
 	if target == nil || target == msg.q || m.room(target, 1, uint64(msg.size)) != StatusOK {
 		return EditRefused
 	}
-	if msg.offset >= msg.q.lanes[msg.lane].head && !m.mayIndex(1) {
+	if msg.offset >= msg.q.lanes[msg.lane].head && !m.mayEndAhead() {
 		return EditCapped
 	}
 	m.moveTo(msg, target, "", &msg.q.counts.Moved)

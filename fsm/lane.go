@@ -8,8 +8,8 @@ import (
 )
 
 // lane is one priority's sequence of offsets. What was never delivered and has
-// no record is the range [head, tail) without the places of records, whatever
-// its length: a backlog costs no memory.
+// no record is the range [head, tail) without the places of records and of what is
+// gone, whatever its length: a backlog costs no memory.
 type lane struct {
 	number     uint8
 	head, tail uint64
@@ -19,8 +19,9 @@ type lane struct {
 	purgedBelow uint64
 	// restoredBelow: lower offsets were stored before a restore.
 	restoredBelow uint64
-	ready         *btree.BTreeG[*message] // with a record, and free to go
-	lags          bool                    // the head stands on a record, since the budget for passing them is spent
+	ready         *btree.BTreeG[*message]    // with a record, and free to go
+	gone          *btree.BTreeG[goneBlockAt] // places from head on where nothing is left, see goneBlock; nil: never any
+	lags          bool                       // the head stands on a record or on what is gone, since the budget for passing them is spent
 	// milestones are sparse notes of when plain messages were stored, and of
 	// their bytes, ascending; the first covers head.
 	milestones []milestone
@@ -78,15 +79,15 @@ func (l *lane) passOwn(offset uint64) {
 	}
 }
 
-// skip moves the head over what has a record, and over all of the range when
-// nothing plain is in it. Records of what is gone are forgotten on the way. Where
+// skip moves the head over what has a record or is gone, and over all of the range when
+// nothing plain is in it. What is gone is forgotten on the way. Where
 // there are more than an entry may pass it goes on in the next one, and from a lane
 // that lags nothing is taken that the head has not passed.
 func (m *Machine) skip(q *queue, l *lane) {
 	l.lags = false
-	for l.head < l.tail && len(q.records.rows) > 0 {
+	for l.head < l.tail && (len(q.records.rows) > 0 || l.anyGone()) {
 		msg := q.records.rows[place{l.number, l.head}]
-		if msg == nil {
+		if msg == nil && !l.headIsGone() {
 			break
 		}
 		if m.passed >= m.limits.PassBudget {
@@ -96,6 +97,10 @@ func (m *Machine) skip(q *queue, l *lane) {
 		}
 		m.passed++
 		m.dirty(q)
+		if msg == nil {
+			m.passGone(l)
+			continue
+		}
 		l.head++
 		if msg.state == stateGone {
 			m.unindex(msg)
@@ -197,17 +202,20 @@ func (m *Machine) take(q *queue, l *lane) (msg *message, p place, stored Time) {
 	return nil, p, stored
 }
 
-// dropPlain takes a plain message out of the range by giving it a record that
-// is gone. It says whether there was one.
+// dropPlain takes a plain message out of the range. It says whether there was one.
 func (m *Machine) dropPlain(q *queue, p place) bool {
 	l := q.lanes[p.lane]
-	if l == nil || p.offset < l.head || p.offset >= l.tail || q.records.rows[p] != nil {
+	if l == nil || p.offset < l.head || p.offset >= l.tail || q.records.rows[p] != nil || l.isGone(p.offset) {
 		return false
 	}
 	l.plain--
 	q.eligible--
 	q.counts.Ready--
-	m.addRecord(q, &message{place: p, state: stateGone, expires: never})
+	if m.version < versionGoneRanges {
+		m.addRecord(q, &message{place: p, state: stateGone, expires: never})
+	} else {
+		m.leaveGone(q, l, p.offset)
+	}
 	m.dirty(q)
 	m.skip(q, l)
 	return true
@@ -217,7 +225,7 @@ func (m *Machine) dropPlain(q *queue, p place) bool {
 // a milestone at a time: none before its time, all within a second after it.
 func (m *Machine) sweep(q *queue, l *lane) {
 	ttl := Time(q.settings.TTL)
-	for ttl > 0 && l.plain > 0 && m.spent < m.limits.TimerBudget {
+	for ttl > 0 && l.plain > 0 && m.spent < m.share {
 		if l.milestones[0].stored+milestoneInterval+ttl > m.now {
 			return
 		}
@@ -226,8 +234,11 @@ func (m *Machine) sweep(q *queue, l *lane) {
 			end = l.milestones[1].first
 		}
 		from := l.head
-		for ; l.head < end && m.spent < m.limits.TimerBudget; l.head++ {
+		for l.head < end && m.spent < m.share {
 			m.spent++
+			if m.passGone(l) {
+				continue
+			}
 			switch msg := q.records.rows[place{l.number, l.head}]; {
 			case msg == nil:
 				m.bodies.Delete(q.number, l.number, l.head)
@@ -239,6 +250,7 @@ func (m *Machine) sweep(q *queue, l *lane) {
 			case msg.state == stateGone:
 				m.unindex(msg)
 			}
+			l.head++
 		}
 		if l.head != from {
 			m.dirty(q)

@@ -23,6 +23,7 @@ func (m *Machine) settle(s *settle, dst []DeliveryState) (Status, []DeliveryStat
 	}
 	for i := range s.items {
 		it := &s.items[i]
+		it.text = string(it.reason)
 		dst = c.eachState(dst, it.numberRange, func(number uint64) { m.settleOne(c, number, it) })
 	}
 	// After the items: an item may name a number below done only by mistake,
@@ -43,17 +44,21 @@ func (m *Machine) settleOne(c *consumer, number uint64, it *settleItem) {
 	case verbAck:
 		m.ack(c, s)
 	case verbNack:
-		m.failed(c, s, LeaseNacked, EventNacked, string(it.reason), it.time, &c.queue.counts.RedeliveredNacked)
+		m.failed(c, s, LeaseNacked, EventNacked, it.text, it.time, &c.queue.counts.RedeliveredNacked)
 	case verbReject:
-		m.failed(c, s, LeaseRejected, EventRejected, string(it.reason), 0, nil)
+		m.failed(c, s, LeaseRejected, EventRejected, it.text, 0, nil)
 	case verbExtend:
 		d := it.time
 		if d == 0 {
 			d = c.queue.settings.LeaseTime
 		}
 		s.deadline = m.now + Time(d)
-		if (c.attached || c.pulls()) && s.deadline < c.timer.at {
-			m.timers.set(&c.timer, s.deadline)
+		end := s.deadline
+		if m.version >= versionExtendAfterResume {
+			end = max(end, c.resumeBase)
+		}
+		if (c.attached || c.pulls()) && end < c.timer.at {
+			m.timers.set(&c.timer, end)
 		}
 	}
 }
@@ -95,8 +100,8 @@ func (m *Machine) failed(c *consumer, s *slot, state LeaseState, kind EventKind,
 	m.drop(c, s, state)
 	s.msg = nil
 	msg.failures++
-	msg.fail(text)
-	msg.note(event{at: m.now, kind: kind, attempt: s.attempt, consumer: c.ordinal, text: text})
+	m.fail(msg, text)
+	m.note(msg, event{at: m.now, kind: kind, attempt: s.attempt, consumer: c.ordinal, text: text})
 	m.dirty(msg)
 	q := c.queue
 	switch limit := q.settings.DeliveryLimit; {
@@ -197,7 +202,7 @@ func (m *Machine) fireConsumer(c *consumer, eff *Effects) {
 	var lost []DeliveryState
 	counts := &c.queue.counts
 	for i := range c.slots {
-		if m.spent >= m.limits.TimerBudget {
+		if m.spent >= m.share {
 			break
 		}
 		number := c.done + uint64(i)
@@ -233,7 +238,7 @@ func (m *Machine) fireConsumer(c *consumer, eff *Effects) {
 	}
 	m.feed(c)
 	switch {
-	case m.spent >= m.limits.TimerBudget:
+	case m.spent >= m.share:
 		// The timer stays due: the next entry goes on here.
 	case c.gone != goneNot:
 		m.removeConsumer(c)

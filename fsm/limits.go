@@ -15,11 +15,14 @@ type Limits struct {
 	LeasesMax        int    // deliveries over all consumers that are held, or whose outcome the consumer has not said to know; at the cap nothing is handed out; default 8 million
 	QueuesMax        int    // default 100,000
 	CreditMax        uint32 // messages a consumer may hold; default 65,536
-	TimerBudget      int    // messages and table rows that timers of one entry may change; default 4,096
+	TimerBudget      int    // messages and table rows that timers of one entry may change, one timer half of them at a time; default 4,096
 	AssignmentBudget int    // leases that one entry may make; default 16,384
 	PassBudget       int    // records that the heads of queues may pass in one entry; default 16,384
 	AnswerBudget     int    // delivery numbers that the commands of one entry may go over, of an edit of leased messages those of their queue; the command that would be beyond it is refused as busy; default 262,144
 	IndexedMax       int    // messages with a record of their own: keyed, delayed, with a time to live, returned, parked, dead letters; at the cap new ones, and edits that need one, are refused; default 8 million
+	RestoreTablesMax int64  // bytes of the tables of a restore that is under way; at the cap it is refused as too large; default 8 GiB
+	GoneRangesMax    int    // ranges of places ahead of a lane's head whose messages are gone, 20 to 120 bytes each, at most one for each message that is left between them; at the cap new messages that could leave one, and edits of messages without a record that would, are refused. What is there already, and dead letters, may leave theirs beyond it; default 8 million
+	NotesBytesMax    int64  // of the texts that failed messages remember, the first and last error and those of the newest events, each where it is named; at the cap the next are remembered without text; default 1 GiB
 	ReturnsMax       int    // records beyond IndexedMax for messages that come back: a message without one is handed out only while there is room for its return; default 1 million
 }
 
@@ -40,6 +43,9 @@ func DefaultLimits() Limits {
 		PassBudget:       16_384,
 		AnswerBudget:     262_144,
 		IndexedMax:       8_000_000,
+		RestoreTablesMax: 8 << 30,
+		GoneRangesMax:    8_000_000,
+		NotesBytesMax:    1 << 30,
 		ReturnsMax:       1_000_000,
 	}
 }
@@ -64,12 +70,19 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.PassBudget, d.PassBudget)
 	fill(&l.AnswerBudget, d.AnswerBudget)
 	fill(&l.IndexedMax, d.IndexedMax)
+	fill(&l.GoneRangesMax, d.GoneRangesMax)
 	fill(&l.ReturnsMax, d.ReturnsMax)
 	if l.CreditMax == 0 {
 		l.CreditMax = d.CreditMax
 	}
 	if l.SessionBytesMax == 0 {
 		l.SessionBytesMax = d.SessionBytesMax
+	}
+	if l.NotesBytesMax == 0 {
+		l.NotesBytesMax = d.NotesBytesMax
+	}
+	if l.RestoreTablesMax == 0 {
+		l.RestoreTablesMax = d.RestoreTablesMax
 	}
 	return l
 }

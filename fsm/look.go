@@ -266,6 +266,7 @@ func (m *Machine) walk(q *queue, l *Look) {
 			if l.state == MessageReady && l.at.offset < lane.head {
 				l.at.offset = lane.readyFrom(l.at.offset)
 			}
+			l.at.offset = lane.goneEnd(l.at.offset)
 		}
 		if lane == nil || l.at.offset >= lane.tail {
 			if l.at.lane == 0 {
@@ -376,7 +377,7 @@ func (m *Machine) message(q *queue, p place) (i MessageInfo, here bool) {
 	i = MessageInfo{Lane: p.lane, Offset: p.offset}
 	msg := q.records.rows[p]
 	switch {
-	case p.offset < l.purgedBelow, p.offset >= l.tail, msg != nil && msg.state == stateGone:
+	case p.offset < l.purgedBelow, p.offset >= l.tail, msg != nil && msg.state == stateGone, msg == nil && l.isGone(p.offset):
 		return i, false
 	case msg != nil:
 		i.State = msg.visible()
@@ -465,8 +466,10 @@ func (m *Machine) describeNotes(i *MessageInfo, n *notes) {
 }
 
 // holds says whether a held slot's message is still the queue's: a purge is
-// noticed late.
-func (q *queue) holds(s *slot) bool { return s.place.offset >= q.lanes[s.place.lane].purgedBelow }
+// noticed late, and so is that the queue was deleted, whose lanes no snapshot brings.
+func (q *queue) holds(s *slot) bool {
+	return !q.deleted && s.place.offset >= q.lanes[s.place.lane].purgedBelow
+}
 
 // visible is the state that those who look are told.
 func (msg *message) visible() MessageState {

@@ -69,13 +69,16 @@ type Machine struct {
 	leases       int
 	slots        int // of all consumers
 	messages     int64
-	indexed      int // records of messages
-	plainLeases  int // leases of messages without a record; each may come to need one
+	indexed      int   // records of messages
+	goneRanges   int   // of all queues
+	noteBytes    int64 // of texts in the notes of messages
+	plainLeases  int   // leases of messages without a record; each may come to need one
 	duplicates   uint64
 
 	busy       []*queue // may have something to assign
 	assignFrom uint64
 	spent      int    // of the timer budget, in this entry
+	share      int    // what spent may come to while one timer is served
 	passed     int    // of the budget for passing records, in this entry
 	answered   int    // of the budget for delivery numbers, in this entry
 	pulls      []pull // of this entry
@@ -120,6 +123,17 @@ func (m *Machine) reset() {
 
 // Apply applies one entry. An error means that this node must stop.
 func (m *Machine) Apply(index uint64, entry []byte) (*Effects, error) {
+	eff, err := m.runAll(index, entry)
+	if err != nil {
+		return nil, err
+	}
+	m.fireTimers(eff)
+	m.finish(eff)
+	return eff, nil
+}
+
+// runAll is the first half of Apply: the entry's commands, one after the other.
+func (m *Machine) runAll(index uint64, entry []byte) (*Effects, error) {
 	er, err := readEntry(entry)
 	if err != nil {
 		return nil, fmt.Errorf("entry %d: %w", index, err)
@@ -138,11 +152,14 @@ func (m *Machine) Apply(index uint64, entry []byte) (*Effects, error) {
 			return nil, fmt.Errorf("entry %d: %w", index, err)
 		}
 	}
-	m.fireTimers(eff)
+	return eff, nil
+}
+
+// finish is the end of Apply, behind the timers.
+func (m *Machine) finish(eff *Effects) {
 	m.assign(eff)
 	m.sumSome()
 	eff.Now, eff.NextTimer = m.now, m.NextTimer()
-	return eff, nil
 }
 
 // run runs one command. What does not decode is refused: Check has let nothing
@@ -360,31 +377,52 @@ func (m *Machine) fireTimers(eff *Effects) {
 		eff.More = true
 		return
 	}
-	for {
-		t := m.timers.first()
-		if t == nil || t.at > m.now {
+	for m.fireNext(eff) {
+	}
+}
+
+// fireNext serves the earliest timer, if it is due and the budget allows it.
+func (m *Machine) fireNext(eff *Effects) bool {
+	t := m.timers.first()
+	if t == nil || t.at > m.now {
+		return false
+	}
+	if m.spent >= m.limits.TimerBudget {
+		eff.More = true
+		return false
+	}
+	before := m.spent
+	m.share = m.limits.TimerBudget
+	if m.version >= versionTimersInTurn {
+		m.share = min(m.share, m.spent+max(1, m.limits.TimerBudget/2))
+	}
+	m.fire(t, eff)
+	if m.spent == before {
+		m.spent++ // it has only looked, and set itself anew
+	}
+	return true
+}
+
+// fire serves one timer that is due. An owner that has more to do than its share stays
+// due, and whoever was due before now comes first.
+func (m *Machine) fire(t *timer, eff *Effects) {
+	switch t.kind {
+	case timerConsumer:
+		m.fireConsumer(m.consumersByOrdinal.get(t.id), eff)
+	case timerQueue:
+		q := m.queues[t.id]
+		if q == nil {
+			// It stays first, see beginEnding: all the consumers that there can be are
+			// gone after a few entries.
+			m.fireEnding(m.ending[t.id], eff)
 			return
 		}
-		if m.spent >= m.limits.TimerBudget {
-			eff.More = true
-			return
-		}
-		before := m.spent
-		switch t.kind {
-		case timerConsumer:
-			m.fireConsumer(m.consumersByOrdinal.get(t.id), eff)
-		case timerQueue:
-			if q := m.queues[t.id]; q != nil {
-				m.fireQueue(q)
-			} else {
-				m.fireEnding(m.ending[t.id], eff)
-			}
-		case timerSession:
-			m.fireSession(m.sessions.rows[t.id])
-		}
-		if m.spent == before {
-			m.spent++ // it has only looked, and set itself anew
-		}
+		m.fireQueue(q)
+	case timerSession:
+		m.fireSession(m.sessions.rows[t.id])
+	}
+	if m.version >= versionTimersInTurn && t.at < m.now {
+		m.timers.set(t, m.now)
 	}
 }
 

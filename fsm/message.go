@@ -21,8 +21,8 @@ type place struct {
 // delivered before and came back, it is parked, or it is a dead letter. All
 // others are told by the range alone, whatever their number.
 //
-// A record stays until the message is gone and the lane's head has passed it:
-// the head skips what has a record.
+// A record stays until the message is gone; the head skips what has one. What is gone
+// ahead of the head is told by ranges, see goneBlock.
 type message struct {
 	record
 	q *queue
@@ -37,7 +37,9 @@ type message struct {
 	expires  Time // never: it does not
 	key      *keyChain
 	notes    *notes // nil until it fails
-	restored bool   // it was in another place before a restore, see lane.restoredBelow for the others
+	// noteBytes is their size, as it is counted.
+	noteBytes uint32
+	restored  bool // it was in another place before a restore, see lane.restoredBelow for the others
 
 	duePos, expiryPos int // in the queue's heaps, -1 when not in them
 }
@@ -52,7 +54,7 @@ const (
 	stateDelayed messageState = 3
 	stateLeased  messageState = 4
 	stateParked  messageState = 5
-	stateGone    messageState = 6 // kept until the head has passed it
+	stateGone    messageState = 6 // kept until the head has passed it; new ones before versionGoneRanges only
 )
 
 // notes are what is remembered of a message that failed.
@@ -158,7 +160,9 @@ func readAttributes(r *pack.Reader, encoded []byte) (a attributes, err error) {
 }
 
 // due returns how long the message waits before it is ready. Deliver-at becomes
-// a delay once, by the wall clock of the leader that stores it.
+// a delay once, by the wall clock of the leader that stores it. The client refuses
+// what is more than DelayMax ahead; what is cut here is what its clock is behind the
+// leader's.
 func (a *attributes) wait(wall int64) time.Duration {
 	if a.at == 0 {
 		return a.delay
@@ -210,7 +214,9 @@ func (m *Machine) setState(msg *message, to messageState) {
 
 // mayIndex says whether so many more messages may have a record because a client
 // wants it.
-func (m *Machine) mayIndex(n int) bool { return m.indexed+n <= m.limits.IndexedMax && m.mayReturn(n) }
+func (m *Machine) mayIndex(n int) bool {
+	return m.indexed+n <= m.limits.IndexedMax && m.mayReturn(n) && m.mayLeave(n)
+}
 
 // mayReturn says whether there is room for so many more messages to come back: each
 // needs a record then. What comes back cannot be refused, so whoever leases a message
@@ -231,6 +237,7 @@ func (m *Machine) addRecord(q *queue, msg *message) {
 	msg.q, msg.gen, msg.duePos, msg.expiryPos = q, q.gen, -1, -1
 	q.records.rows[msg.place] = msg
 	m.indexed++
+	m.countNotes(msg)
 	if msg.expires != never {
 		heap.Push(&q.expiries, msg)
 	}
@@ -261,8 +268,8 @@ func (m *Machine) comeBack(msg *message, delay time.Duration) {
 	}
 }
 
-// leaveQueue ends a message's life in its queue. The record stays as a gone one
-// while the lane's head has not passed it.
+// leaveQueue ends a message's life in its queue. Ahead of the lane's head it leaves a
+// place that is gone.
 func (m *Machine) leaveQueue(msg *message, counter *uint64, deleteBody bool) {
 	q := msg.q
 	m.setState(msg, stateGone)
@@ -280,9 +287,14 @@ func (m *Machine) leaveQueue(msg *message, counter *uint64, deleteBody bool) {
 		m.leaveKey(msg)
 	}
 	msg.notes = nil
-	if msg.offset < q.lanes[msg.lane].head {
-		m.unindex(msg)
+	m.countNotes(msg)
+	if l := q.lanes[msg.lane]; msg.offset >= l.head {
+		if m.version < versionGoneRanges {
+			return // its record stays there
+		}
+		m.leaveGone(q, l, msg.offset)
 	}
+	m.unindex(msg)
 }
 
 // unindex forgets a record.
@@ -297,7 +309,11 @@ func (m *Machine) unindex(msg *message) {
 func (m *Machine) recordOf(c *consumer, s *slot) *message {
 	if s.msg == nil {
 		q := c.queue
-		msg := &message{place: s.place, attempts: s.attempt, stored: s.stored, expires: q.expiry(s.stored, 0)}
+		stored := s.stored // or up to a milestone's interval later
+		if m.version >= versionPlainInTime {
+			stored += milestoneInterval
+		}
+		msg := &message{place: s.place, attempts: s.attempt, stored: s.stored, expires: q.expiry(stored, 0)}
 		m.addRecord(q, msg)
 		m.leasePlain(q, -1)
 		msg.state = stateLeased // it is counted so already

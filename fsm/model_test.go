@@ -3,6 +3,7 @@ package fsm_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,15 +22,59 @@ import (
 func TestMachine_BehavesLikeTheModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		r := newReplicas(t)
+		r := newReplicas(t, caps(t))
 		r.apply(fsmtest.New(fsmtest.Term{Node: "n1"}))
 		if rapid.IntRange(0, 3).Draw(t, "an old cluster") > 0 {
-			r.apply(fsmtest.New(fsmtest.Raise{Version: 2}))
+			r.apply(fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}))
 		}
 		for range rapid.IntRange(1, 60).Draw(t, "entries") {
 			r.step()
 		}
 		r.a.EndCopy()
+	})
+}
+
+// TestMachine_DeadLettersAndWhatEndsBesideThem_BehaveLikeTheModel: several leases and
+// messages end in one entry, in whatever order they were due. It decides in which order
+// dead letters come, and which of them find room.
+func TestMachine_DeadLettersAndWhatEndsBesideThem_BehaveLikeTheModel(t *testing.T) {
+	t.Parallel()
+	const inc, grp = fsmtest.Incarnation, fsmtest.Group
+	rapid.Check(t, func(t *rapid.T) {
+		r := newReplicas(t, fsm.Limits{})
+		second := func(label string) time.Duration { return time.Duration(r.small(label, 9)) * time.Second }
+		create := func(name string, s wire.QueueSettings) fsmtest.Command {
+			s.BackoffMin = -1
+			return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: name, Settings: s})
+		}
+		r.apply(
+			fsmtest.New(fsmtest.Term{Node: "n1"}), fsmtest.New(fsmtest.Raise{Version: uint32(r.small("version", int(fsm.MachineVersion)))}),
+			fsmtest.New(wire.OpenSession{Incarnation: inc, Group: grp, Nonce: r.nonce()}),
+			create("a", wire.QueueSettings{LeaseTime: second("lease"), DeliveryLimit: 1, DeadLetter: "b"}),
+			create("b", wire.QueueSettings{LeaseTime: second("other lease"), DeliveryLimit: 1, LengthMax: r.small("length", 4)}),
+		)
+		var cs []fsmtest.Command
+		for i := range byte(r.small("consumers", 3)) {
+			cs = append(cs, fsmtest.New(wire.Attach{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1 + i}, N: 1, Queue: "a", Credit: 2, Done: 1}))
+		}
+		for seq := range r.small("messages", 9) {
+			m := wire.Message{Body: []byte{byte(seq)}}
+			queue := rapid.SampledFrom(queueNames).Draw(t, "queue")
+			if queue == "b" {
+				m.TTL = second("ttl")
+			}
+			cs = append(cs, fsmtest.New(wire.PublishFrame{Incarnation: inc, Group: grp, Session: 1, Epoch: 1, Floor: 1, Queue: queue, Publishes: []wire.Publish{{Sequence: 1 + seq, Messages: []wire.Message{m}}}}))
+		}
+		r.apply(cs...)
+		for i := range byte(3) {
+			if rapid.Bool().Draw(t, "extend") {
+				item := wire.SettleItem{From: 1, To: 1 + r.small("to", 2), Verb: wire.VerbExtend, Time: second("extension")}
+				r.apply(fsmtest.New(wire.Settle{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1 + i}, Done: 1, Items: []wire.SettleItem{item}}))
+			}
+		}
+		r.now = 20 * time.Second
+		r.apply()
+		r.apply(fsmtest.New(wire.Receive{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{4}, Queue: "b", First: 1, Done: 1, Limit: 9, Wait: time.Second}))
 	})
 }
 
@@ -52,9 +97,8 @@ type replicas struct {
 	handed           []fsm.Delivery    // all that ever were
 }
 
-func newReplicas(t *rapid.T) *replicas {
-	r := &replicas{t: t, bodies: storage.NewMemory(), stored: map[string]string{}}
-	r.limits = caps(t)
+func newReplicas(t *rapid.T, limits fsm.Limits) *replicas {
+	r := &replicas{t: t, bodies: storage.NewMemory(), stored: map[string]string{}, limits: limits}
 	r.model = &fsmtest.Model{Limits: r.limits, Backoff: backoff}
 	r.a = fsm.New(r.config(), r.bodies)
 	r.b = fsm.New(r.config(), storage.NewMemory())
@@ -83,6 +127,8 @@ func caps(t *rapid.T) (l fsm.Limits) {
 	if l.IndexedMax = cap("indexed", 1, 6); l.IndexedMax > 0 {
 		l.ReturnsMax = rapid.IntRange(1, 4).Draw(t, "returns")
 	}
+	l.GoneRangesMax = cap("gone", 1, 3)
+	l.NotesBytesMax = int64(cap("notes", 1, 40))
 	return l
 }
 
@@ -128,9 +174,13 @@ func (r *replicas) apply(cs ...fsmtest.Command) {
 	r.index++
 	r.model.Wall = r.wall
 	entry := fsmtest.Entry(r.index, fsm.Time(r.now), r.wall, cs...)
-	effA, err := r.a.Apply(r.index, entry)
+	effA, served, err := fsm.ApplyTold(r.a, r.index, entry)
 	if err != nil {
 		r.t.Fatal(err)
+	}
+	r.model.Served = r.model.Served[:0]
+	for _, o := range served {
+		r.model.Served = append(r.model.Served, fsmtest.Owner{Queue: o.Queue, Consumer: wire.ConsumerID(o.Consumer)})
 	}
 	effB, err := r.b.Apply(r.index, entry)
 	if err != nil {
@@ -156,6 +206,16 @@ func (r *replicas) apply(cs ...fsmtest.Command) {
 			r.t.Logf("%+v", c.Request)
 		}
 		r.t.Fatalf("entry %d at %v:\nmachine %q\nmodel   %q", r.index, r.now, got, want)
+	}
+	if got, want := r.a.Counts().Indexed, uint64(r.model.Records()); got != want {
+		r.t.Fatalf("entry %d: %d records, the model says %d", r.index, got, want)
+	}
+	ranges := 0
+	for _, q := range r.a.Queues() {
+		ranges += fsm.GoneRanges(r.a, q.Name)
+	}
+	if want := r.model.Ranges(); ranges != want {
+		r.t.Fatalf("entry %d: %d ranges of what is gone, the model says %d", r.index, ranges, want)
 	}
 	r.invariants(effA)
 }
@@ -268,7 +328,7 @@ func (r *replicas) command() fsmtest.Command {
 	case k == 1:
 		return fsmtest.New(fsmtest.Detach{Consumer: fsm.ConsumerID(consumer), N: r.small("n", 3)})
 	case k == 2 && rapid.Bool().Draw(t, "raise"):
-		return fsmtest.New(fsmtest.Raise{Version: uint32(r.small("version", 2))})
+		return fsmtest.New(fsmtest.Raise{Version: uint32(r.small("version", int(fsm.MachineVersion)))})
 	case k == 2:
 		return fsmtest.New(fsmtest.HoldGrace{})
 	case k < 5:
@@ -323,6 +383,9 @@ func (r *replicas) command() fsmtest.Command {
 			it := wire.SettleItem{From: x.From, To: x.To, Verb: rapid.SampledFrom([]wire.SettleVerb{wire.VerbAck, wire.VerbAck, wire.VerbNack, wire.VerbNack, wire.VerbExtend, wire.VerbReject}).Draw(t, "verb")}
 			if rapid.Bool().Draw(t, "timed") && it.Verb != wire.VerbReject {
 				it.Time = time.Duration(r.small("time", 30)) * time.Second
+			}
+			if it.Verb == wire.VerbNack || it.Verb == wire.VerbReject {
+				it.Reason = strings.Repeat("why", rapid.IntRange(0, 3).Draw(t, "reason"))
 			}
 			s.Items = append(s.Items, it)
 		}

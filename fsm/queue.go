@@ -83,7 +83,9 @@ type queue struct {
 	}
 
 	records    table[place, *message]
-	recordsSum uint64 // of their hashes, part of Machine.sum
+	recordsSum uint64 // of their hashes and of those of goneBlocks, part of Machine.sum
+	goneRanges int    // of all lanes
+	noteBytes  int64  // of the records' notes
 	gen        uint32 // a purge drops all records by reference and begins a new generation
 	keys       table[string, *keyChain]
 	delayed    dueHeap
@@ -188,7 +190,7 @@ func (m *Machine) beginEnding(q *queue) {
 
 // fireEnding removes consumers of a deleted queue.
 func (m *Machine) fireEnding(q *queue, eff *Effects) {
-	for c := q.consumers.first(); c != nil && m.spent < m.limits.TimerBudget; c = q.consumers.first() {
+	for c := q.consumers.first(); c != nil && m.spent < m.share; c = q.consumers.first() {
 		m.fireDeleted(c, eff)
 	}
 }
@@ -239,6 +241,9 @@ func (m *Machine) dropAll(q *queue) {
 		q.lanes[i] = fresh
 	}
 	m.indexed -= len(q.records.rows)
+	m.countGone(q, -q.goneRanges)
+	m.noteBytes -= q.noteBytes
+	q.noteBytes = 0
 	m.leasePlain(q, -q.plainLeases)
 	m.sum -= q.recordsSum
 	q.recordsSum = 0
@@ -357,7 +362,7 @@ func (m *Machine) wakeConsumers(q *queue) {
 
 // wakeSome wakes consumers as far as the budget goes.
 func (m *Machine) wakeSome(q *queue) {
-	for q.waking > 0 && m.spent < m.limits.TimerBudget {
+	for q.waking > 0 && m.spent < m.share {
 		c := q.consumers.next(q.waking)
 		if c == nil {
 			q.waking = 0
@@ -436,7 +441,11 @@ func (m *Machine) store(q *queue, as []attributes, messages [][]byte, wall int64
 		m.messages++
 		q.bytes += uint64(len(b))
 		if a := &as[i]; a.plain() {
-			l.note(p.offset, m.now, len(b))
+			from := p.offset
+			if len(l.milestones) == 0 && m.version >= versionMilestoneAtHead {
+				from = l.head // which may be behind, among records: the first milestone covers it
+			}
+			l.note(from, m.now, len(b))
 			l.plain++
 			q.eligible++
 			q.counts.Ready++
@@ -470,10 +479,22 @@ func (m *Machine) storeIndexed(q *queue, p place, a *attributes, size int, wall 
 
 // retimeQueue sets the queue's timer to the earliest moment that matters.
 func (m *Machine) retimeQueue(q *queue) {
-	at := never
+	at := q.due()
 	if q.waking > 0 {
-		at = m.now
+		at = min(at, m.now)
 	}
+	if at <= m.now && m.version >= versionTimersInTurn {
+		at = min(q.timer.at, m.now) // it keeps its turn, or gets one now
+	}
+	if at != q.timer.at {
+		m.timers.set(&q.timer, at)
+		m.dirty(q)
+	}
+}
+
+// due is when a message of the queue is to be looked at, by the clock alone.
+func (q *queue) due() Time {
+	at := never
 	if len(q.delayed) > 0 {
 		at = min(at, q.delayed[0].due)
 	}
@@ -487,10 +508,7 @@ func (m *Machine) retimeQueue(q *queue) {
 			}
 		}
 	}
-	if at != q.timer.at {
-		m.timers.set(&q.timer, at)
-		m.dirty(q)
-	}
+	return at
 }
 
 // fireQueue makes delayed messages ready whose time has come, and drops those
@@ -498,7 +516,7 @@ func (m *Machine) retimeQueue(q *queue) {
 func (m *Machine) fireQueue(q *queue) {
 	m.dirty(q)
 	m.wakeSome(q)
-	for len(q.expiries) > 0 && q.expiries[0].expires <= m.now && m.spent < m.limits.TimerBudget {
+	for len(q.expiries) > 0 && q.expiries[0].expires <= m.now && m.spent < m.share {
 		m.spent++
 		msg := q.expiries[0]
 		if msg.state == stateLeased || msg.state == stateParked {
@@ -509,7 +527,7 @@ func (m *Machine) fireQueue(q *queue) {
 		}
 		m.leaveQueue(msg, &q.counts.Expired, true)
 	}
-	for len(q.delayed) > 0 && q.delayed[0].due <= m.now && m.spent < m.limits.TimerBudget {
+	for len(q.delayed) > 0 && q.delayed[0].due <= m.now && m.spent < m.share {
 		m.spent++
 		m.ready(q.delayed[0])
 	}

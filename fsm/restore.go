@@ -2,6 +2,8 @@ package fsm
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -40,8 +42,10 @@ type staging struct {
 	bodies uint64
 	sum    uint64 // of the chunks of tables, each over the one before
 	tables [][]byte
-	fresh  *assembly          // of the tables; nil before the first
-	lanes  map[laneKey]uint64 // the offset behind the last body
+	// tableBytes is their size.
+	tableBytes int64
+	fresh      *assembly          // of the tables; nil before the first
+	lanes      map[laneKey]uint64 // the offset behind the last body
 }
 
 type laneKey struct {
@@ -266,25 +270,71 @@ func (m *Machine) takeChunk(c restoreChunk, r *Result) Status {
 		return StatusOK
 	case c.number > s.chunks:
 		return StatusOutOfOrder
+	case c.kind == chunkTables && len(c.data) == 0 && m.version >= versionBodiesPlaced:
+		r.Restore.Text = "a part of the tables without anything in it" // it would take room without counting
+		return StatusMalformed
+	case c.kind == chunkTables && m.version >= versionRestoreBound && s.tableBytes+int64(len(c.data)) > m.limits.RestoreTablesMax:
+		r.Restore.Text = fmt.Sprintf("the tables of the backup take more than %d bytes", m.limits.RestoreTablesMax)
+		return StatusTooLarge
 	case c.kind == chunkTables:
 		s.addTables(m, slices.Clone(c.data))
 	default:
 		if c.check() != nil {
 			return StatusMalformed
 		}
+		if m.version >= versionBodiesPlaced {
+			if err := s.placed(c.data); err != nil {
+				r.Restore.Text = err.Error()
+				return StatusMalformed
+			}
+		}
 		_ = eachBody(c.data, func(queue uint64, lane uint8, offset uint64, publishedAt int64, message []byte) {
 			if queue > s.queues {
 				return // the end will find it missing
 			}
-			k := laneKey{s.base + queue, lane}
-			m.bodies.Put(k.queue, lane, offset, publishedAt, message)
-			s.lanes[k] = max(s.lanes[k], offset+1)
-			s.bodies++
+			m.bodies.Put(s.base+queue, lane, offset, publishedAt, message)
+			s.count(queue, lane, offset)
 		})
 	}
 	s.chunks++
 	r.Restore.Chunks = s.chunks
 	return StatusOK
+}
+
+// placed says why bodies cannot be taken: the tables that came before them must name a
+// message at the place of each, and those of a lane come in order, each once. One that is
+// elsewhere, or there again, would let the number of bodies be right, and a message have
+// none when its turn comes.
+func (s *staging) placed(bodies []byte) error {
+	var err error
+	switch {
+	case s.fresh == nil:
+		return errors.New("bodies, and no tables before them")
+	case s.fresh.err != nil:
+		return nil // the end tells it
+	case !s.fresh.done:
+		return errors.New("bodies, and before them tables that were cut short")
+	}
+	ends := map[laneKey]uint64{} // behind the last body of these
+	_ = eachBody(bodies, func(queue uint64, lane uint8, offset uint64, _ int64, _ []byte) {
+		k := laneKey{s.base + queue, lane}
+		end := max(s.lanes[k], ends[k])
+		switch ends[k] = offset + 1; {
+		case err != nil:
+		case !s.fresh.m.queues[k.queue].names(place{lane, offset}):
+			err = fmt.Errorf("a body at lane %d offset %d of queue %d, where its tables have no message", lane, offset, queue)
+		case offset < end:
+			err = fmt.Errorf("a body at lane %d offset %d of queue %d behind one at offset %d", lane, offset, queue, end-1)
+		}
+	})
+	return err
+}
+
+// count notes a body.
+func (s *staging) count(queue uint64, lane uint8, offset uint64) {
+	k := laneKey{s.base + queue, lane}
+	s.lanes[k] = max(s.lanes[k], offset+1)
+	s.bodies++
 }
 
 // addTables also keeps the sum by which replicas compare what they hold.
@@ -294,6 +344,7 @@ func (s *staging) addTables(m *Machine, b []byte) {
 	}
 	s.fresh.take(b)
 	s.tables = append(s.tables, b)
+	s.tableBytes += int64(len(b))
 	var h xxhash.Digest
 	h.ResetWithSeed(s.sum)
 	_, _ = h.Write(b)

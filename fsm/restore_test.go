@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"onceq/fsm/fsmtest"
 	"onceq/fsm/storage"
 	"onceq/transport/wire"
+	"onceq/transport/wire/pack"
 )
 
 // TestRestore_NothingIsStoredTwice lets a random life go on after its backup was
@@ -21,7 +23,7 @@ import (
 func TestRestore_NothingIsStoredTwice(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		r := newReplicas(t)
+		r := newReplicas(t, caps(t))
 		r.apply(fsmtest.New(fsmtest.Term{Node: "n1"}))
 		steps := rapid.IntRange(1, 40)
 		for range steps.Draw(t, "entries before") {
@@ -250,6 +252,313 @@ func TestRestore_Refusals(t *testing.T) {
 	}
 }
 
+// TestRestore_DoubtfulTables_AreRefused: in all of them something would stand still, or
+// stop every node, when its turn comes. Builds before took them, and do as long as they
+// are there.
+func TestRestore_DoubtfulTables_AreRefused(t *testing.T) {
+	t.Parallel()
+	spoils := map[string]func(*fsm.Machine, []byte) []byte{
+		"nothing":         nil,
+		"a session twice": func(_ *fsm.Machine, tables []byte) []byte { return fsm.FirstTwice(tables, fsm.SectionSessions) },
+		"a queue twice":   func(_ *fsm.Machine, tables []byte) []byte { return fsm.FirstTwice(tables, fsm.SectionQueues) },
+		"a message twice": func(_ *fsm.Machine, tables []byte) []byte { return fsm.FirstTwice(tables, fsm.SectionMessages) },
+	}
+	for name := range fsm.Doubts {
+		spoils[name] = func(m *fsm.Machine, _ []byte) []byte {
+			fsm.Doubt(m, name)
+			return tablesOf(t, m)
+		}
+	}
+	for name, spoil := range spoils {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := everyState(t)
+			b, err := fsmtest.TakeBackup(m.Machine, fsm.Config{Group: fsmtest.Group})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tables := tablesOf(t, m.Machine)
+			if spoil != nil {
+				tables = spoil(m.Machine, tables)
+			}
+			parts := []wire.BackupPart{{Kind: wire.BackupTables, Data: tables}}
+			for _, p := range b.Parts {
+				if p.Kind == wire.BackupBodies {
+					parts = append(parts, p)
+				}
+			}
+			b.Parts = parts
+			for version, want := range map[uint32]fsm.Status{3: fsm.StatusOK, 4: fsm.StatusMalformed} {
+				if spoil == nil {
+					want = fsm.StatusOK
+				}
+				m := newMachine(t, fsm.Limits{})
+				m.apply(fsmtest.New(fsmtest.Raise{Version: version}), b.Begin(fsmtest.Incarnation, 5, 0, true))
+				m.apply(b.Chunks(fsmtest.Incarnation, 5)...)
+				again := fsm.New(fsm.Config{Group: fsmtest.Group}, storage.NewMemory())
+				restore(t, m.Machine, again) // it was not there when the tables came
+				for _, m := range []*machine{m, {Machine: again, t: t, index: m.index}} {
+					r := m.apply(b.End(fsmtest.Incarnation, 5, false)).Results[0]
+					if r.Status != want || (r.Restore.Text == "") != (want == fsm.StatusOK) {
+						t.Errorf("version %d: %s, %q", version, wire.Status(r.Status), r.Restore.Text)
+					}
+					if want != fsm.StatusOK && m.Incarnation() != fsmtest.Incarnation {
+						t.Errorf("version %d: the cluster has changed", version)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestRestore_AQueueThatOversleeps_IsRefused: its messages would be late, by years.
+func TestRestore_AQueueThatOversleeps_IsRefused(t *testing.T) {
+	t.Parallel()
+	for _, by := range []fsm.Time{0, 1, fsm.Time(36 * 365 * 24 * time.Hour)} {
+		m := newMachine(t, fsm.Limits{})
+		later := fsmtest.Frame(1, 1, 1, 1, 0, "orders", "later")
+		later.Publishes[0].Messages[0].Delay = time.Hour
+		m.apply(create("orders"), open(1), fsmtest.New(later))
+		fsm.Oversleep(m.Machine, by)
+		b, err := fsmtest.TakeBackup(m.Machine, fsm.Config{Group: fsmtest.Group})
+		if (err == nil) != (by == 0) {
+			t.Errorf("by %d: verify: %v", by, err)
+		}
+		other := newMachine(t, fsm.Limits{})
+		other.apply(newest(), b.Begin(fsmtest.Incarnation, 5, 0, true))
+		other.apply(b.Chunks(fsmtest.Incarnation, 5)...)
+		r := other.apply(b.End(fsmtest.Incarnation, 5, false)).Results[0]
+		if (r.Status == fsm.StatusOK) != (by == 0) {
+			t.Errorf("by %d: %v %q", by, r.Status, r.Restore.Text)
+		}
+	}
+}
+
+// TestRestore_WhatIsOverdue_IsNoReasonToRefuse: a message that is held beyond its time to
+// live, and more delays that end at once than an entry has room for.
+func TestRestore_WhatIsOverdue_IsNoReasonToRefuse(t *testing.T) {
+	t.Parallel()
+	for name, overdue := range map[string]func(m *machine){
+		"held beyond its time": func(m *machine) {
+			m.apply(fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: "orders", Settings: wire.QueueSettings{LeaseTime: time.Hour, TTL: 10 * time.Second}}))
+			m.apply(open(1), attach(1, 1, "orders", 1), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "orders", "a")))
+			m.now += 30 * time.Second
+			m.apply()
+		},
+		"more than an entry does": func(m *machine) {
+			later := fsmtest.Frame(1, 1, 1, 1, 0, "orders", make([]string, 40)...)
+			for i := range later.Publishes[0].Messages {
+				later.Publishes[0].Messages[i].Delay = time.Minute - time.Duration(i)*time.Millisecond
+			}
+			m.apply(create("orders"), open(1), fsmtest.New(later))
+			m.now += 2 * time.Minute
+			if !m.apply().More {
+				m.t.Fatal("one entry has done it all")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t, fsm.Limits{TimerBudget: 10})
+			m.apply(newest())
+			overdue(m)
+			b, err := fsmtest.TakeBackup(m.Machine, fsm.Config{Group: fsmtest.Group})
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := newMachine(t, fsm.Limits{})
+			other.apply(newest(), b.Begin(fsmtest.Incarnation, 5, 0, true))
+			other.apply(b.Chunks(fsmtest.Incarnation, 5)...)
+			if r := other.apply(b.End(fsmtest.Incarnation, 5, false)).Results[0]; r.Status != fsm.StatusOK {
+				t.Errorf("%v %q", r.Status, r.Restore.Text)
+			}
+		})
+	}
+}
+
+// TestRestore_PartsOfTheTablesWithoutAnything_AreRefused: they would count nothing, and
+// each takes room in all snapshots.
+func TestRestore_PartsOfTheTablesWithoutAnything_AreRefused(t *testing.T) {
+	t.Parallel()
+	b, err := fsmtest.TakeBackup(everyState(t).Machine, fsm.Config{Group: fsmtest.Group})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Parts = append([]wire.BackupPart{{Kind: wire.BackupTables}}, b.Parts...)
+	for version, want := range map[uint32]fsm.Status{3: fsm.StatusOK, 4: fsm.StatusMalformed} {
+		m := newMachine(t, fsm.Limits{})
+		m.apply(fsmtest.New(fsmtest.Raise{Version: version}), b.Begin(fsmtest.Incarnation, 5, 0, true))
+		if r := m.apply(b.Chunks(fsmtest.Incarnation, 5)[0]).Results[0]; r.Status != want {
+			t.Errorf("version %d: %v %q", version, r.Status, r.Restore.Text)
+		}
+	}
+}
+
+// TestRestore_ABodyElsewhere_IsRefused: with it as many bodies come as there are
+// messages, and one of these would have none when its turn comes.
+func TestRestore_ABodyElsewhere_IsRefused(t *testing.T) {
+	t.Parallel()
+	good, err := fsmtest.TakeBackup(everyState(t).Machine, fsm.Config{Group: fsmtest.Group})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := len(good.Parts) - 1
+	bodies := good.Parts[last]
+	if bodies.Kind != wire.BackupBodies || bodies.Bodies < 8 {
+		t.Fatalf("the last part is %d, with %d bodies", bodies.Kind, bodies.Bodies)
+	}
+	for name, c := range map[string]struct {
+		place []uint64 // queue, lane, offset
+		want  string
+	}{
+		"as they were":        {nil, ""},
+		"behind the tail":     {[]uint64{2, 0, 8}, "lane 0 offset 8 of queue 2"},
+		"of what is gone":     {[]uint64{2, 0, 3}, "lane 0 offset 3 of queue 2"},
+		"in a lane of nobody": {[]uint64{2, 1, 0}, "lane 1 offset 0 of queue 2"},
+		"in another queue":    {[]uint64{1, 0, 0}, "lane 0 offset 0 of queue 1"},
+		"in no queue of it":   {[]uint64{3, 0, 0}, "lane 0 offset 0 of queue 3"},
+		"where another is":    {[]uint64{2, 0, 1}, "of queue 2 behind one at offset 1"},
+		"ahead of the tables": {nil, "no tables before"},
+		"amid the tables":     {nil, "tables that were cut short"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bad := &fsmtest.Backup{Head: good.Head}
+			moved := bodies
+			if c.place != nil {
+				moved.Data = firstBodyAt(t, bodies.Data, c.place[0], c.place[1], c.place[2])
+			}
+			var tables []byte
+			for _, p := range good.Parts[:last] {
+				tables = append(tables, p.Data...)
+			}
+			first, rest := tables, tables[len(tables):]
+			switch {
+			case strings.HasPrefix(name, "ahead"):
+				first, rest = nil, tables
+			case strings.HasPrefix(name, "amid"):
+				first, rest = tables[:len(tables)/2], tables[len(tables)/2:]
+			}
+			for _, p := range []wire.BackupPart{{Kind: wire.BackupTables, Data: first}, moved, {Kind: wire.BackupTables, Data: rest}} {
+				if len(p.Data) > 0 {
+					bad.Parts = append(bad.Parts, p)
+				}
+			}
+			if err := bad.Verify(fsm.Config{Group: fsmtest.Group}); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("verify: %v", err)
+			}
+			for _, version := range []uint32{3, 4} {
+				m := newMachine(t, fsm.Limits{})
+				m.apply(fsmtest.New(fsmtest.Raise{Version: version}), bad.Begin(fsmtest.Incarnation, 5, 0, true))
+				var refused *fsm.Result
+				for _, chunk := range bad.Chunks(fsmtest.Incarnation, 5) {
+					if r := m.apply(chunk).Results[0]; r.Status != fsm.StatusOK {
+						refused = &r
+						break
+					}
+				}
+				switch {
+				case version < 4 || c.want == "":
+					if refused != nil {
+						t.Errorf("version %d: %v %q", version, refused.Status, refused.Restore.Text)
+					}
+				case refused == nil || refused.Status != fsm.StatusMalformed || !strings.Contains(refused.Restore.Text, c.want):
+					t.Errorf("refused with %+v, want %q", refused, c.want)
+				default:
+					if r := m.apply(bad.End(fsmtest.Incarnation, 5, true)).Results[0]; r.Status != fsm.StatusOK || m.Incarnation() != fsmtest.Incarnation {
+						t.Errorf("given up: %v, incarnation %d", r.Status, m.Incarnation())
+					}
+				}
+			}
+		})
+	}
+}
+
+// firstBodyAt gives the first of some bodies another place.
+func firstBodyAt(t *testing.T, bodies []byte, queue, lane, offset uint64) []byte {
+	t.Helper()
+	n := 4 + int(binary.BigEndian.Uint32(bodies))
+	r := pack.NewReader(bodies[4:n])
+	r.ArrayExact(5)
+	for range 3 {
+		r.Uint()
+	}
+	at, message := r.Int(), r.Bin(len(bodies))
+	if err := r.Done(); err != nil {
+		t.Fatal(err)
+	}
+	w := pack.NewWriter(nil)
+	w.Array(5)
+	w.Uint(queue)
+	w.Uint(lane)
+	w.Uint(offset)
+	w.Int(at)
+	w.Bin(message)
+	return append(append(binary.BigEndian.AppendUint32(nil, uint32(w.Len())), w.Bytes()...), bodies[n:]...)
+}
+
+// everyState is a machine with a message in each state in queue 2, a queue that is
+// empty, and sessions with and without a name.
+func everyState(t *testing.T) *machine {
+	m := newMachine(t, fsm.Limits{})
+	keyed, delayed := fsmtest.Frame(1, 1, 1, 2, 0, "orders", "k1", "k2", "k3"), fsmtest.Frame(1, 1, 1, 3, 0, "orders", "later")
+	for i := range keyed.Publishes[0].Messages {
+		keyed.Publishes[0].Messages[i].OrderingKey = "k"
+	}
+	delayed.Publishes[0].Messages[0].Delay, delayed.Publishes[0].Messages[0].Priority = time.Hour, 3
+	named := wire.OpenSession{Incarnation: inc, Group: grp, Nonce: wire.Nonce{2}, Named: true, Name: "svc"}
+	m.apply(fsmtest.New(fsmtest.Raise{Version: 3}), create("empty"), create("orders"), open(1), fsmtest.New(named), attach(1, 1, "orders", 1),
+		fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "orders", "rejected", "leased", "ready", "deleted", "ready")), fsmtest.New(keyed), fsmtest.New(delayed))
+	reject := wire.Settle{Incarnation: inc, Group: grp, Consumer: wire.ConsumerID{1}, Items: []wire.SettleItem{{From: 1, To: 1, Verb: wire.VerbReject}}}
+	gone := wire.Edit{Incarnation: inc, Group: grp, Number: 2, Verb: wire.EditDelete, Places: []wire.Place{{Offset: 3}}}
+	m.apply(fsmtest.New(gone), fsmtest.New(reject))
+	return m
+}
+
+// tablesOf is a machine's snapshot, whose bodies a restore passes over.
+func tablesOf(t *testing.T, m *fsm.Machine) []byte {
+	snap, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Release()
+	var buf bytes.Buffer
+	if _, err := snap.WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// TestRestore_MoreTablesThanTheLimit_AreRefused: what has come until then stays, and
+// may be aborted.
+func TestRestore_MoreTablesThanTheLimit_AreRefused(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{})
+	m.apply(create("orders"))
+	b, err := fsmtest.TakeBackup(m.Machine, fsm.Config{Group: fsmtest.Group})
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := 0
+	for _, p := range b.Parts {
+		most += len(p.Data)
+	}
+	for _, c := range []struct {
+		limit int
+		want  fsm.Status
+	}{{most, fsm.StatusOK}, {most - 1, fsm.StatusTooLarge}} {
+		m := newMachine(t, fsm.Limits{RestoreTablesMax: int64(c.limit)})
+		m.apply(fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}), b.Begin(fsmtest.Incarnation, 5, 0, true))
+		rs := m.apply(b.Chunks(fsmtest.Incarnation, 5)...).Results
+		if got := rs[len(rs)-1].Status; got != c.want {
+			t.Errorf("limit %d for tables of %d: status %d, want %d", c.limit, most, got, c.want)
+		}
+		if r := m.apply(b.End(fsmtest.Incarnation, 5, true)).Results[0]; r.Status != fsm.StatusOK {
+			t.Errorf("abort: %d", r.Status)
+		}
+	}
+}
+
 // TestAudit_ManyRecordsAreWrong_TellsOfTheFirst: the text of a refusal is an answer
 // that every replica gives, so it must not hang on the order of a map.
 func TestAudit_ManyRecordsAreWrong_TellsOfTheFirst(t *testing.T) {
@@ -308,7 +617,7 @@ func FuzzRestoreEnd(f *testing.F) {
 		}
 		bad.Parts = append([]wire.BackupPart{{Kind: wire.BackupTables, Data: fsm.Resum(tables)}}, bad.Parts[2:]...)
 		m := newMachine(t, fsm.Limits{})
-		m.apply(bad.Begin(fsmtest.Incarnation, 5, 0, true))
+		m.apply(fsmtest.New(fsmtest.Raise{Version: fsm.MachineVersion}), bad.Begin(fsmtest.Incarnation, 5, 0, true))
 		m.apply(bad.Chunks(fsmtest.Incarnation, 5)...)
 		if m.apply(bad.End(fsmtest.Incarnation, 5, false)).Results[0].Status != fsm.StatusOK {
 			return

@@ -109,7 +109,7 @@ func (m *Machine) readSession(r *pack.Reader, from *origins) {
 	s.floor, s.highest, s.lastActive = r.Uint(), r.Uint(), Time(r.Int())
 	at := Time(r.Int())
 	n := r.Array(rowItemsMax)
-	s.outcomes = make(map[uint64]outcome, n)
+	s.outcomes = make(map[uint64]outcome, min(n, r.Remaining()/outcomeFields))
 	for range n {
 		r.ArrayExact(outcomeFields)
 		seq := r.Uint()
@@ -129,6 +129,9 @@ func (m *Machine) readSession(r *pack.Reader, from *origins) {
 	if r.Err() != nil {
 		return
 	}
+	if m.sessions.rows[s.number] != nil {
+		from.doubtf("session %d stands twice", s.number)
+	}
 	m.outcomes += len(s.outcomes)
 	for _, o := range s.outcomes {
 		m.count(s, o.bytes())
@@ -136,6 +139,9 @@ func (m *Machine) readSession(r *pack.Reader, from *origins) {
 	s.timer = timer{kind: timerSession, id: s.number, pos: -1}
 	if from.backup {
 		m.closeForGood(s, &at)
+	}
+	if s.named && at != never {
+		from.doubtf("session %d has a name and expires", s.number)
 	}
 	m.timers.set(&s.timer, at)
 	m.addSession(s)
@@ -213,6 +219,9 @@ func (m *Machine) readQueue(r *pack.Reader, from *origins) {
 	}
 	if r.Err() != nil {
 		return
+	}
+	if m.queues[q.number] != nil {
+		from.doubtf("queue %q stands twice", q.name)
 	}
 	m.messages += int64(q.counts.Here())
 	m.leasePlain(q, int(q.counts.Leased)) // less those that turn out to have a record
@@ -350,6 +359,9 @@ func readNotes(r *pack.Reader) *notes {
 		return nil
 	}
 	n := &notes{reason: r.Str(notesTextMax), first: r.Str(notesTextMax), last: r.Str(notesTextMax), key: r.Str(OrderingKeyBytesMax)}
+	if n.last == n.first {
+		n.last = n.first // and not a copy of it
+	}
 	r.ArrayExact(7)
 	n.origin = origin{
 		queue: r.Str(QueueNameBytesMax), number: r.Uint(), place: place{r.Uint8(), r.Uint()},
@@ -357,7 +369,13 @@ func readNotes(r *pack.Reader) *notes {
 	}
 	for range r.Array(eventsMax) {
 		r.ArrayExact(5)
-		n.events = append(n.events, event{Time(r.Int()), EventKind(r.Uint8()), r.Uint32(), r.Uint(), r.Str(notesTextMax)})
+		e := event{Time(r.Int()), EventKind(r.Uint8()), r.Uint32(), r.Uint(), r.Str(notesTextMax)}
+		for _, known := range [...]string{n.last, n.first, n.reason} {
+			if e.text == known {
+				e.text = known
+			}
+		}
+		n.events = append(n.events, e)
 	}
 	return n
 }
@@ -380,11 +398,18 @@ func (m *Machine) readMessage(r *pack.Reader, from *origins) {
 		return
 	}
 	if msg.notes != nil && msg.notes.origin.number != 0 {
-		msg.notes.origin.number += from.base
+		o := &msg.notes.origin
+		o.number += from.base
+		if was := m.queues[o.number]; was != nil && was.name == o.queue {
+			o.queue = was.name // and not a copy of it for each dead letter
+		}
 	}
 	if q == nil || msg.lane >= Priorities || q.lanes[msg.lane] == nil || msg.state == stateNew || msg.state > stateGone {
 		r.Failf("a message at lane %d offset %d in state %d belongs nowhere", msg.lane, msg.offset, msg.state)
 		return
+	}
+	if q.records.rows[msg.place] != nil {
+		from.doubtf("queue %q: the message at lane %d offset %d stands twice", q.name, msg.lane, msg.offset)
 	}
 	msg.expires = never
 	m.addRecord(q, msg)
@@ -486,7 +511,7 @@ func (m *Machine) readConsumer(r *pack.Reader, from *origins) {
 	c.pulled, c.idleSince, c.gone = r.Uint(), Time(r.Int()), goneState(r.Uint8())
 	at := Time(r.Int())
 	n := r.Array(rowItemsMax)
-	c.slots = make([]slot, 0, n)
+	c.slots = make([]slot, 0, min(n, r.Remaining()/slotFields))
 	for range n {
 		r.ArrayExact(slotFields)
 		s := slot{state: LeaseState(r.Uint8()), notHandled: r.Bool(), attempt: r.Uint32(), place: place{r.Uint8(), r.Uint()}, deadline: Time(r.Int()), stored: Time(r.Int()), recorded: r.Bool()}

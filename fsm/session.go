@@ -195,6 +195,11 @@ func (m *Machine) findSession(incarnation uint64, group uint32, number, epoch ui
 	default:
 		return nil, StatusWrongIncarnation
 	}
+	if epoch > s.epoch && s.restored() && m.version >= versionRestoredAnswers {
+		// Opened again after the backup was taken. Its records are answered all the
+		// same, and nothing new is stored: nobody is fenced by what a restore forgot.
+		return s, StatusOK
+	}
 	return s, s.judge(epoch)
 }
 
@@ -309,12 +314,20 @@ func (m *Machine) judge(s *session, sequence, after, checksum uint64) (r Publish
 		}
 		return o.result(sequence, true), true
 	}
-	if after != 0 && after >= s.floor {
-		if _, ok := s.outcomes[after]; !ok {
-			return refuse(StatusOutOfOrder)
-		}
+	if after != 0 && after >= s.floor && !m.inPlace(s, after) {
+		return refuse(StatusOutOfOrder)
 	}
 	return r, false
+}
+
+// inPlace says that what had to be stored before the copy that names after is stored.
+// That after is stored says so of all before it, since it had named the one before
+// itself. A seal says nothing of those: had the sealed one been let pass, what comes
+// behind it would overtake what was handed in before it and is open still. Its producer
+// learns of the seal, and then names the one before.
+func (m *Machine) inPlace(s *session, after uint64) bool {
+	o, ok := s.outcomes[after]
+	return ok && (!o.sealed || m.version < versionSealedKeepsOrder)
 }
 
 // recall answers a copy from before a restore: by its record or not at all.

@@ -17,7 +17,9 @@ type QueueSettings struct {
 	// beyond are refused.
 	LengthMax uint64
 	// BytesMax bounds the bytes of messages that were not delivered yet; 0: no
-	// limit. Publishes beyond are refused.
+	// limit. Publishes beyond are refused. Of what was delivered the machine does not
+	// keep the size, so dead letters do not count where they go: bound that queue by
+	// LengthMax.
 	BytesMax uint64
 	// TTL is how long a message may wait; then it is gone. 0: for ever.
 	TTL time.Duration

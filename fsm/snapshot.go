@@ -33,6 +33,7 @@ const (
 	sectionBodies    = 5
 	sectionMessages  = 6
 	sectionRestore   = 7 // a backup on its way in
+	sectionGone      = 8 // from versionGoneRanges on
 	sectionEnd       = 255
 
 	sectionHeaderBytes = 9
@@ -245,7 +246,7 @@ func (m *Machine) wakeAll() {
 		lags := false
 		for _, l := range q.lanes {
 			if l != nil {
-				l.lags = l.head < l.tail && q.records.rows[place{l.number, l.head}] != nil
+				l.lags = l.head < l.tail && (q.records.rows[place{l.number, l.head}] != nil || l.headIsGone())
 				lags = lags || l.lags
 			}
 		}
@@ -259,6 +260,13 @@ func (m *Machine) wakeAll() {
 type origins struct {
 	backup bool   // what is read becomes part of another life, see assembly
 	base   uint64 // added to the numbers of queues
+	doubt  error  // the first, see audit
+}
+
+func (o *origins) doubtf(format string, args ...any) {
+	if o.doubt == nil {
+		o.doubt = fmt.Errorf(format, args...)
+	}
 }
 
 const snapshotHeadBytes = len(snapshotMagic) + 6
@@ -329,6 +337,8 @@ func (m *Machine) restoreSection(kind byte, payload []byte, before uint64, from 
 			m.readQueue(&r, from)
 		case sectionMessages:
 			m.readMessage(&r, from)
+		case sectionGone:
+			m.readGone(&r, from)
 		case sectionConsumers:
 			m.readConsumer(&r, from)
 		case sectionRestore:

@@ -85,6 +85,9 @@ func (m *Machine) BeginCopy() {
 					return
 				}
 			}
+			if !q.eachGone(func(b *goneBlock) bool { return yield(b) }) {
+				return
+			}
 		}
 		for _, c := range m.consumers {
 			if !yield(c) {
@@ -239,8 +242,13 @@ func (c *tableCopy) frozen() []copiedRow {
 		if r.row == nil {
 			return true
 		}
-		msg, ok := r.row.(*message)
-		return ok && msg.gen < c.gens[msg.q]
+		switch row := r.row.(type) {
+		case *message:
+			return row.gen < c.gens[row.q]
+		case *goneBlock:
+			return row.gen < c.gens[row.q]
+		}
+		return false
 	})
 	slices.SortFunc(rows, func(a, b copiedRow) int {
 		x, y := rowKey(a.row), rowKey(b.row)
@@ -257,8 +265,9 @@ type key struct {
 	offset  uint64
 }
 
-// sectionOrder: messages refer to queues, consumers to both.
-var sectionOrder = [...]byte{sectionSessions, sectionQueues, sectionMessages, sectionConsumers}
+// sectionOrder: messages and what is gone refer to queues, consumers to queues and
+// messages.
+var sectionOrder = [...]byte{sectionSessions, sectionQueues, sectionMessages, sectionGone, sectionConsumers}
 
 func rowKey(r row) key {
 	switch r := r.(type) {
@@ -268,8 +277,10 @@ func rowKey(r row) key {
 		return key{section: 1, number: r.number}
 	case *message:
 		return key{section: 2, number: r.q.number, lane: r.lane, offset: r.offset}
+	case *goneBlock:
+		return key{section: 3, number: r.q.number, lane: r.lane, offset: r.number}
 	case *consumer:
-		return key{section: 3, number: r.ordinal}
+		return key{section: 4, number: r.ordinal}
 	}
 	panic("a row of no table")
 }

@@ -17,9 +17,42 @@ import (
 const (
 	// MachineVersion is the newest version that this build knows. It changes with
 	// whatever makes the same log lead to another state.
-	MachineVersion uint32 = 2
+	MachineVersion uint32 = 4
 	// machineVersionFirst is where a new cluster begins.
 	machineVersionFirst uint32 = 1
+	// versionSealedKeepsOrder is the first in which a sealed sequence does not let
+	// through what names it in After.
+	versionSealedKeepsOrder uint32 = 3
+	// versionRestoredAnswers is the first in which a session from before a restore
+	// answers also who opened it again after the backup was taken.
+	versionRestoredAnswers uint32 = 3
+	// versionRestoreBound is the first in which the tables of a restore are bounded.
+	versionRestoreBound uint32 = 3
+	// versionRestoreDoubts is the first in which a restore is refused also for what
+	// audit calls doubts.
+	versionRestoreDoubts uint32 = 4
+	// versionBodiesPlaced is the first in which a restore takes no body for which its
+	// tables have no message.
+	versionBodiesPlaced uint32 = 4
+	// versionPlainInTime is the first in which a message without a time to live of its
+	// own that comes back is dropped no earlier than one that was never handed out.
+	versionPlainInTime uint32 = 4
+	// versionTimersInTurn is the first in which one owner of a timer takes at most half
+	// of what an entry may do, and then goes behind those that were due before.
+	versionTimersInTurn uint32 = 4
+	// versionExtendAfterResume is the first in which a lease that is extended wakes its
+	// consumer no earlier than a resume lets it end.
+	versionExtendAfterResume uint32 = 4
+	// versionRedriveKeepsLane is the first in which a dead letter that goes back to where
+	// it came from has its priority again.
+	versionRedriveKeepsLane uint32 = 4
+	// versionGoneRanges is the first that tells by ranges what is gone ahead of a head.
+	versionGoneRanges uint32 = 4
+	// versionMilestoneAtHead is the first in which the first milestone of a lane covers its
+	// head also while that lags behind records.
+	versionMilestoneAtHead uint32 = 4
+	// versionNotesBounded is the first in which what failed messages remember is bounded.
+	versionNotesBounded uint32 = 4
 )
 
 // since has the version with which a kind of command came. Others came with the

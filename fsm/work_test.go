@@ -62,6 +62,32 @@ func TestWork_PurgeAndDelete_WakeConsumersInSteps(t *testing.T) {
 	}
 }
 
+// TestWork_DeletedQueueWithConsumersLeft_HoldsNothing, also on a replica that was restored
+// while there were some: no snapshot has the lanes of a queue that is gone.
+func TestWork_DeletedQueueWithConsumersLeft_HoldsNothing(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, fsm.Limits{TimerBudget: 1})
+	m.apply(create("q"), open(1))
+	attachMany(m, "q", 3)
+	handed := m.apply(stored(1, "q", make([]wire.Message, 3)...)).Deliveries
+	if len(handed) != 3 || !m.Holds(&handed[2]) {
+		t.Fatalf("handed out: %+v", handed)
+	}
+	m.apply(fsmtest.New(wire.QueueDelete{Incarnation: inc, Group: grp, Number: 1}))
+	again := fsm.New(fsm.Config{Group: grp, Limits: fsm.Limits{TimerBudget: 1}}, storage.NewMemory())
+	restore(t, m.Machine, again)
+	for _, x := range []*fsm.Machine{m.Machine, again} {
+		if x.Counts().Consumers == 0 {
+			t.Error("no consumer is left")
+		}
+		for i := range handed {
+			if x.Holds(&handed[i]) {
+				t.Errorf("message %d of a deleted queue is held", i)
+			}
+		}
+	}
+}
+
 // TestWork_RecordsInFrontOfTheHead_ArePassedInSteps: a message is taken that many with a
 // record stand behind, and many that are gone.
 func TestWork_RecordsInFrontOfTheHead_ArePassedInSteps(t *testing.T) {
@@ -112,6 +138,44 @@ func TestWork_OldMessages_AreDroppedInSteps(t *testing.T) {
 	}
 }
 
+// TestWork_MuchIsOverdueInOneQueue_OthersHaveTheirTurn: a delayed message of another queue
+// is ready soon, whatever there is to do in the first, also while that goes on to be
+// published to; and a replica that is restored meanwhile goes on in the same place.
+func TestWork_MuchIsOverdueInOneQueue_OthersHaveTheirTurn(t *testing.T) {
+	t.Parallel()
+	for version, soon := range map[uint32]bool{3: false, fsm.MachineVersion: true} {
+		limits := fsm.Limits{TimerBudget: 10}
+		m := newMachine(t, limits)
+		short := func(name string) fsmtest.Command {
+			return fsmtest.New(wire.QueueCreate{Incarnation: inc, Group: grp, Name: name, Settings: wire.QueueSettings{TTL: time.Minute}})
+		}
+		later := fsmtest.Frame(1, 1, 1, 3, 0, "c", "later")
+		later.Publishes[0].Messages[0].Delay = time.Minute + time.Second + 1
+		m.apply(fsmtest.New(fsmtest.Raise{Version: version}), open(1), short("a"), short("b"), create("c"),
+			fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "a", make([]string, 200)...)), fsmtest.New(fsmtest.Frame(1, 1, 1, 2, 0, "b", make([]string, 200)...)), fsmtest.New(later))
+		m.now = 2 * time.Minute
+		for i := range 3 {
+			m.now += time.Second
+			m.apply(fsmtest.New(fsmtest.Frame(1, 1, 1, uint64(4+i), 0, "a", "more")))
+			m.agrees(limits)
+		}
+		if c, _ := m.QueueByName("c"); (c.Counts.Ready == 1) != soon {
+			t.Errorf("version %d: after three entries %+v", version, c.Counts)
+		}
+		if b, _ := m.QueueByName("b"); (b.Counts.Expired > 0) != soon {
+			t.Errorf("version %d: after three entries %+v", version, b.Counts)
+		}
+		eff := m.apply()
+		if !eff.More {
+			t.Errorf("version %d: all is done", version)
+		}
+		m.entriesUntilDone(eff)
+		if a, _ := m.QueueByName("a"); a.Counts.Expired != 200 {
+			t.Errorf("version %d: %+v", version, a.Counts)
+		}
+	}
+}
+
 // TestWork_ManyNumbersAskedForAgainAndAgain_AreRefusedAsBusy: a small request names many
 // deliveries. What does not fit into an entry has no effect, and fits into the next.
 func TestWork_ManyNumbersAskedForAgainAndAgain_AreRefusedAsBusy(t *testing.T) {
@@ -144,7 +208,7 @@ func TestWork_ManyNumbersAskedForAgainAndAgain_AreRefusedAsBusy(t *testing.T) {
 func TestWork_SmallBudgets_EndInTheSameState(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		r := newReplicas(t)
+		r := newReplicas(t, caps(t))
 		budget := func(label string) int { return rapid.IntRange(1, 4).Draw(t, label) }
 		r.limits.TimerBudget, r.limits.AssignmentBudget = budget("timers"), budget("assignments")
 		r.limits.PassBudget, r.limits.AnswerBudget = budget("passes"), budget("answers")

@@ -19,7 +19,7 @@ type Config struct {
 	Judge    string // an onceq that says what is wrong with a node's files; "": Binary
 	// Older is an onceq that the nodes begin with when the run will upgrade them; built
 	// there, or in Dir, if it is not there and needed: from the same sources, and
-	// knowing one version of the machine less.
+	// knowing only the first version of the machine.
 	Older    string
 	FaultFS  string // the faulty disk's binary; built there, or in Dir, if it is not there and needed
 	Dir      string // for history, logs, data and report; made if absent, else empty

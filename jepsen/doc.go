@@ -21,7 +21,8 @@
 // Build, start the nodes, wait for a leader, create the queues; start the
 // traffic, the monitor and the nemesis. When the time is over: end the nemesis,
 // which heals everything, stop the producers, and let the consumers empty the
-// queues; then read the counts, compare the digests, and judge.
+// queues; then read the counts, compare the digests, wait until the nodes have given
+// back what they kept of it, and judge.
 //
 // # What a verdict means
 //

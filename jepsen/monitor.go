@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"onceq/jepsen/history"
@@ -18,6 +19,7 @@ const (
 	statusTimeout  = 700 * time.Millisecond
 	digestInterval = 3 * time.Second
 	countsInterval = time.Second
+	sizesInterval  = time.Second
 	askTimeout     = 3 * time.Second
 	stallInterval  = 20 * time.Millisecond
 	stallLeast     = 150 * time.Millisecond
@@ -29,7 +31,8 @@ type monitor struct {
 	h       *history.Writer
 	cluster *proc.Cluster
 	queues  []string
-	numbers bool // queues may be missing at times, and have numbers
+	numbers bool         // queues may be missing at times, and have numbers
+	stood   atomic.Int64 // for how long this process stood still in all, ns
 
 	mu      sync.Mutex // guards what follows
 	conns   map[string]*raw.Conn
@@ -50,6 +53,7 @@ func (m *monitor) run(ctx context.Context) {
 	}
 	for _, n := range names {
 		wg.Go(func() { every(ctx, statusInterval, func() { m.status(ctx, n) }) })
+		wg.Go(func() { every(ctx, sizesInterval, func() { m.sizes(n) }) })
 	}
 	wg.Go(func() { every(ctx, digestInterval, func() { m.digest(ctx) }) })
 	wg.Go(func() { every(ctx, countsInterval, func() { m.counts(ctx) }) })
@@ -181,6 +185,17 @@ func (m *monitor) serving(ctx context.Context) bool {
 	}
 }
 
+// newest says that the cluster has the newest version of the machine that its leader's
+// build knows.
+func (m *monitor) newest(ctx context.Context) bool {
+	payload, err := m.ask(ctx, m.leader(), statusTimeout, wire.OpNodeStatus, wire.NodeStatusRequest{})
+	if err != nil {
+		return false
+	}
+	st, err := wire.DecodeNodeStatus(payload)
+	return err == nil && st.MachineVersion >= st.MachineSupports
+}
+
 // caughtUp waits until all nodes answer, agree on a leader and have applied as
 // much as it had when it was asked.
 func (m *monitor) caughtUp(ctx context.Context) error {
@@ -259,6 +274,39 @@ func (m *monitor) counts(ctx context.Context) map[string]history.Queue {
 	return all
 }
 
+// sizes writes what a node takes of disk and memory. It returns false when the disk does
+// not say so.
+func (m *monitor) sizes(node string) (history.Bytes, bool) {
+	_, life := m.cluster.State(node)
+	e := history.Event{Proc: "monitor", F: history.Sizes, Type: history.OK, Node: node, Life: life, Of: -1, T0: m.h.Now()}
+	b, err := m.cluster.Sizes(node)
+	if _, now := m.cluster.State(node); err != nil || life == 0 || now != life {
+		return b, false
+	}
+	e.T1, e.Sizes = m.h.Now(), &b
+	m.h.Add(e)
+	return b, true
+}
+
+// late tells whether more than d has passed since now, without the times in which this
+// process stood still, and mostly all others with it.
+func (m *monitor) late(d time.Duration) func() bool {
+	began, stood := time.Now(), m.stood.Load()
+	return func() bool { return time.Since(began)-time.Duration(m.stood.Load()-stood) > d }
+}
+
+// within is a context that ends when it is late.
+func (m *monitor) within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	late := m.late(d)
+	go every(ctx, stallInterval, func() {
+		if late() {
+			cancel()
+		}
+	})
+	return ctx, cancel
+}
+
 // stalls writes when this process stood still: what it saw then it saw late.
 func (m *monitor) stalls(ctx context.Context) {
 	t := time.NewTicker(stallInterval)
@@ -272,6 +320,7 @@ func (m *monitor) stalls(ctx context.Context) {
 		}
 		now := m.h.Now()
 		if time.Duration(now-last) > stallLeast {
+			m.stood.Add(now - last)
 			m.h.Add(history.Event{Proc: "monitor", F: history.Stall, Type: history.OK, Of: -1, T0: last, T1: now})
 		}
 		last = now

@@ -75,17 +75,21 @@ func newPlan(c *Config, w workload.Workload, place nemesis.Place) (plan, error) 
 // littleStream keeps this draw of a seed apart from others.
 const littleStream = 7
 
-// littleArgs are for nodes that have little memory for messages, which otherwise
-// would leave it with a snapshot only.
-var littleArgs = []string{"--body-memory", "128KiB"}
+// bodyMemory is what nodes have of memory for messages, and littleMemory what those have
+// that have little, which otherwise would leave it with a snapshot only.
+const bodyMemory, littleMemory = 256 << 20, 128 << 10
+
+// memory is what the nodes of the run have.
+func (p plan) memory() int {
+	if p.little {
+		return littleMemory
+	}
+	return bodyMemory
+}
 
 // args are those of each node's onceq server.
 func (r *run) args() []string {
-	args := slices.Clone(serverArgs)
-	if r.plan.little {
-		args = append(args, littleArgs...)
-	}
-	return append(args, r.cfg.ServerArgs...)
+	return slices.Concat(serverArgs, []string{"--body-memory", strconv.Itoa(r.plan.memory())}, r.cfg.ServerArgs)
 }
 
 // upgrades says whether the run will upgrade the nodes. A mix that does not draw it
@@ -118,7 +122,7 @@ func (p plan) network() string {
 // tell says what is left out and what a mix will do.
 func (r *run) tell() {
 	if r.plan.little {
-		r.note("nodes have little memory for messages: %s", strings.Join(littleArgs, " "))
+		r.note("nodes have little memory for messages: %d KiB", littleMemory>>10)
 	}
 	if len(r.plan.leftOut) > 0 {
 		r.note("LEFT OUT: %s", strings.Join(r.plan.leftOut, "; "))
@@ -164,7 +168,7 @@ func (r *run) bring(ctx context.Context) (release func(), err error) {
 		Binary: r.cfg.Binary, Judge: r.cfg.Judge, First: older, Dir: r.cfg.Dir, Nodes: r.cfg.Nodes, Hosts: r.hosts, Spare: r.plan.spare,
 		Args:    r.args(),
 		DataDir: r.dataDir,
-		OnEnd:   r.ended, OnResume: r.held,
+		OnEnd:   r.ended, OnStart: r.started, OnResume: r.held,
 	})
 	if err == nil {
 		undo = append(undo, r.cluster.Close)
@@ -184,7 +188,7 @@ func (r *run) buildOlder(ctx context.Context) (string, error) {
 	r.note("building the older onceq that the nodes begin with")
 	root, err := proc.Root(ctx)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("an older onceq, which fault upgrade takes (name one with --older, or leave that fault out): %w", err)
 	}
 	flags, err := mutants.Older().Prepare(ctx, root, filepath.Join(filepath.Dir(binary), "older"))
 	if err != nil {
@@ -238,6 +242,12 @@ func (r *run) dataDir(node string) string {
 // held writes that what a node had sent, or was about to, stood still for a while.
 func (r *run) held(node string, from, to time.Time) {
 	r.h.Add(history.Event{Proc: "monitor", F: history.Held, Type: history.OK, Of: -1, Node: node, T0: r.h.Since(from), T1: r.h.Since(to)})
+}
+
+// started writes that a node was started.
+func (r *run) started(node string, life int) {
+	now := r.h.Now()
+	r.h.Add(history.Event{Proc: "monitor", F: history.Started, Type: history.OK, Of: -1, Node: node, Life: life, T0: now, T1: now})
 }
 
 // ended writes that a node ended by itself.

@@ -3,6 +3,7 @@ package jepsen
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -119,7 +120,7 @@ func TestPlan_LittleMemory_IsDrawnByTheSeed(t *testing.T) {
 		}
 		drawn[p.little]++
 		args := strings.Join((&run{plan: p, cfg: Config{ServerArgs: []string{"--bodies", "memory"}}}).args(), " ")
-		if strings.Contains(args, "--body-memory") != p.little || !strings.HasSuffix(args, " --bodies memory") {
+		if strings.Contains(args, "--body-memory "+strconv.Itoa(littleMemory)) != p.little || !strings.HasSuffix(args, " --bodies memory") {
 			t.Fatalf("seed %d, little memory %v: %s", seed, p.little, args)
 		}
 	}

@@ -84,6 +84,16 @@ func (s Summary) By() []string {
 	return names
 }
 
+// FirstOf is when the first violation showed that one of these checkers saw.
+func (s Summary) FirstOf(checkers []string) time.Duration {
+	for _, v := range s.Shown {
+		if slices.Contains(checkers, v.Checker) {
+			return time.Duration(v.At)
+		}
+	}
+	return 0
+}
+
 // Write writes results.json, report.html and replay.txt. again is the command that
 // repeats the run.
 func (r *Result) Write(again string) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,16 +28,19 @@ import (
 
 const (
 	startTimeout = 60 * time.Second
-	drainTimeout = 60 * time.Second
-	drainCalm    = time.Second // an empty queue must stay empty for so long
+	drainTimeout = 61 * time.Second // but for when the harness stands still; a little more than what a checker waits for
+	drainCalm    = time.Second      // an empty queue must stay empty for so long
 	silentLeast  = 3 * time.Second
 	grace        = 10 * time.Second // fsm.GraceTime, as documented
 	epsilon      = 100 * time.Millisecond
 )
 
+// logBytes is --log-bytes of the nodes.
+const logBytes = 2 << 20
+
 // serverArgs make things happen within seconds that take hours by default:
 // snapshots above all, and nodes that are behind by more than the log goes back.
-var serverArgs = []string{"--log-level", "info", "--snapshot-threshold", "512", "--snapshot-interval", "2s", "--log-bytes", "2MiB"}
+var serverArgs = []string{"--log-level", "info", "--snapshot-threshold", "512", "--snapshot-interval", "2s", "--log-bytes", strconv.Itoa(logBytes)}
 
 // Result is what came of a run.
 type Result struct {
@@ -113,6 +117,8 @@ type run struct {
 	names    []string
 	logs     []string // names of all nodes that have a log, a spare one too
 
+	drained bool // the queues were seen empty, and all nodes have that
+
 	h       *history.Writer
 	hosts   *hosts.Net // nil on loopback
 	disks   map[string]*faultdisk.Disk
@@ -164,10 +170,19 @@ func (r *run) describe() history.Setup {
 		Grace: int64(grace), Epsilon: int64(epsilon),
 	}
 	s.Faults, s.Mix, s.LeftOut, s.Network = r.plan.names(), r.plan.mix, r.plan.leftOut, r.plan.network()
+	s.Older = r.plan.older
 	if slices.Contains(s.Faults, "delay") {
 		s.Epsilon += int64(nemesis.DelayMost)
 	}
 	r.workload.Setup(&s, r.cfg.Time.Seconds())
+	if s.Limits = r.limits(); s.Limits != nil {
+		s.Least.Sized = r.cfg.Nodes
+	}
+	s.Least.Verified = r.cfg.Nodes
+	s.Least.Digests, s.Least.Counted = min(1, r.cfg.Nodes-1), len(r.workload.Queues)
+	if r.workload.Numbers {
+		s.Least.Counted = 1 // some may be missing just then
+	}
 	return s
 }
 
@@ -230,8 +245,41 @@ func (r *run) live(ctx context.Context) error {
 	}
 	err = r.traffic(ctx, breaking)
 	presence.Finish()
+	r.inspect(context.WithoutCancel(ctx))
 	return err
 }
+
+// inspect ends the nodes in order and looks at what they leave behind: whoever drains a
+// queue reads from one node alone.
+func (r *run) inspect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	names := r.cluster.Names()
+	for _, n := range names {
+		if err := r.cluster.Stop(n); err != nil {
+			now := r.h.Now()
+			r.h.Add(history.Event{Proc: "monitor", F: history.Crash, Type: history.OK, Of: -1, Node: n, T0: now, T1: now, Err: "SIGTERM", Text: err.Error()})
+		}
+	}
+	for _, n := range names {
+		op := history.Event{Proc: "monitor", F: history.Verify, Type: history.OK, Of: -1, Node: n, T0: r.h.Now()}
+		found, err := r.cluster.Verify(ctx, n)
+		switch {
+		case err != nil:
+			op.Type, op.Err = history.Info, err.Error()
+			r.note("%s: its files could not be looked at: %v", n, err)
+		case len(found.Problems) > 0:
+			op.Type, op.Err = history.Fail, strings.Join(found.Problems, "; ")
+		case !found.CleanStop:
+			op.Type, op.Err = history.Fail, "they do not say that it has ended in order"
+		}
+		op.T1 = r.h.Now()
+		r.h.Add(op)
+	}
+}
+
+// inspectTimeout bounds what looking at the files of all nodes may take.
+const inspectTimeout = 2 * time.Minute
 
 func lastOf(log string) string {
 	lines := strings.Split(strings.TrimSpace(log), "\n")
@@ -250,6 +298,15 @@ func (r *run) prepare(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
+	// A new cluster begins with the first version of the machine, and what is judged is the
+	// newest, unless the run is about getting there.
+	for !r.plan.older && !r.monitor.newest(ctx) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the cluster does not reach the newest version of the machine that its leader knows: %w", context.Cause(ctx))
+		}
+	}
 	for name, s := range r.workload.Queues {
 		if _, err := c.Admin().CreateQueue(ctx, name, s); err != nil {
 			return fmt.Errorf("create queue %s: %w", name, err)
@@ -275,6 +332,7 @@ func (r *run) traffic(ctx, breaking context.Context) error {
 	close(r.world.Draining)
 	t.StopProducing()
 	err := r.drain(context.WithoutCancel(ctx))
+	r.tidy(context.WithoutCancel(ctx))
 	r.phase.Store("stop")
 	t.Stop()
 	return err
@@ -283,7 +341,7 @@ func (r *run) traffic(ctx, breaking context.Context) error {
 // drain waits until the queues are empty and stay so, and then looks once more at
 // everything.
 func (r *run) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	ctx, cancel := r.monitor.within(ctx, drainTimeout)
 	defer cancel()
 	op := r.h.Invoke(history.Event{Proc: "monitor", F: history.Drain})
 	err := r.empty(ctx)
@@ -296,10 +354,12 @@ func (r *run) drain(ctx context.Context) error {
 		return nil
 	}
 	r.h.Complete(op, history.OK)
+	r.drained = true
 	r.monitor.counts(ctx)
 	r.monitor.digest(ctx)
 	if err := r.monitor.caughtUp(ctx); err != nil {
-		return nil // the drain had worked: the verdict does not depend on it
+		r.note("the states of the nodes could not be compared at the end: %v", err)
+		return nil
 	}
 	for _, n := range r.names {
 		r.monitor.status(ctx, n)

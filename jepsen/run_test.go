@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if workload.Box() {
+	if workload.Child() {
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -59,6 +59,7 @@ func TestRun_ShortScenarios(t *testing.T) {
 		{"lease", []string{"cut"}, 1},
 		{"order", []string{"refuse"}, 1},
 		{"outbox", []string{"kill", "lost-reply"}, 1},
+		{"stall", []string{"cut"}, 1},
 		// Without root two of them are left out.
 		{"queue", []string{"mix", "kill", "partition-one", "power-loss-all"}, 1},
 	} {
@@ -79,14 +80,23 @@ func TestRun_ShortScenarios(t *testing.T) {
 			for _, reason := range res.Report.Reasons {
 				t.Logf("unknown: %s", reason)
 			}
-			seen := 0
+			seen, tidy := 0, 0
 			for _, e := range res.Events {
+				if e.F == history.Tidy {
+					tidy++ // when it begins, and when it ends
+				}
+				if e.F == history.Sizes && tidy > 0 && (e.Sizes.Log == 0 || e.Node == "") {
+					t.Errorf("a node without a log: %s, %+v", e.Node, *e.Sizes)
+				}
 				if e.F == history.Fault && e.Type == history.OK && e.Seen {
 					seen++
 				}
 			}
 			if stats := res.Report.Stats; stats.Publishes["ok"] == 0 || stats.Deliveries == 0 || seen < s.seen {
 				t.Errorf("%s, and too little happened: %d faults had an effect, %+v", res.Report.Verdict, seen, stats)
+			}
+			if tidy != 2 {
+				t.Errorf("%d lines of 2 say that it was waited for what nodes keep", tidy)
 			}
 			if err := res.Write("go test"); err != nil {
 				t.Fatal(err)

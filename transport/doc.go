@@ -38,6 +38,13 @@
 // large are handed in as a function (PushLazy) and cost memory only when the
 // socket can take them.
 //
+// All clients together have a bound as well, for what waits to be written and for
+// frames of which a part has arrived (OutputBytesAll, InputBytesAll). Above it the
+// slowest are cut off. That loses nothing: a publish is sent again under its sequence,
+// and a consumer resumes.
+// Buffers that connections keep for what they write next have the same bound as what
+// waits; above it they are given back.
+//
 // # Ends
 //
 // Both sides ping when the other has been silent for PingInterval, and give up

@@ -46,10 +46,11 @@ type UnsentError struct {
 func (e *UnsentError) Error() string { return "request was not sent: " + e.Err.Error() }
 func (e *UnsentError) Unwrap() error { return ErrConnClosed }
 
-// errSilent and errStalled are reasons to give a connection up.
+// errSilent, errStalled and errTrickles are reasons to give a connection up.
 var (
-	errSilent  = errors.New("the peer is silent")
-	errStalled = errors.New("the peer does not read")
+	errSilent   = errors.New("the peer is silent")
+	errStalled  = errors.New("the peer does not read")
+	errTrickles = errors.New("the peer does not complete its frame")
 )
 
 func isTimeout(err error) bool {

@@ -18,7 +18,7 @@ const raftFirst = 'R'
 // the first byte, which stays in the connection that it hands out.
 type Mux struct {
 	l       net.Listener
-	log     *slog.Logger
+	cfg     MuxConfig
 	clients *muxListener
 	raft    *muxListener
 	stop    chan struct{}
@@ -31,11 +31,28 @@ type Mux struct {
 	waiting *list.List
 }
 
+// MuxConfig configures a Mux. The zero value takes all defaults.
+type MuxConfig struct {
+	// Logger gets connections that nobody serves. Default: none.
+	Logger *slog.Logger
+	// SilentMax bounds the connections that have not shown their first byte. The
+	// oldest one makes room. Default SilentMax.
+	SilentMax int
+}
+
+func (c MuxConfig) withDefaults() MuxConfig {
+	c.Logger = loggerOr(c.Logger)
+	if c.SilentMax <= 0 {
+		c.SilentMax = SilentMax
+	}
+	return c
+}
+
 // NewMux returns a Mux that accepts from l, which it owns from now on.
-func NewMux(l net.Listener, log *slog.Logger) *Mux {
+func NewMux(l net.Listener, cfg MuxConfig) *Mux {
 	return &Mux{
 		l:       l,
-		log:     loggerOr(log),
+		cfg:     cfg.withDefaults(),
 		clients: newMuxListener(l.Addr()),
 		raft:    newMuxListener(l.Addr()),
 		stop:    make(chan struct{}),
@@ -60,7 +77,7 @@ func (m *Mux) Serve() error {
 	m.running.Add(1)
 	m.mu.Unlock()
 	defer m.running.Done()
-	return acceptLoop(m.l, m.stop, m.log, m.accept)
+	return acceptLoop(m.l, m.stop, m.cfg.Logger, m.accept)
 }
 
 // Close closes the port, both listeners and the connections that have not been
@@ -91,11 +108,11 @@ func (m *Mux) accept(nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	if m.waiting.Len() >= unclassifiedMax {
+	if m.waiting.Len() >= m.cfg.SilentMax {
 		// Whoever means it shows its first byte at once, so the oldest one is
 		// the likeliest to mean harm. Its goroutine ends by this.
 		oldest := m.waiting.Remove(m.waiting.Front()).(net.Conn)
-		m.log.Warn("too many connections that say nothing, the oldest is closed", "remote", oldest.RemoteAddr().String(), "limit", unclassifiedMax)
+		m.cfg.Logger.Warn("too many connections that say nothing, the oldest is closed", "remote", oldest.RemoteAddr().String(), "limit", m.cfg.SilentMax)
 		_ = oldest.Close()
 	}
 	place := m.waiting.PushBack(nc)
@@ -119,7 +136,7 @@ func (m *Mux) recognise(nc net.Conn) (*muxListener, []byte) {
 	_ = nc.SetReadDeadline(time.Now().Add(firstByteTimeout))
 	first := make([]byte, 1, len(wire.Magic))
 	if _, err := io.ReadFull(nc, first); err != nil {
-		m.log.Debug("connection said nothing", "remote", nc.RemoteAddr().String(), "error", err)
+		m.cfg.Logger.Debug("connection said nothing", "remote", nc.RemoteAddr().String(), "error", err)
 		return nil, nil
 	}
 	switch first[0] {
@@ -132,7 +149,7 @@ func (m *Mux) recognise(nc net.Conn) (*muxListener, []byte) {
 	}
 	n, _ := io.ReadFull(nc, first[1:cap(first)]) // as much as there is
 	what := answerStranger(nc, string(first[:1+n]))
-	m.log.Info("connection speaks another protocol", "remote", nc.RemoteAddr().String(), "protocol", what)
+	m.cfg.Logger.Info("connection speaks another protocol", "remote", nc.RemoteAddr().String(), "protocol", what)
 	return nil, nil
 }
 

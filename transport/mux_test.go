@@ -24,14 +24,16 @@ type muxWorld struct {
 	end  func()
 }
 
-func newMuxWorld(t *testing.T) *muxWorld {
+func newMuxWorld(t *testing.T) *muxWorld { return newMuxWorldWith(t, MuxConfig{}) }
+
+func newMuxWorldWith(t *testing.T, cfg MuxConfig) *muxWorld {
 	t.Helper()
 	n := transporttest.NewNetwork()
 	l, err := n.Listen("n1:7450")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := NewMux(l, nil)
+	m := NewMux(l, cfg)
 	served := make(chan error, 1)
 	go func() { served <- m.Serve() }()
 	w := &muxWorld{m: m, n: n}
@@ -127,11 +129,16 @@ func TestMux_SilentConnection_IsClosed(t *testing.T) {
 }
 
 func TestMux_SilentConnections_AreBounded(t *testing.T) {
+	t.Run("usually", func(t *testing.T) { silentAreBounded(t, MuxConfig{}, SilentMax) })
+	t.Run("where little may be open", func(t *testing.T) { silentAreBounded(t, MuxConfig{SilentMax: 3}, 3) })
+}
+
+func silentAreBounded(t *testing.T, cfg MuxConfig, most int) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newMuxWorld(t)
+		w := newMuxWorldWith(t, cfg)
 		first := w.dial()
 		synctest.Wait()
-		for range unclassifiedMax - 1 {
+		for range most - 1 {
 			w.dial()
 			synctest.Wait()
 		}
@@ -163,7 +170,7 @@ func TestMux_SilentConnections_AreBounded(t *testing.T) {
 		w.m.mu.Lock()
 		waiting := w.m.waiting.Len()
 		w.m.mu.Unlock()
-		if waiting > unclassifiedMax {
+		if waiting > most {
 			t.Errorf("%d connections wait", waiting)
 		}
 		time.Sleep(2 * firstByteTimeout)
@@ -227,7 +234,7 @@ func TestMux_WithServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := NewMux(l, nil)
+	m := NewMux(l, MuxConfig{})
 	h := newHandler()
 	h.request = echo
 	s := NewServer(h, ServerConfig{})

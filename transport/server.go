@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"onceq/transport/wire"
@@ -43,6 +44,13 @@ type ServerConfig struct {
 	// PingInterval is after how much silence a client is asked whether it
 	// lives; after twice that it is given up. Default 5 s.
 	PingInterval time.Duration
+	// OutputBytes bounds the bytes that wait to be written to all clients together:
+	// above it the slowest are cut off. As much again is kept for what comes next. Default
+	// OutputBytesAll.
+	OutputBytes int
+	// InputBytes bounds what is kept of half-received frames of all clients together:
+	// above it those are cut off that are the furthest behind. Default InputBytesAll.
+	InputBytes int
 }
 
 func (c ServerConfig) withDefaults() ServerConfig {
@@ -53,6 +61,12 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	if c.PingInterval <= 0 {
 		c.PingInterval = pingInterval
 	}
+	if c.OutputBytes <= 0 {
+		c.OutputBytes = OutputBytesAll
+	}
+	if c.InputBytes <= 0 {
+		c.InputBytes = InputBytesAll
+	}
 	return c
 }
 
@@ -62,6 +76,11 @@ type Server struct {
 	cfg     ServerConfig
 	stop    chan struct{}
 	running sync.WaitGroup // Serve, and a reader for each connection
+	input   budget
+	output  budget
+
+	// kept is what all connections keep between writes.
+	kept atomic.Int64
 
 	mu        sync.Mutex // guards what follows
 	closed    bool
@@ -75,9 +94,12 @@ type Server struct {
 
 // NewServer returns a server that asks h.
 func NewServer(h Handler, cfg ServerConfig) *Server {
+	cfg = cfg.withDefaults()
 	return &Server{
 		handler:   h,
-		cfg:       cfg.withDefaults(),
+		cfg:       cfg,
+		input:     newInputBudget(cfg.InputBytes),
+		output:    newOutputBudget(cfg.OutputBytes),
 		stop:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[net.Conn]*ServerConn),
@@ -192,7 +214,8 @@ func (s *Server) serve(nc net.Conn) {
 		return
 	}
 	frames.SetBytesMax(int(welcome.FrameBytesMax))
-	c := newServerConn(nc, heard, s.cfg, hello, welcome)
+	c := newServerConn(s, nc, heard, hello, welcome)
+	frames.SetHeld(c.receives)
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

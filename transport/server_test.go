@@ -210,7 +210,7 @@ func TestServer_StrangersAtThePort(t *testing.T) {
 		if !strings.HasPrefix(string(got), c.hear) || c.hear == "" && len(got) > 0 {
 			t.Errorf("%s: heard %q", name, got)
 		}
-		if c.hear != "" && !strings.Contains(string(got), "HTTP port") {
+		if c.hear != "" && !strings.Contains(string(got), "onceq command") {
 			t.Errorf("%s: %q does not help", name, got)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 // ServerConn is one client, as the server sees it. Its methods may be called
 // from any goroutine and never block; after the end they do nothing.
 type ServerConn struct {
+	server       *Server
 	id           uint64
 	nc           net.Conn
 	heard        *silence
@@ -34,6 +35,13 @@ type ServerConn struct {
 	out     []byte
 	lazies  []lazyPush
 	writing int // bytes that the writer has taken and not written yet
+	encoded int // bytes of lazies that are being written
+	// accounted of these in the budget; began is when the writer began with the piece
+	// that it is writing, the zero time when it writes nothing.
+	accounted int64
+	began     time.Time
+	// receiving is what is kept of a frame of which a part has arrived.
+	receiving int64
 	// open has the payload size of each unanswered request.
 	open         map[uint32]request
 	publishBytes int
@@ -47,6 +55,9 @@ type ServerConn struct {
 
 	spare   []byte      // the writer's other buffer
 	scratch pack.Writer // the writer's, for lazies
+	// The most that was in out and in scratch since the last tick; the writer's.
+	outMost, scratchMost int
+	kept                 int64 // of these buffers, when the writer looked last
 }
 
 type request struct {
@@ -62,14 +73,15 @@ type lazyPush struct {
 	encode   func(w *pack.Writer) bool
 }
 
-func newServerConn(nc net.Conn, heard *silence, cfg ServerConfig, hello wire.Hello, welcome wire.Welcome) *ServerConn {
+func newServerConn(s *Server, nc net.Conn, heard *silence, hello wire.Hello, welcome wire.Welcome) *ServerConn {
 	return &ServerConn{
+		server:       s,
 		nc:           nc,
 		heard:        heard,
 		hello:        hello,
 		window:       int(welcome.PublishWindow),
-		pingInterval: cfg.PingInterval,
-		log:          cfg.Logger.With("remote", nc.RemoteAddr().String(), "client", hello.Client),
+		pingInterval: s.cfg.PingInterval,
+		log:          s.cfg.Logger.With("remote", nc.RemoteAddr().String(), "client", hello.Client),
 		wake:         make(chan struct{}, 1),
 		done:         make(chan struct{}),
 		open:         make(map[uint32]request),
@@ -183,6 +195,9 @@ func (c *ServerConn) send(op wire.Op, reply bool, corr uint32, payload []byte) {
 		return
 	}
 	c.out = wire.AppendFrame(c.out, op, reply, corr, payload)
+	if c.account() && !c.server.output.easing.Load() {
+		go c.server.ease(&c.server.output) // without mu
+	}
 	c.signal()
 }
 
@@ -207,6 +222,8 @@ func (c *ServerConn) cutLocked(reason error) {
 	c.closing = true
 	c.closeBy = time.Time{}
 	c.out, c.lazies = nil, nil
+	c.account()
+	c.receivesLocked(0)
 	_ = c.nc.Close() // wakes reader and writer
 	c.signal()
 }
@@ -243,8 +260,10 @@ func (c *ServerConn) run(h Handler, br *bufio.Reader, frames *wire.FrameReader) 
 func (c *ServerConn) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closing = true
+	c.closing, c.closeBy = true, time.Time{}
 	c.out, c.lazies = nil, nil
+	c.account()
+	c.receivesLocked(0)
 	_ = c.nc.Close()
 	c.signal()
 }

@@ -11,18 +11,14 @@ import (
 // after Close, or when the connection is broken.
 func (c *ServerConn) write() {
 	defer close(c.done)
+	defer c.keepNone()
 	tick := time.NewTicker(c.pingInterval / 2)
 	defer tick.Stop()
-	busy := false
 	for {
 		select {
 		case <-c.wake:
-			busy = true
 		case <-tick.C:
-			if !busy {
-				c.slim()
-			}
-			busy = false
+			c.slim()
 			c.keepAlive()
 		}
 		for {
@@ -50,10 +46,19 @@ func (c *ServerConn) write() {
 func (c *ServerConn) take() (out []byte, lazies []lazyPush, closing bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.began = time.Time{}
+	if len(c.out) == 0 && len(c.lazies) == 0 {
+		if c.out == nil { // what gathers next has a buffer
+			c.out, c.spare = c.spare, nil
+		}
+		return nil, nil, c.closing
+	}
 	out, lazies, closing = c.out, c.lazies, c.closing
-	c.out, c.lazies = c.spare[:0], nil
+	c.out, c.lazies = c.spare, nil
 	c.spare = nil
 	c.writing = len(out)
+	c.outMost = max(c.outMost, len(out))
+	c.began = time.Now()
 	return out, lazies, closing
 }
 
@@ -65,7 +70,9 @@ func (c *ServerConn) written(out []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writing = 0
-	c.spare = out
+	c.spare = out[:0]
+	c.account()
+	c.keep()
 }
 
 // emit writes out with the lazies in their places.
@@ -76,7 +83,10 @@ func (c *ServerConn) emit(out []byte, lazies []lazyPush) error {
 	w := &c.scratch
 	w.Reset()
 	flush := func() error {
+		c.scratchMost = max(c.scratchMost, w.Len())
+		c.writes(w.Len())
 		err := c.writeAll(w.Bytes())
+		c.writes(0)
 		if !worthKeeping(w.Bytes()) {
 			w.Take()
 		}
@@ -104,6 +114,21 @@ func (c *ServerConn) emit(out []byte, lazies []lazyPush) error {
 		}
 	}
 	return flush()
+}
+
+// writes notes how much of what was encoded is being written. Each piece has a beginning of
+// its own: who has much to read and reads it is not slow, however long all of it takes.
+func (c *ServerConn) writes(n int) {
+	c.mu.Lock()
+	c.encoded = n
+	if n > 0 {
+		c.began = time.Now()
+	}
+	over := c.account()
+	c.mu.Unlock()
+	if over {
+		c.server.ease(&c.server.output)
+	}
 }
 
 // encode appends the frame of one lazy push to the scratch, or nothing.
@@ -170,14 +195,49 @@ func (c *ServerConn) keepAlive() {
 	}
 }
 
-// slim gives the buffers of an idle connection back.
+// slim gives back what the connection has not needed of its buffers since the last
+// tick: all of it when it is idle.
 func (c *ServerConn) slim() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.out) == 0 && len(c.lazies) == 0 {
-		c.out, c.spare = nil, nil
+	if len(c.out) == 0 && !needed(c.out, c.outMost) {
+		c.out = nil
+	}
+	if !needed(c.spare, c.outMost) {
+		c.spare = nil
+	}
+	if !needed(c.scratch.Bytes(), c.scratchMost) {
 		c.scratch.Take()
 	}
+	c.outMost, c.scratchMost = 0, 0
+	c.keep()
+}
+
+// keep notes what the connection keeps between writes, and gives back what is too much for
+// all of them together: nobody is cut off for it, the next write is made anew. The writer
+// calls it, and holds c.mu.
+func (c *ServerConn) keep() {
+	kept := func() int64 { return int64(cap(c.out) + cap(c.spare) + cap(c.scratch.Bytes())) }
+	n := kept()
+	if all := c.server.kept.Add(n - c.kept); all > c.server.output.most {
+		c.kept = n
+		c.spare = nil
+		c.scratch.Take()
+		if len(c.out) == 0 {
+			c.out = nil
+		}
+		n = kept()
+		c.server.kept.Add(n - c.kept)
+	}
+	c.kept = n
+}
+
+// keepNone is the writer's end.
+func (c *ServerConn) keepNone() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.server.kept.Add(-c.kept)
+	c.kept = 0
 }
 
 // part says that nothing more comes, and gives the client a moment to read what

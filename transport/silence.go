@@ -14,16 +14,19 @@ type silence struct {
 	// since is when the wait that is going on began, as nanoseconds after
 	// start plus one; 0 while nobody waits.
 	since atomic.Int64
+	pace  pace
 }
 
 func newSilence(r io.Reader) *silence {
-	return &silence{r: r, start: time.Now()}
+	now := time.Now()
+	return &silence{r: r, start: now, pace: pace{start: now}}
 }
 
 func (s *silence) Read(p []byte) (int, error) {
 	s.since.Store(int64(time.Since(s.start)) + 1)
 	n, err := s.r.Read(p)
 	s.since.Store(0)
+	s.pace.moves(n)
 	return n, err
 }
 

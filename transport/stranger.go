@@ -20,7 +20,7 @@ func looksLikeHTTP(first string) bool {
 	return false
 }
 
-const httpText = "This is onceq's port for clients and raft peers, which do not speak HTTP. Use the node's HTTP port, or the onceq command.\n"
+const httpText = "This is onceq's port for clients and raft peers, which do not speak HTTP. Use the onceq command, or the Go client.\n"
 
 // answerStranger tells who speaks another protocol that it is at the wrong
 // port, where its protocol is known and can carry a text. It returns what was

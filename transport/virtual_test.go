@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -447,6 +449,114 @@ func TestVirtual_IdleConnection_GivesItsBuffersBack(t *testing.T) {
 		time.Sleep(time.Minute)
 		if kept() > 10_000 {
 			t.Errorf("%d bytes are kept while idle", kept())
+		}
+	})
+}
+
+// A connection that is never idle keeps the buffers that it needs, and not those that it
+// needed once.
+func TestVirtual_BusyConnection_KeepsTheBuffersItNeeds(t *testing.T) {
+	const large, little = 1_000_000, 3 * 64 << 10
+	for _, lazy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lazy %v", lazy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHandler()
+				var server *ServerConn
+				h.request = func(c *ServerConn, corr uint32, op wire.Op, payload []byte) {
+					server = c
+					n := 100
+					if len(payload) > 0 {
+						n = large
+					}
+					if !lazy {
+						c.Reply(corr, op, make([]byte, n))
+						return
+					}
+					if n == large {
+						c.PushLazy(wire.OpTopology, n, func(w *pack.Writer) bool {
+							w.Raw(make([]byte, n))
+							return true
+						})
+					}
+					c.Reply(corr, op, nil)
+				}
+				w := newMemoryWorld(t, h, ServerConfig{})
+				c := w.connect(ClientConfig{OnPush: func(wire.Op, []byte) {}})
+				asks := func(times int, payload []byte) {
+					for range times {
+						if _, _, err := c.Call(t.Context(), wire.OpSettle, payload); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(pingInterval / 10)
+					}
+				}
+				kept := func() int {
+					synctest.Wait()
+					server.mu.Lock()
+					defer server.mu.Unlock()
+					return cap(server.out) + cap(server.spare) + cap(server.scratch.Bytes())
+				}
+				asks(20, []byte{1})
+				if kept() < large {
+					t.Errorf("%d bytes are kept, and each answer needs %d", kept(), large)
+				}
+				asks(20, nil)
+				if kept() > little {
+					t.Errorf("%d bytes are kept, and the answers are small", kept())
+				}
+			})
+		})
+	}
+}
+
+// Each connection keeps what it needs, and all of them together no more than what may wait:
+// without a bound as many clients as can connect would have gigabytes kept for them.
+func TestVirtual_ManyBusyConnections_KeepNoMoreThanTheirBound(t *testing.T) {
+	const answer, clients, most = 500_000, 10, 2_000_000
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler()
+		var servers []*ServerConn
+		h.request = func(c *ServerConn, corr uint32, op wire.Op, payload []byte) {
+			if !slices.Contains(servers, c) {
+				servers = append(servers, c)
+			}
+			c.PushLazy(wire.OpTopology, answer, func(w *pack.Writer) bool {
+				w.Raw(make([]byte, answer))
+				return true
+			})
+			c.Reply(corr, op, make([]byte, answer))
+		}
+		w := newMemoryWorld(t, h, ServerConfig{OutputBytes: most})
+		var conns []*Conn
+		for range clients {
+			conns = append(conns, w.connect(ClientConfig{OnPush: func(wire.Op, []byte) {}}))
+		}
+		for range 3 {
+			for _, c := range conns {
+				if _, got, err := c.Call(t.Context(), wire.OpSettle, nil); err != nil || len(got) != answer {
+					t.Fatal(len(got), err)
+				}
+				synctest.Wait()
+			}
+		}
+		kept := 0
+		for _, c := range servers {
+			c.mu.Lock()
+			kept += cap(c.out) + cap(c.spare) + cap(c.scratch.Bytes())
+			c.mu.Unlock()
+		}
+		if kept > most || kept < most/4 {
+			t.Errorf("%d bytes are kept for %d clients, the bound is %d", kept, len(servers), most)
+		}
+		if noted := w.s.kept.Load(); noted != int64(kept) {
+			t.Errorf("%d bytes are kept, and %d noted", kept, noted)
+		}
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		synctest.Wait()
+		if noted := w.s.kept.Load(); noted != 0 {
+			t.Errorf("nobody is there, and %d bytes are kept", noted)
 		}
 	})
 }

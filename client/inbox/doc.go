@@ -52,7 +52,9 @@
 // A message without a biz-id is known by its place: the cluster's incarnation, the
 // queue's number, lane and offset, which no other message ever has. That
 // catches every redelivery, but not a sender who publishes twice, nor messages that
-// a restore of the cluster has brought back.
+// a restore of the cluster has brought back, nor one that has been in another queue
+// meanwhile and was sent back from there (a dead letter after a redrive, a move by
+// command): its place is another then. Where that matters, set a biz-id.
 //
 // The group is the name of what is done with the messages, such as "payments":
 // programs that share a store and handle the same messages for different ends need

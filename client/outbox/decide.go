@@ -71,7 +71,7 @@ func (c *contents) decide(d decision, count *counts) error {
 		}
 		if d.resend {
 			count.waiting++
-			err = c.waiting.Put(key(n), appendID(nil, h.id))
+			err = c.waiting.Put(key(n), sumID(h.id))
 		} else {
 			count.bytes -= len(c.entries.Get(key(n)))
 			err = c.entries.Delete(key(n))

@@ -66,13 +66,26 @@ func OpenFile(path string, readOnly bool) (*File, error) {
 	if info.Size() < int64(4*os.Getpagesize()) { // what a new database has
 		return nil, fmt.Errorf("%w: %s has %d bytes", ErrForeign, path, info.Size())
 	}
-	db, err := openDB(path, readOnly)
-	if err != nil {
+	// To be written, the library walks all pages, in a goroutine of its own, where a
+	// damaged one ends the process. So all is read before, where it is an error.
+	f, err := openAndLoad(path, true)
+	if err != nil || readOnly {
+		return f, err
+	}
+	if err := f.db.Close(); err != nil {
+		return nil, fmt.Errorf("outbox: %w", err)
+	}
+	return openAndLoad(path, false)
+}
+
+func openAndLoad(path string, readOnly bool) (f *File, err error) {
+	f = &File{path: path, readOnly: readOnly}
+	defer f.damaged(&err)()
+	if f.db, err = openDB(path, readOnly); err != nil {
 		return nil, err
 	}
-	f := &File{path: path, db: db, readOnly: readOnly}
 	if err := f.load(); err != nil {
-		db.Close()
+		f.db.Close()
 		return nil, err
 	}
 	return f, nil
@@ -243,7 +256,7 @@ func (c *contents) verify(path string) (sum counts, err error) {
 		}
 		return n
 	}
-	isID := func(v []byte) error { _, err := decodeID(v); return err }
+	isID := func(v []byte) error { _, err := decodeSummedID(v); return err }
 	sum.waiting = index(c.waiting, Waiting, isID)
 	sum.sent = index(c.sent, Sent, isID)
 	sum.held = index(c.held, Held, func(v []byte) error { _, err := decodeHold(v); return err })

@@ -327,3 +327,36 @@ func TestRestored_WhatTheBackupDoesNotKnowIsHeld(t *testing.T) {
 		t.Errorf("stats %+v", s)
 	}
 }
+
+// All disks of the cluster are lost, and its backup is restored in a new one: the outbox
+// knows it again, as connected clients do.
+func TestRestored_IntoAnotherCluster_GoesOn(t *testing.T) {
+	t.Parallel()
+	_, before := cluster(t, 1, client.QueueSettings{})
+	file := path(t)
+	b := open(t, file, WithClient(before), WithName("svc"))
+	publish(t, b, "a1")
+	flush(t, b)
+	var backup bytes.Buffer
+	if _, err := before.Admin().Backup(bounded(t), &backup, client.BackupOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, "a2") // the backup does not know it
+	flush(t, b)
+	shut(t, b)
+	cl, admin := cluster(t, 1, client.QueueSettings{})
+	if _, err := admin.Admin().Restore(bounded(t), &backup, client.RestoreOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	now := cl.Client()
+	if before.Cluster() == now.Cluster() {
+		t.Fatal("it is the same cluster")
+	}
+	for _, id := range []string{"a3", "a4"} { // and opened once more, when its file knows the new one
+		b = open(t, file, WithClient(now))
+		publish(t, b, id)
+		flush(t, b)
+		shut(t, b)
+	}
+	same(t, "queue", stored(t, now), []string{"a1", "a3", "a4"})
+}

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"errors"
 	"fmt"
 
 	"onceq/client/internal/sequenced"
@@ -97,8 +96,7 @@ func (b *Outbox) gather(c *commit, last bool) {
 
 // turn writes c and tells of it.
 func (b *Outbox) turn(c *commit) {
-	b.refuse(c)
-	if errors.Is(b.Err(), ErrDisk) {
+	if b.refuse(c); b.failed != nil {
 		return
 	}
 	if c.news.ended != nil {
@@ -125,9 +123,14 @@ func (b *Outbox) turn(c *commit) {
 	b.transmit(c)
 }
 
-// refuse ends what an outbox that takes nothing more was handed.
+// refuse ends what an outbox that takes nothing more was handed. With a disk that has
+// failed that includes decisions, whatever else had ended it before: what it does with
+// them nobody can tell.
 func (b *Outbox) refuse(c *commit) {
 	halted := b.Err()
+	if b.failed != nil {
+		halted = b.failed
+	}
 	if halted == nil {
 		return
 	}
@@ -136,11 +139,12 @@ func (b *Outbox) refuse(c *commit) {
 		close(p.done)
 	}
 	c.puts = nil
-	if errors.Is(halted, ErrDisk) {
+	if b.failed != nil {
 		for _, o := range c.orders {
 			o.err = halted
 			close(o.done)
 		}
+		c.orders = nil
 	}
 }
 
@@ -216,6 +220,7 @@ func (b *Outbox) note(c *commit) {
 func (b *Outbox) broken(c *commit, err error) {
 	err = fmt.Errorf("%w %s: %w: start again when the disk is well", ErrDisk, b.file.path, err)
 	b.o.logger.Error("the outbox takes nothing more", "outbox", b.file.path, "error", err)
+	b.failed = err
 	b.haltWith(err)
 	b.cancel()
 	b.line = nil

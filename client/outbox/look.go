@@ -95,7 +95,7 @@ func (c *contents) entry(n Number) (e Entry, err error) {
 		v = c.waiting.Get(key(n))
 		e.State = Waiting
 	}
-	e.ID, err = decodeID(v)
+	e.ID, err = decodeSummedID(v)
 	return e, err
 }
 
@@ -136,7 +136,7 @@ func (f *File) sentBefore(now wire.SessionID) (map[Number]client.InnerMsgID, err
 	sent := map[Number]client.InnerMsgID{}
 	err := f.view(func(c *contents) error {
 		return c.sent.ForEach(func(k, v []byte) error {
-			id, err := decodeID(v)
+			id, err := decodeSummedID(v)
 			if id.Session != now {
 				sent[number(k)] = id
 			}

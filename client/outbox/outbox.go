@@ -31,6 +31,7 @@ type Outbox struct {
 	quit    chan struct{} // closed by Close, for the keeper
 	stopped chan struct{} // closed when the keeper takes no more puts or orders
 	line    *line         // what is sent; the keeper's, nil while there is no session
+	failed  error         // of the disk; the keeper's. Nothing is written after it
 	results *results
 
 	// halt ends when nothing is taken any more; its cause says why. Not a caller's.

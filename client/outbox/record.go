@@ -16,8 +16,8 @@ import (
 //	onceq.outbox       bucket; its counter is the newest number
 //	  format, queue, name, cluster   values
 //	  entries          bucket: number -> record
-//	  waiting          bucket: number -> nothing, or the id of an earlier sending
-//	  sent             bucket: number -> id
+//	  waiting          bucket: number -> nothing, or the summed id of an earlier sending
+//	  sent             bucket: number -> summed id
 //	  held             bucket: number -> hold
 //
 // A number is 8 bytes, big endian. Invariant: each number in entries is in exactly
@@ -26,6 +26,7 @@ import (
 //	record   u8 version 1 | u32 crc32c of what follows | i64 taken, ns since 1970 |
 //	         u64 checksum | u8 order + 1 | u32 messages | encoded messages
 //	id       u64 incarnation | u32 group | u64 session | u64 sequence
+//	summed   id | u32 crc32c of it, which ids of older files lack
 //	hold     u8 reason | i64 when | id | text
 //
 // All integers are big endian.
@@ -87,6 +88,25 @@ func appendID(b []byte, id client.InnerMsgID) []byte {
 	b = binary.BigEndian.AppendUint32(b, id.Session.Group)
 	b = binary.BigEndian.AppendUint64(b, id.Session.Number)
 	return binary.BigEndian.AppendUint64(b, id.Sequence)
+}
+
+// sumID is an id with a checksum: under another one an entry would be sent twice, or
+// taken for stored by the record of another producer's.
+func sumID(id client.InnerMsgID) []byte {
+	b := appendID(make([]byte, 0, idBytes+crc32.Size), id)
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// decodeSummedID reads what sumID has made, or an id of a file from before it had a
+// checksum. Nothing is the zero value.
+func decodeSummedID(b []byte) (client.InnerMsgID, error) {
+	if n := len(b) - crc32.Size; n == idBytes {
+		if crc32.Checksum(b[:n], castagnoli) != binary.BigEndian.Uint32(b[n:]) {
+			return client.InnerMsgID{}, errors.New("an id whose checksum does not match")
+		}
+		b = b[:n]
+	}
+	return decodeID(b)
 }
 
 // decodeID reads an id; nothing is the zero value.

@@ -56,8 +56,11 @@ func (b *Outbox) send() {
 // it to the keeper, and waits until it has ended. The error is nil when the session
 // is lost: then there may be a next.
 func (b *Outbox) session(c *client.Client) error {
-	if other := b.file.known(); other != "" && other != c.Cluster() {
+	// A cluster that a backup of the known one was restored in answers for it.
+	if other := b.file.known(); other != "" && !sequenced.Was(c, other) {
 		return fmt.Errorf("%w: it is for cluster %s, this is cluster %s: %w", ErrMismatch, other, c.Cluster(), client.ErrWrongCluster)
+	} else if other != "" && other != c.Cluster() {
+		b.o.logger.Warn("a backup of the outbox's cluster was restored in another: it goes on there, and only there", "outbox", b.file.path, "was", other, "now", c.Cluster())
 	}
 	s, err := sequenced.Open(b.ctx, c, b.queue, b.file.name)
 	if err != nil {

@@ -119,7 +119,7 @@ func (f *contents) unsend(c *commit, n Number) error {
 func (b *Outbox) resume(f *contents, c *commit, o *opened) error {
 	sent := map[Number]client.InnerMsgID{} // changing a bucket moves its cursors
 	err := f.sent.ForEach(func(k, v []byte) (err error) {
-		sent[number(k)], err = decodeID(v)
+		sent[number(k)], err = decodeSummedID(v)
 		return err
 	})
 	for n, id := range sent {
@@ -180,7 +180,7 @@ func (b *Outbox) assign(f *contents, c *commit) error {
 	}
 	for _, e := range taken { // changing a bucket moves its cursors
 		k := key(e.number)
-		if err := errors.Join(f.sent.Put(k, appendID(nil, e.id)), f.waiting.Delete(k)); err != nil {
+		if err := errors.Join(f.sent.Put(k, sumID(e.id)), f.waiting.Delete(k)); err != nil {
 			return err
 		}
 	}

@@ -88,8 +88,10 @@ func (c *Cluster) add(i int, l net.Listener, expect int, opts []Option) *Node {
 	handler := slog.NewTextHandler(c.logs, &slog.HandlerOptions{Level: slog.LevelDebug})
 	node.config = cluster.Config{
 		Name: name, DataDir: node.Dir, BootstrapExpect: expect, GossipFast: true,
-		DiskReserve: 1, // a test is not about the disk that it happens to run on
-		Dial:        c.links.dialer(node.Address),
+		// A test is not about the disk that it happens to run on, how full that is and how
+		// long it takes.
+		DiskReserve: 1, AppendTimeout: Bound,
+		Dial: c.links.dialer(node.Address),
 		// Well above what a loaded machine takes from a node at once: a leader
 		// that changes without a cause is not what a test is about.
 		HeartbeatTimeout: time.Second, ElectionTimeout: time.Second, LeaderLeaseTimeout: time.Second,

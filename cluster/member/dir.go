@@ -29,6 +29,9 @@ var (
 	// ErrNoIdentity is returned when a data directory has files but no identity
 	// file: it may hold what a node promised, so nobody may start empty in it.
 	ErrNoIdentity = errors.New("data directory has files but no identity file")
+	// ErrNotDataDir is returned when a directory has files and none of a node: most
+	// likely it was not meant.
+	ErrNotDataDir = errors.New("not a data directory of onceq")
 	// ErrDirClosed is returned by a Dir after Close.
 	ErrDirClosed = errors.New("data directory is closed")
 )
@@ -36,7 +39,9 @@ var (
 const (
 	identityFile     = "identity"
 	identityTempFile = "identity.tmp"
+	ballastFile      = "ballast" // of package cluster
 	lockFile         = "lock"
+	groupsDir        = "groups" // package cluster's: what a node promised is below it
 )
 
 // DirConfig says which data directory to open, and for whom.
@@ -86,6 +91,13 @@ func OpenDir(cfg DirConfig) (*Dir, error) {
 	if err := os.MkdirAll(cfg.Path, 0o700); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
+	// Before the lock: a directory that is refused may be somebody else's, and keeps no
+	// file of ours.
+	if _, err := os.Stat(filepath.Join(cfg.Path, identityFile)); errors.Is(err, fs.ErrNotExist) {
+		if err := mayBegin(cfg.Path); err != nil {
+			return nil, err
+		}
+	}
 	lock, err := lockDir(cfg.Path)
 	if err != nil {
 		return nil, err
@@ -111,6 +123,9 @@ func OpenDir(cfg DirConfig) (*Dir, error) {
 // and changes nothing: for tools.
 func PeekDir(path string) (*Dir, error) {
 	if _, err := os.Stat(filepath.Join(path, identityFile)); err != nil {
+		if lost := mayBegin(path); errors.Is(err, fs.ErrNotExist) && errors.Is(lost, ErrNoIdentity) {
+			return nil, lost
+		}
 		return nil, err
 	}
 	lock, err := lockDir(path)
@@ -187,23 +202,47 @@ func (d *Dir) create(name string) error {
 	if name == "" {
 		return fmt.Errorf("%w: %s is new and no name was given", ErrName, d.path)
 	}
-	entries, err := os.ReadDir(d.path)
-	if err != nil {
-		return fmt.Errorf("read data directory: %w", err)
-	}
-	for _, e := range entries {
-		switch n := e.Name(); {
-		case n == lockFile, n == identityTempFile, n == "lost+found", strings.HasPrefix(n, "."),
-			strings.HasSuffix(n, ".log"), strings.HasSuffix(n, ".pid"):
-		default:
-			return fmt.Errorf("%w: %s has %q: restore the identity file, or wipe the directory and let the node join as a new member",
-				ErrNoIdentity, d.path, n)
-		}
-	}
 	return d.update(func(id *Identity) error {
 		*id = Identity{Name: name, ServerID: newServerID(name), Start: nextStart(0)}
 		return nil
 	})
+}
+
+// mayBegin refuses a directory without an identity file that holds anything. That of a
+// node has lost it; of any other it is not known what it holds, so nothing is said
+// that could make somebody remove it.
+func mayBegin(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("read data directory: %w", err)
+	}
+	other, groups, ballast := "", false, false
+	for _, e := range entries {
+		switch n := e.Name(); {
+		case n == groupsDir:
+			groups = true
+		case n == ballastFile:
+			ballast = true
+		case n == lockFile, n == identityTempFile, n == "lost+found", strings.HasPrefix(n, "."),
+			strings.HasSuffix(n, ".log"), strings.HasSuffix(n, ".pid"):
+		case other == "":
+			other = n
+		}
+	}
+	if ballast && !groups && other == "" {
+		other = ballastFile
+	}
+	switch {
+	case groups && other == "":
+		return fmt.Errorf("%w: %s has %q: restore the identity file, or wipe the directory and let the node join as a new member",
+			ErrNoIdentity, path, groupsDir)
+	case groups:
+		return fmt.Errorf("%w: %s has no identity file, but %q and %q: choose an empty or a new directory, or restore the identity file if it is a node's",
+			ErrNotDataDir, path, groupsDir, other)
+	case other != "":
+		return fmt.Errorf("%w: %s has %q and no file of a node: choose an empty or a new directory", ErrNotDataDir, path, other)
+	}
+	return nil
 }
 
 // nextStart is above every earlier start, and for a wiped directory most likely

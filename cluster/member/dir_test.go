@@ -118,9 +118,37 @@ func TestOpenDir_OfAnotherCluster_IsRefused(t *testing.T) {
 func TestOpenDir_FilesButNoIdentity_IsRefused(t *testing.T) {
 	path := t.TempDir()
 	os.WriteFile(filepath.Join(path, "node.log"), nil, 0o600) // a log is no state
-	os.Mkdir(filepath.Join(path, "raft"), 0o700)
-	wantOpenError(t, DirConfig{Path: path, Name: "n1"}, ErrNoIdentity, `"raft"`, "wipe")
-	os.Remove(filepath.Join(path, "raft"))
+	os.Mkdir(filepath.Join(path, "groups"), 0o700)
+	wantOpenError(t, DirConfig{Path: path, Name: "n1"}, ErrNoIdentity, `"groups"`, "wipe")
+	os.WriteFile(filepath.Join(path, "ballast"), nil, 0o600) // as a node has it that is not on loopback
+	wantOpenError(t, DirConfig{Path: path, Name: "n1"}, ErrNoIdentity, `"groups"`, "wipe")
+	os.Remove(filepath.Join(path, "groups"))
+	wantOpenError(t, DirConfig{Path: path, Name: "n1"}, ErrNotDataDir, `"ballast"`)
+	os.Remove(filepath.Join(path, "ballast"))
+	openDir(t, path, "n1", nil)
+}
+
+// TestOpenDir_SomebodyElses_IsLeftAsItIs: most likely its name was mistyped.
+func TestOpenDir_SomebodyElses_IsLeftAsItIs(t *testing.T) {
+	path := t.TempDir()
+	os.WriteFile(filepath.Join(path, "thesis.tex"), nil, 0o600)
+	groups := filepath.Join(path, "groups")
+	os.Mkdir(groups, 0o700) // others have a folder of that name, too
+	wantOpenError(t, DirConfig{Path: path, Name: "n1"}, ErrNotDataDir, `"thesis.tex"`, "choose an empty")
+	os.Remove(groups)
+	_, err := OpenDir(DirConfig{Path: path, Name: "n1", Locked: func(bool) error { t.Error("locked"); return nil }})
+	if !errors.Is(err, ErrNotDataDir) || !strings.Contains(err.Error(), `"thesis.tex"`) || strings.Contains(err.Error(), "wipe") {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(path); err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+}
+
+// A directory that a file system was mounted on is empty, but for what all of those have.
+func TestOpenDir_FreshMountPoint_IsTaken(t *testing.T) {
+	path := t.TempDir()
+	os.Mkdir(filepath.Join(path, "lost+found"), 0o700)
 	openDir(t, path, "n1", nil)
 }
 

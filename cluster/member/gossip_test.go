@@ -2,8 +2,10 @@ package member
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -312,6 +314,59 @@ func TestListenGossip_PortTakenByTCPOrUDP_IsAnError(t *testing.T) {
 		t.Error("the TCP half is still bound:", err)
 	} else {
 		l.Close()
+	}
+}
+
+// Who opens one connection to the gossip port after the other takes no more files from the
+// node than are meant for it: the oldest are closed, and who comes then is heard.
+func TestListenGossip_TooManyStreams_TheOldestAreClosed(t *testing.T) {
+	t.Parallel()
+	tr, err := ListenGossip("127.0.0.1:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Shutdown()
+	addr, err := GossipAddress(tr, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var here, there []net.Conn // taken in this order
+	come := func() {
+		t.Helper()
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		here = append(here, c)
+		select {
+		case s := <-tr.StreamCh():
+			t.Cleanup(func() { s.Close() })
+			there = append(there, s)
+		case <-time.After(time.Minute):
+			t.Fatal("nobody is let in")
+		}
+	}
+	const more = 5
+	for range gossipStreamsMax + more {
+		come()
+	}
+	for i := range more {
+		if _, err := here[i].Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("stream %d is open still: %v", i, err)
+		}
+	}
+	// Who has ended makes room: nobody is closed for the next.
+	there[len(there)-1].Close()
+	come()
+	for _, i := range []int{more, len(there) - 1} {
+		if _, err := there[i].Write([]byte("x")); err != nil {
+			t.Errorf("stream %d: %v", i, err)
+		}
+		if _, err := here[i].Read(make([]byte, 1)); err != nil {
+			t.Errorf("stream %d: %v", i, err)
+		}
 	}
 }
 

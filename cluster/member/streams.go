@@ -1,6 +1,7 @@
 package member
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,8 @@ const (
 
 // Limits of node-to-node streams.
 const (
-	handshakesMax   = 128 // streams that are not authenticated, or whose one request is not answered yet
+	handshakesMax   = 128 // streams that are not authenticated
+	requestsMax     = 128 // streams whose one request is not answered yet
 	raftStreamsMax  = 512 // raft streams, both directions
 	raftBacklog     = 64  // authenticated raft streams that raft has not taken yet
 	enrollTimeout   = 10 * time.Second
@@ -79,16 +81,17 @@ type Streams struct {
 	raftLayer *raftLayer
 	known     *knownPeers
 	lastRound atomic.Pointer[Round] // what Form saw last; nil before
-	slots     chan struct{}         // one for each connection in handshake
+	requests  chan struct{}         // one for each node request that is being served
 	ctx       context.Context       // ends with Close; for requests being served
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
-	onJoin func(context.Context, JoinRequest) (JoinAnswer, error)
-	allow  func(raft.ServerID) error
-	open   map[net.Conn]struct{} // connections in handshake or being served
-	closed bool
+	mu      sync.Mutex // guards what follows
+	onJoin  func(context.Context, JoinRequest) (JoinAnswer, error)
+	allow   func(raft.ServerID) error
+	open    map[net.Conn]struct{} // connections in handshake or being served
+	strange list.List             // of those, the ones that have not proved who they are, oldest first
+	closed  bool
 }
 
 // NewStreams notes the addresses in the identity and begins to accept. The
@@ -119,7 +122,7 @@ func NewStreams(cfg StreamConfig) (*Streams, error) {
 		dir: cfg.Dir, listener: cfg.Listener, dialFunc: cfg.Dial, enroll: cfg.Enroll, log: cfg.Logger,
 		refusals: &rateLog{log: cfg.Logger, every: refusalLogEvery},
 		known:    &knownPeers{},
-		slots:    make(chan struct{}, handshakesMax),
+		requests: make(chan struct{}, requestsMax),
 		ctx:      ctx, cancel: cancel,
 		onJoin: cfg.OnJoin, allow: cfg.Allow, open: make(map[net.Conn]struct{}),
 	}
@@ -207,34 +210,38 @@ func (s *Streams) accept() {
 			}
 			continue
 		}
-		select {
-		case s.slots <- struct{}{}:
-		default:
-			s.refusals.warn("too many node streams wait for authentication", "limit", handshakesMax)
+		place := s.track(c)
+		if place == nil {
 			c.Close()
-			continue
-		}
-		if !s.track(c) {
-			c.Close()
-			<-s.slots
 			return
 		}
-		s.wg.Go(func() {
-			defer func() { <-s.slots }()
-			s.serve(c)
-		})
+		s.wg.Go(func() { s.serve(c, place) })
 	}
 }
 
-// track notes a connection for Close; false if that has been called already.
-func (s *Streams) track(c net.Conn) bool {
+// track notes a connection for Close, as one that has not proved who it is; nil if that
+// has been called already. Beyond the limit the oldest of those has to go: a member
+// proves itself at once, and must not be kept out by who says nothing.
+func (s *Streams) track(c net.Conn) *list.Element {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false
+		return nil
+	}
+	if s.strange.Len() >= handshakesMax {
+		oldest := s.strange.Remove(s.strange.Front()).(net.Conn)
+		s.refusals.warn("too many node streams wait for authentication, the oldest is closed", "remote", oldest.RemoteAddr(), "limit", handshakesMax)
+		oldest.Close()
 	}
 	s.open[c] = struct{}{}
-	return true
+	return s.strange.PushBack(c)
+}
+
+// proved: the handshake has ended.
+func (s *Streams) proved(place *list.Element) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.strange.Remove(place) // nothing when it had to make room
 }
 
 func (s *Streams) untrack(c net.Conn) {
@@ -243,7 +250,7 @@ func (s *Streams) untrack(c net.Conn) {
 	delete(s.open, c)
 }
 
-func (s *Streams) serve(c net.Conn) {
+func (s *Streams) serve(c net.Conn, place *list.Element) {
 	defer s.untrack(c)
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
 	h, err := acceptHandshake(c, gate{
@@ -259,6 +266,7 @@ func (s *Streams) serve(c net.Conn) {
 			return allow(h.ServerID)
 		},
 	})
+	s.proved(place)
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.refusals.warn("refused a node stream", "remote", c.RemoteAddr(), "from", string(h.ServerID), "error", err)
@@ -273,6 +281,13 @@ func (s *Streams) serve(c net.Conn) {
 		return
 	}
 	defer c.Close()
+	select {
+	case s.requests <- struct{}{}:
+		defer func() { <-s.requests }()
+	default:
+		s.refusals.warn("too many node requests", "limit", requestsMax)
+		return
+	}
 	c.SetDeadline(time.Now().Add(enrollTimeout))
 	ctx, cancel := context.WithTimeout(s.ctx, enrollTimeout)
 	defer cancel()

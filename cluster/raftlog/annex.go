@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/hashicorp/raft"
 )
@@ -25,6 +26,10 @@ type Annex struct {
 	Send  func(dir string, w io.Writer) error // the directory as a stream
 	// Check reads everything and returns what is damaged, each with its file. It may use scratch, a directory beside, and removes it.
 	Check func(dir, scratch string) []error
+	// Parts compares the directory with what was written, and names the files that CheckPart reads, one at a time, with pauses. Both wrap
+	// ErrSnapshotDamaged. nil: ScrubSnapshot leaves it out.
+	Parts     func(dir string) ([]string, error)
+	CheckPart func(path string) (bytes int64, err error)
 	// Sum tells a directory from every other, without reading much. It is kept beside the snapshot's description, so that an annex that
 	// is gone, or is another snapshot's, is noticed. nil: nothing is kept.
 	Sum func(dir string) (uint32, error)
@@ -38,6 +43,8 @@ type AnnexSink interface {
 }
 
 const annexMagic = "ONCEQANX"
+
+var errNoAnnexReader = errors.New("it has an annex, and nobody can read that")
 
 // AnnexHead is what stands between a snapshot's stream and its annex.
 type AnnexHead struct{ Owner, ID string }
@@ -124,16 +131,89 @@ func (s *Store) AnnexPath(h AnnexHead) string {
 // withAnnex continues a snapshot's stream with its annex.
 func (s *snapshots) withAnnex(meta *raft.SnapshotMeta, state io.ReadCloser, path string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if s.annex.Send == nil {
-		return nil, nil, errors.Join(fmt.Errorf("snapshot %s has an annex, and nobody can read it", meta.ID), state.Close())
+		return nil, nil, errors.Join(fmt.Errorf("snapshot %s: %w", meta.ID, errNoAnnexReader), state.Close())
 	}
 	bytes, err := s.annex.Bytes(path)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("annex of snapshot %s: %w", meta.ID, err), state.Close())
 	}
 	head := AnnexHead{s.owner, meta.ID}.append(nil)
-	whole := *meta
-	whole.Size += int64(len(head)) + bytes
-	return &whole, &annexReader{state: state, head: head, send: func(w io.Writer) error { return s.annex.Send(path, w) }}, nil
+	all, whole := *meta, s.rot.reading()
+	all.Size += int64(len(head)) + bytes
+	return &all, &annexReader{state: state, head: head, send: func(w io.Writer) error {
+		err := s.annex.Send(path, w)
+		switch {
+		case err == nil:
+			whole()
+		case errors.Is(err, ErrSnapshotDamaged):
+			err = fmt.Errorf("send snapshot %s: %w", meta.ID, err)
+			s.annexDamaged(meta.ID, err)
+		}
+		return err
+	}}, nil
+}
+
+// annexDamaged tells of a newest snapshot whose annex is damaged. It ends nothing, like one that cannot be opened: what is live may be
+// whole, and lost with the process, which would load the damaged files when it starts again.
+func (s *snapshots) annexDamaged(id string, err error) (newest bool) {
+	if !s.isNewest(id) {
+		return false // the next is read, whole or not
+	}
+	again := s.rot.found(id, err)
+	if s.damaged != nil {
+		s.damaged(err, again)
+	}
+	return true
+}
+
+// rot is the damage of snapshots that was found since one was read through and was whole. Whoever is told of it has another written and that
+// read soon, so it is not remembered for long.
+type rot struct {
+	mu    sync.Mutex // guards below
+	first string     // the snapshot whose annex was found damaged first
+	last  error      // for people: what was found last
+	finds int
+}
+
+// found is told of a damaged annex. again: that of an earlier snapshot was damaged too.
+func (r *rot) found(id string, err error) (again bool) {
+	r.tell(err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.first == "" {
+		r.first = id
+	}
+	return r.first != id
+}
+
+// tell keeps damage of what is not in the annex: it says nothing of what the next snapshot will be linked from.
+func (r *rot) tell(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = err
+	r.finds++
+}
+
+// reading is called before a newest snapshot is read, and the function that it returns when that was read through and is whole.
+func (r *rot) reading() (whole func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	finds := r.finds
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.finds == finds { // else another is damaged
+			r.first, r.last = "", nil
+		}
+	}
+}
+
+// SnapshotDamage is the damage that was found in a newest snapshot, nil once a newest one was read through and is whole.
+func (s *Store) SnapshotDamage() error {
+	r := &s.snapshots.rot
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last
 }
 
 // annexReader is used by one goroutine. The annex is read when somebody gets there: a node that has the directory never does.

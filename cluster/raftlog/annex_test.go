@@ -3,10 +3,12 @@ package raftlog
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,6 +126,214 @@ func TestAnnex_GoesWithItsSnapshot(t *testing.T) {
 		t.Errorf("the files are still there: %s", p)
 	}
 	wantSnapshot(t, snaps, 20, "more")
+}
+
+// Who finds its files damaged when it sends them tells, so that others are sent, and ends
+// nothing. If it wrote others over that and these are damaged too, it says so: another node
+// is to lead. A connection that breaks is no reason.
+func TestAnnex_DamagedWhenItIsSent_IsTold(t *testing.T) {
+	t.Parallel()
+	dir, f, a := t.TempDir(), &fatals{}, oneFile
+	damage := fmt.Errorf("%w: a at offset 7", ErrSnapshotDamaged)
+	var is error // of the files
+	a.Send = func(string, io.Writer) error { return is }
+	a.Parts = func(string) ([]string, error) { return []string{"a"}, nil }
+	a.CheckPart = func(string) (int64, error) { return 0, nil }
+	var told []bool
+	s, err := Open(Options{Dir: filepath.Join(dir, "log"), Logger: quiet, Fatal: f.record, Owner: "n1-a", Annex: a,
+		SnapshotDamaged: func(err error, again bool) {
+			if !errors.Is(err, damage) {
+				t.Errorf("told of %v", err)
+			}
+			told = append(told, again)
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	snaps, err := s.OpenSnapshots(dir, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := uint64(0)
+	next := func() (id string) {
+		t.Helper()
+		index += 10
+		if err := writeAnnexed(t, snaps, index, "tables", "file"); err != nil {
+			t.Fatal(err)
+		}
+		all, err := snaps.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0].ID
+	}
+	sends := func(what, id string, err error, want ...bool) {
+		t.Helper()
+		is, told = err, nil
+		_, r, oerr := snaps.Open(id)
+		if oerr != nil {
+			t.Fatal(oerr)
+		}
+		if _, rerr := io.ReadAll(r); !errors.Is(rerr, err) || r.Close() != nil {
+			t.Errorf("%s: read: %v, want %v", what, rerr, err)
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("%s: told %v, want %v", what, told, want)
+		}
+	}
+	first := next()
+	sends("nobody reads", first, io.ErrClosedPipe)
+	sends("damaged", first, damage, false)
+	sends("damaged, and there is no other yet", first, damage, false)
+	second := next()
+	sends("damaged, and replaced", first, damage)
+	sends("the other is damaged too", second, damage, true)
+	sends("and tried again", second, damage, true)
+	sends("whole", next(), nil)
+	sends("damaged, long after", next(), damage, false)
+	next() // and nobody reads that
+	sends("the one after the next is damaged too", next(), damage, true)
+	next()
+	if _, err := s.ScrubSnapshot(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	sends("damaged, and one before was read through", next(), damage, false)
+	f.wantNone(t)
+}
+
+// Damage that nobody reads is found in the background, told, and ends nothing; it is known
+// until a newest snapshot was read and is whole. A file that goes with its snapshot while
+// that is read is none.
+func TestScrubSnapshot_FindsWhatNobodyReads(t *testing.T) {
+	t.Parallel()
+	dir, f, a := t.TempDir(), &fatals{}, oneFile
+	checking := func() {} // at each part, before it is read
+	a.Parts = func(dir string) (names []string, err error) {
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names, err
+	}
+	a.CheckPart = func(path string) (int64, error) {
+		checking()
+		b, err := os.ReadFile(path)
+		if string(b) == "rotten" {
+			err = fmt.Errorf("%w: %s", ErrSnapshotDamaged, path)
+		}
+		return int64(len(b)), err
+	}
+	var told []error
+	s, err := Open(Options{Dir: filepath.Join(dir, "log"), Logger: quiet, Fatal: f.record, Owner: "n1-a", Annex: a,
+		SnapshotDamaged: func(err error, _ bool) { told = append(told, err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	snaps, err := s.OpenSnapshots(dir, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(index uint64, files ...string) {
+		t.Helper()
+		if err := writeAnnexed(t, snaps, index, "tables", files...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scrubs := func(what string, bytes int64) {
+		t.Helper()
+		told = nil
+		if n, err := s.ScrubSnapshot(t.Context(), 0); err != nil || n != bytes || told != nil {
+			t.Errorf("%s: %d bytes, %v, told %v; want %d bytes", what, n, err, told, bytes)
+		}
+	}
+	damaged := func(what string) {
+		t.Helper()
+		told = nil
+		_, err := s.ScrubSnapshot(t.Context(), 0)
+		if !errors.Is(err, ErrSnapshotDamaged) || len(told) != 1 || !errors.Is(s.SnapshotDamage(), ErrSnapshotDamaged) || !strings.HasSuffix(err.Error(), "/b") {
+			t.Errorf("%s: %v, told %v, known %v", what, err, told, s.SnapshotDamage())
+		}
+	}
+	scrubs("no snapshot", 0)
+	write(10, "abc", "rotten")
+	damaged("rotten")
+	write(20, "abc", "de")
+	if s.SnapshotDamage() == nil {
+		t.Error("nobody has read the next one, and it counts as whole")
+	}
+	scrubs("whole", 5)
+	if err := s.SnapshotDamage(); err != nil {
+		t.Errorf("still known: %v", err)
+	}
+	write(30, "abc", "de", "rotten")
+	comes := func(index uint64, files ...string) {
+		checking = func() { checking = func() {}; write(index, files...) }
+	}
+	comes(40, "ab")
+	scrubs("a newer one has come, and has only one of the files", 2)
+	write(50, "abc", "de")
+	comes(60, "ab", "rotten")
+	damaged("a newer one has come, and has the same name damaged")
+	write(70, "abc")
+	all, err := snaps.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := filepath.Join(dir, fileSnapshotsDir, all[0].ID, snapshotStateFile)
+	if err := os.WriteFile(stream, []byte("tabbes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	told = nil
+	if _, err := s.ScrubSnapshot(t.Context(), 0); !errors.Is(err, ErrSnapshotDamaged) || !strings.Contains(err.Error(), stream) || len(told) != 1 {
+		t.Errorf("the stream: %v, told %v", err, told)
+	}
+	if s.SnapshotDamage() == nil {
+		t.Error("nobody has read the next one, and it counts as whole")
+	}
+	write(80, "abc")
+	scrubs("whole again", 3)
+	if err := s.SnapshotDamage(); err != nil {
+		t.Errorf("still known: %v", err)
+	}
+	f.wantNone(t)
+}
+
+// TestScrubSnapshot_NoAnnex_KnowsWhenTheNextIsWhole: bodies may be in memory, and then all
+// of a snapshot is its stream.
+func TestScrubSnapshot_NoAnnex_KnowsWhenTheNextIsWhole(t *testing.T) {
+	t.Parallel()
+	dir, f := t.TempDir(), &fatals{}
+	s, err := Open(Options{Dir: filepath.Join(dir, "log"), Logger: quiet, Fatal: f.record})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	snaps, err := s.OpenSnapshots(dir, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeSnapshot(t, snaps, 10, 1, "tables"); err != nil {
+		t.Fatal(err)
+	}
+	all, err := snaps.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, fileSnapshotsDir, all[0].ID, snapshotStateFile), []byte("tabbes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ScrubSnapshot(t.Context(), 0); !errors.Is(err, ErrSnapshotDamaged) || s.SnapshotDamage() == nil {
+		t.Errorf("damaged: %v, known %v", err, s.SnapshotDamage())
+	}
+	if err := writeSnapshot(t, snaps, 20, 1, "tables"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ScrubSnapshot(t.Context(), 0); err != nil || s.SnapshotDamage() != nil {
+		t.Errorf("the next is whole: %v, still known %v", err, s.SnapshotDamage())
+	}
+	f.wantNone(t)
 }
 
 // An annex that is gone, or has changed places with that of another snapshot, is not

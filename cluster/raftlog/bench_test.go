@@ -23,7 +23,7 @@ func BenchmarkStoreLogs(b *testing.B) {
 				for i := range data {
 					data[i] = byte(i * i >> 8)
 				}
-				index := uint64(0)
+				index, first := uint64(0), uint64(1)
 				b.SetBytes(int64(bytes))
 				b.ReportAllocs()
 				for b.Loop() {
@@ -32,9 +32,10 @@ func BenchmarkStoreLogs(b *testing.B) {
 						b.Fatal(err)
 					}
 					if index%64 == 0 { // the log does not grow without end
-						if err := s.DeleteRange(index-63, index-32); err != nil {
+						if err := s.DeleteRange(first, index-32); err != nil {
 							b.Fatal(err)
 						}
+						first = index - 31
 					}
 				}
 			})

@@ -74,7 +74,7 @@ func refuseOtherKind(o Options) error {
 		other, name = KindBolt, BoltFile
 	}
 	if _, err := os.Stat(filepath.Join(o.Dir, name)); err == nil {
-		return fmt.Errorf("this log was made by %q and cannot be opened as %q", other, o.Kind)
+		return fmt.Errorf("this log was made by %q and cannot be opened as %q: start the node with %[1]q, or empty its directory and let it join again", other, o.Kind)
 	} else if !os.IsNotExist(err) {
 		return err
 	}

@@ -108,7 +108,7 @@ func (h *highWater) write() error {
 	if !verified {
 		return nil
 	}
-	done := h.watch.begin("write high-water file")
+	done := h.watch.begin("write high-water file", 0)
 	err := h.file.write(m)
 	done()
 	if err != nil {

@@ -263,13 +263,17 @@ func TestHeader_IsNeverReplicatedAsTheEntry(t *testing.T) {
 // in memory, and refuses every append for it: the library alone sends the snapshot for ever. Here the follower starts again.
 func TestConflictingTailBeyondTheSnapshot(t *testing.T) {
 	const snap = 30
-	for _, bare := range []bool{true, false} {
-		t.Run(fmt.Sprintf("bare=%v", bare), func(t *testing.T) {
+	for _, c := range []struct {
+		bare   bool
+		beyond uint64
+	}{{true, 15}, {true, 0}, {false, 15}, {false, 0}} {
+		bare := c.bare
+		t.Run(fmt.Sprintf("bare=%v, beyond=%d", bare, c.beyond), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				committed := entries(snap, 2, "committed")
 				da, dc := newDisk(), newDisk()
 				da.fill(t, bare, 2, nil, snap, 2, texts(committed))
-				dc.fill(t, bare, 1, entries(snap+15, 1, "never committed"), 0, 0, nil)
+				dc.fill(t, bare, 1, entries(snap+c.beyond, 1, "never committed"), 0, 0, nil)
 				o := nodeOptions{bare: bare}
 				link := &lossyLink{lost: 1} // counts, and loses nothing
 				leading := o

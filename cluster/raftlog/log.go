@@ -120,7 +120,11 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err := s.join(logs); err != nil {
 		return s.fail(fmt.Errorf("append %d to %d to %s: %w", first, last, s.where(), err))
 	}
-	done, began := s.watch.begin("append"), time.Now()
+	bytes := 0
+	for _, l := range logs {
+		bytes += len(l.Data)
+	}
+	done, began := s.watch.begin("append", bytes), time.Now()
 	err := s.log.StoreLogs(logs)
 	s.appends.note(time.Since(began))
 	done()
@@ -188,14 +192,32 @@ func (s *Store) DeleteRange(from, to uint64) error {
 			return s.fail(fmt.Errorf("before deleting %d to %d from %s: %w", from, to, s.where(), err))
 		}
 	}
+	restart := false
+	if from == first && to == last {
+		if restart, err = s.outdated(first, last); err != nil {
+			return s.fail(fmt.Errorf("read %d of %s: %w", last, s.where(), err))
+		}
+	}
 	if err := s.deleteChunks(from, to, to == last); err != nil {
 		return s.fail(fmt.Errorf("delete %d to %d from %s: %w", from, to, s.where(), err))
 	}
-	// A conflict is always behind what a snapshot holds, so this was the install of a snapshot over a longer log.
-	if snap := s.newestSnapshot().index; from == first && to == last && first <= snap && snap < last {
-		return s.fail(fmt.Errorf("the snapshot at %d replaced a log of %d to %d: %w", snap, first, last, ErrRestart))
+	if restart {
+		return s.fail(fmt.Errorf("the snapshot at %d replaced a log of %d to %d: %w", s.newestSnapshot().index, first, last, ErrRestart))
 	}
 	return nil
+}
+
+// outdated says whether the library goes on to take the last entry of a log that is deleted whole for its own. A conflict is
+// always behind what a snapshot holds, so this is the install of a snapshot; the library looks at the snapshot only when it ends
+// behind the log, and what was there at its very end may be of an older term, which no leader agrees with.
+func (s *Store) outdated(first, last uint64) (bool, error) {
+	snap := s.newestSnapshot()
+	if snap.index != last {
+		return first <= snap.index && snap.index < last, nil
+	}
+	var l raft.Log
+	err := s.log.GetLog(last, &l)
+	return err == nil && l.Term != snap.term, err
 }
 
 // deleteChunks deletes from the end that keeps the rest of use if the process dies half way: a suffix from its high end. That
@@ -211,7 +233,7 @@ func (s *Store) deleteChunks(from, to uint64, downwards bool) error {
 			a, b = to-chunk+1, to
 		}
 		s.recent.deleteRange(a, b)
-		done := s.watch.begin("truncate")
+		done := s.watch.begin("truncate", 0)
 		err := s.log.DeleteRange(a, b)
 		done()
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
@@ -59,7 +60,7 @@ func kinds() []kind {
 		return func(t *testing.T, f *fatals) func() *Store {
 			dir := filepath.Join(t.TempDir(), "raft")
 			return func() *Store {
-				s, err := Open(Options{Dir: dir, Kind: k, Logger: quiet, Fatal: f.record, SegmentBytes: 256 << 10})
+				s, err := Open(Options{Dir: dir, Kind: k, Logger: quiet, Fatal: f.record, SegmentBytes: 256 << 10, AppendTimeout: time.Minute})
 				if err != nil {
 					t.Fatalf("open: %v", err)
 				}

@@ -20,7 +20,7 @@ const (
 	// and commits an entry of 65 MiB and then calls the log corrupt for ever.
 	EntryBytesMax = 8 << 20
 
-	// AppendTimeoutDefault is how long a write may take before the process is ended.
+	// AppendTimeoutDefault is how long a write may take before the process is ended, and a second more for each MiB of it.
 	AppendTimeoutDefault = 3 * time.Second
 
 	// SegmentBytesDefault is the size of one raft-wal segment, which is preallocated. It is the unit in which truncation frees disk
@@ -58,8 +58,13 @@ type Options struct {
 	// refuses every further write. It must not wait for the Store to close. Default: log and exit.
 	Fatal func(error)
 
-	// AppendTimeout is how long one write (append, truncation, vote) may take. Default: AppendTimeoutDefault. It is counted in
-	// samples that the watchdog took itself, so a stopped process does not end itself when it goes on.
+	// SnapshotDamaged is called when the newest snapshot cannot be read and raft wants to send it: whoever has the state is to write
+	// another. again: one was written over damage of an annex, and its annex is damaged too. It must not wait. Default: nobody is told.
+	SnapshotDamaged func(err error, again bool)
+
+	// AppendTimeout is how long one write (append, truncation, vote) may take, and an append a second more for each MiB of it.
+	// Default: AppendTimeoutDefault. It is counted in samples that the watchdog took itself, so a stopped process does not end
+	// itself when it goes on.
 	AppendTimeout time.Duration
 
 	// SegmentBytes is the size of a raft-wal segment. Default: SegmentBytesDefault.

@@ -35,7 +35,7 @@ func openRetained(dir string, retain int, logger *slog.Logger) (*fileSnapshots, 
 		return nil, err
 	}
 	s := &fileSnapshots{FileSnapshotStore: inner, dir: filepath.Join(dir, fileSnapshotsDir), retain: retain, logger: logger, read: make(map[string]int)}
-	return s, s.removeOld()
+	return s, s.removeOld(s.retain)
 }
 
 // Create implements raft.SnapshotStore.
@@ -57,7 +57,7 @@ func (k *retainingSink) Close() error {
 	if err := k.SnapshotSink.Close(); err != nil {
 		return err
 	}
-	return k.store.removeOld()
+	return k.store.removeOld(k.store.retain)
 }
 
 // Open implements raft.SnapshotStore. What it opens stays until it is closed.
@@ -95,20 +95,29 @@ func (s *fileSnapshots) unread(id string) {
 	if !last {
 		return
 	}
-	if err := s.removeOld(); err != nil {
+	if err := s.removeOld(s.retain); err != nil {
 		s.logger.Warn("an old snapshot stays until the next is written", "error", err)
 	}
 }
 
-// removeOld removes all but the newest, and those that are read.
-func (s *fileSnapshots) removeOld() error {
+// DropOlderSnapshots removes all but the newest snapshot, and those that are read. Nobody opens an older one any more, but its annex keeps
+// room that the newest may share nothing with, after an install at least.
+func (s *Store) DropOlderSnapshots() error {
+	if files, ok := s.snapshots.inner.(*fileSnapshots); ok {
+		return files.removeOld(1)
+	}
+	return nil
+}
+
+// removeOld removes all but the newest few, and those that are read.
+func (s *fileSnapshots) removeOld(keep int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all, err := s.List()
 	if err != nil {
 		return err
 	}
-	for _, meta := range all[min(s.retain, len(all)):] {
+	for _, meta := range all[min(keep, len(all)):] {
 		if s.read[meta.ID] > 0 {
 			continue
 		}

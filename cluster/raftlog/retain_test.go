@@ -142,3 +142,38 @@ func TestOpenSnapshots_ThoseThatWereRead_AreRemoved(t *testing.T) {
 		t.Errorf("snapshots %v after a crash", n)
 	}
 }
+
+// Before an installed snapshot is restored, what it replaces makes room.
+func TestDropOlderSnapshots_LeavesTheNewestAndWhatIsRead(t *testing.T) {
+	dir, f, mem := t.TempDir(), &fatals{}, raft.NewInmemStore()
+	log := Wrap(mem, mem, Options{Logger: quiet, Fatal: f.record})
+	defer log.Close()
+	snaps, err := log.OpenSnapshots(dir, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read io.Closer
+	for i := range uint64(3) {
+		if err := writeSnapshot(t, snaps, 10+i, 1, "tables"); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := snaps.List(); err != nil {
+			t.Fatal(err)
+		} else if i == 1 {
+			if _, read, err = log.ReadSnapshot(all[0].ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, want := range []string{"[11 12]", "[12]"} {
+		if err := log.DropOlderSnapshots(); err != nil {
+			t.Fatal(err)
+		}
+		if n := onDisk(t, dir); fmt.Sprint(n) != want {
+			t.Errorf("snapshots %v, want %s", n, want)
+		}
+		read.Close()
+	}
+	wantSnapshot(t, snaps, 12, "tables")
+	f.wantNone(t)
+}

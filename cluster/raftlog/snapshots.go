@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 )
@@ -31,12 +32,17 @@ const (
 //   - the newest one is read back, at start and before Close returns, since raft truncates the log next, and its annex is its own;
 //   - List names the newest only. raft goes on to an older one when it cannot restore the newest, and then lacks the entries between
 //     the two; stopping is right, and the operator readmits the node;
+//   - a newest one that cannot be read when raft wants to send it is told, so that another is taken: the state is in memory, and what
+//     is live of an annex's files need not be what rotted;
 //   - an older one is refused.
 type snapshots struct {
 	inner  raft.SnapshotStore
 	newest func(meta *raft.SnapshotMeta) error
 	stale  func(index uint64) error
 	fail   func(error) error
+	// damaged is told of a newest snapshot that cannot be read; may be nil. again: so was an earlier one, and this is no better
+	damaged func(err error, again bool)
+	rot     rot
 
 	dir   string // of the snapshots; empty in memory
 	owner string
@@ -72,8 +78,9 @@ func (s *Store) OpenSnapshots(dir string, retain int) (raft.SnapshotStore, error
 // WrapSnapshots does for any snapshot store what OpenSnapshots does for files. It must come before raft is opened: now that both log and
 // snapshots are here, they are compared with what this node has acknowledged (ErrLogLost).
 func (s *Store) WrapSnapshots(inner raft.SnapshotStore) (raft.SnapshotStore, error) {
-	w, err := wrapSnapshots(&snapshots{inner: inner, newest: s.snapshotDone, stale: s.staleSnapshot, fail: s.fail,
-		dir: s.snapshotDir, owner: s.owner, annex: s.annex})
+	s.snapshots = &snapshots{inner: inner, newest: s.snapshotDone, stale: s.staleSnapshot, fail: s.fail, damaged: s.damaged,
+		dir: s.snapshotDir, owner: s.owner, annex: s.annex}
+	w, err := wrapSnapshots(s.snapshots)
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +227,23 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	return all[:min(1, len(all))], err
 }
 
-// Open returns the content of a snapshot.
+// Open returns the content of a snapshot, to raft. A newest one that cannot be read is told, since raft tries to send it without a pause
+// and without end. It ends nothing: this may be the only node that has the state, whole and in memory.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	meta, r, err := s.open(id)
+	if err != nil {
+		return nil, nil, s.unreadable(id, err)
+	}
+	return meta, r, nil
+}
+
+// ReadSnapshot returns the content of a snapshot to who takes another one if this one cannot be read: that ends nothing.
+func (s *Store) ReadSnapshot(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	return s.snapshots.open(id)
+}
+
+func (s *snapshots) open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	whole := s.rot.reading()
 	meta, state, err := s.inner.Open(id)
 	if err != nil {
 		return nil, nil, err
@@ -231,9 +253,37 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	case err != nil:
 		return nil, nil, errors.Join(err, state.Close())
 	case path == "":
+		whole()
 		return meta, state, nil
 	}
 	return s.withAnnex(meta, state, path)
+}
+
+// unreadable tells of a snapshot that will never get better: it is still the newest, and neither its reader nor the number of open files
+// is to blame.
+func (s *snapshots) unreadable(id string, err error) error {
+	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, errNoAnnexReader} {
+		if errors.Is(err, passing) {
+			return err
+		}
+	}
+	if !s.isNewest(id) {
+		return err // removed since it was seen
+	}
+	if !errors.Is(err, ErrSnapshotDamaged) {
+		err = fmt.Errorf("%w: %s: %w", ErrSnapshotDamaged, s.statePath(id), err)
+	}
+	err = fmt.Errorf("open snapshot %s: %w", id, err)
+	s.rot.tell(err)
+	if s.damaged != nil {
+		s.damaged(err, false)
+	}
+	return err
+}
+
+func (s *snapshots) isNewest(id string) bool {
+	all, err := s.List()
+	return err == nil && len(all) > 0 && all[0].ID == id
 }
 
 // Create begins a snapshot, unless it is older than the newest.
@@ -304,7 +354,6 @@ func (k *snapshotSink) close() error {
 			return k.store.fail(fmt.Errorf("close snapshot at %d: %w", k.index, err))
 		}
 	}
-	// Not necessarily this one: a snapshot of the leader may have been installed while this node wrote its own.
 	meta, err := k.store.readNewest()
 	if err == nil && (meta == nil || meta.Index < k.index) {
 		err = fmt.Errorf("%w: it is not among the snapshots", ErrSnapshotDamaged)
@@ -312,7 +361,15 @@ func (k *snapshotSink) close() error {
 	if err != nil {
 		return k.store.fail(fmt.Errorf("read back snapshot at %d: %w", k.index, err))
 	}
-	return k.store.newest(meta)
+	if err := k.store.newest(meta); err != nil {
+		return err
+	}
+	if meta.Index > k.index {
+		// A snapshot of the leader was installed while this node wrote its own. Told of success, the library would take this
+		// one for its last, and the log behind it is empty by now: it would vote with less than it has.
+		return fmt.Errorf("%w: %d, and %d came meanwhile", ErrStaleSnapshot, k.index, meta.Index)
+	}
+	return nil
 }
 
 // Cancel drops the snapshot. A Close after it reports that there is none.

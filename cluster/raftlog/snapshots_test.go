@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -160,8 +161,8 @@ func TestSnapshots_OlderOneThatEndsLater_DoesNotBecomeNewest(t *testing.T) {
 		if err := writeSnapshot(t, s, 20, 2, "installed"); err != nil {
 			t.Fatal(err)
 		}
-		if err := own.Close(); err != nil {
-			t.Fatal(err)
+		if err := own.Close(); !errors.Is(err, ErrStaleSnapshot) {
+			t.Fatalf("its end: %v, and the library must not take it for its newest", err)
 		}
 		if got := log.newestSnapshot(); got != (snapshotID{20, 2}) {
 			t.Fatalf("newest is %v", got)
@@ -390,6 +391,88 @@ func TestSnapshots_ThatCannotBeWrittenOrReadBack_AreFatal(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A leader that cannot read its newest snapshot could send it to nobody, for ever.
+func TestSnapshots_NewestThatCannotBeOpened_IsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		told int
+	}{
+		"read error":              {errDisk, 1},
+		"too many files open":     {&os.PathError{Op: "open", Path: "state.bin", Err: syscall.EMFILE}, 0},
+		"too many on the machine": {&os.PathError{Op: "open", Path: "state.bin", Err: syscall.ENFILE}, 0},
+		"it is not there":         {&os.PathError{Op: "open", Path: "state.bin", Err: syscall.ENOENT}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, mem := &fatals{}, raft.NewInmemStore()
+			var told []error
+			log := Wrap(mem, mem, Options{Logger: quiet, Fatal: f.record, SnapshotDamaged: func(err error, _ bool) { told = append(told, err) }})
+			defer log.Close()
+			broken := &brokenSnapshots{MemorySnapshots: NewMemorySnapshots()}
+			s, err := log.WrapSnapshots(broken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := writeSnapshot(t, s, 10, 1, "x"); err != nil {
+				t.Fatal(err)
+			}
+			all, err := s.List()
+			if err != nil || len(all) != 1 {
+				t.Fatal(all, err)
+			}
+			broken.open = c.err
+			if _, _, err := s.Open("1-9-1"); !errors.Is(err, c.err) {
+				t.Fatalf("one that is not the newest: %v", err)
+			}
+			if len(told) > 0 {
+				t.Fatalf("of one that is not the newest is told: %v", told)
+			}
+			if _, _, err := s.Open(all[0].ID); !errors.Is(err, c.err) || errors.Is(err, ErrSnapshotDamaged) != (c.told > 0) {
+				t.Fatalf("Open = %v", err)
+			}
+			if len(told) != c.told || c.told > 0 && !errors.Is(told[0], ErrSnapshotDamaged) {
+				t.Errorf("told of %v", told)
+			}
+			f.wantNone(t) // the state is in memory
+		})
+	}
+}
+
+// The library's checksum has no error of its own.
+func TestSnapshots_NewestWithAFlippedBit_IsTold(t *testing.T) {
+	dir, f, mem := t.TempDir(), &fatals{}, raft.NewInmemStore()
+	told := 0
+	log := Wrap(mem, mem, Options{Logger: quiet, Fatal: f.record, SnapshotDamaged: func(error, bool) { told++ }})
+	defer log.Close()
+	s, err := log.OpenSnapshots(dir, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, content := range []string{"oldest", "newest"} {
+		if err := writeSnapshot(t, s, uint64(i+1)*10, 1, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	path := filepath.Join(dir, fileSnapshotsDir, all[0].ID, snapshotStateFile)
+	mustWrite(t, path, []byte("neweSt"))
+	if _, _, err := log.ReadSnapshot(all[0].ID); err == nil {
+		t.Fatal("it can be read")
+	}
+	if told != 0 {
+		t.Error("who can do without it has another taken")
+	}
+	if _, _, err := s.Open(all[0].ID); !errors.Is(err, ErrSnapshotDamaged) || !strings.Contains(err.Error(), path) {
+		t.Fatalf("Open = %v, want %s", err, path)
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+	f.wantNone(t)
 }
 
 // The state machine closes the sink and may drop the error; raft closes it again and truncates the log if that went well.

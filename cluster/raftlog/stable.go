@@ -134,7 +134,7 @@ func (s *Store) set(key string, value []byte) error {
 	}
 	b := make([]byte, 0, len(value)+4)
 	b = binary.BigEndian.AppendUint32(append(b, value...), stableSum(key, value))
-	done := s.watch.begin("write " + key)
+	done := s.watch.begin("write "+key, 0)
 	err := s.stable.Set([]byte(key), b)
 	done()
 	if err != nil {

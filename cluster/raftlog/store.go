@@ -39,8 +39,10 @@ type Store struct {
 	snapshotBytes atomic.Int64
 
 	owner       string
-	snapshotDir string // set by OpenSnapshots
+	snapshotDir string     // set by OpenSnapshots
+	snapshots   *snapshots // set by WrapSnapshots
 	annex       Annex
+	damaged     func(err error, again bool)
 
 	// mu guards the fields below. It is never held during I/O.
 	mu       sync.Mutex
@@ -93,7 +95,7 @@ func Wrap(log raft.LogStore, stable raft.StableStore, o Options) *Store {
 }
 
 func newStore(log raft.LogStore, stable raft.StableStore, owned []io.Closer, o Options) *Store {
-	s := &Store{log: log, stable: stable, kind: o.Kind, dir: o.Dir, logger: o.Logger, fatal: o.Fatal, owned: owned, owner: o.Owner, annex: o.Annex}
+	s := &Store{log: log, stable: stable, kind: o.Kind, dir: o.Dir, logger: o.Logger, fatal: o.Fatal, owned: owned, owner: o.Owner, annex: o.Annex, damaged: o.SnapshotDamaged}
 	s.watch = startWatchdog(o.AppendTimeout, func(err error) { s.fail(err) })
 	return s
 }

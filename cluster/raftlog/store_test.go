@@ -195,10 +195,30 @@ func TestWatchdog_SlowAppends_AreNot(t *testing.T) {
 	})
 }
 
+// A disk that writes a MiB a second is slow, and works: ended over a large append, the process would meet the same one after each
+// start. One that hangs in a small append is noticed as ever, which TestWatchdog_HungAppend_IsFatal says.
+func TestWatchdog_LargeAppendToASlowDisk_IsNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, inner := &fatals{}, &faulty{InmemStore: raft.NewInmemStore(), hang: make(chan struct{})}
+		s := Wrap(inner, inner, Options{Logger: quiet, Fatal: f.record})
+		var batch []*raft.Log
+		for i := uint64(1); i <= 8; i++ {
+			batch = append(batch, own(i, 1, string(make([]byte, 4<<20))))
+		}
+		time.AfterFunc(8*4*time.Second, func() { inner.hang <- struct{}{} })
+		mustStore(t, s, batch...)
+		f.wantNone(t)
+		time.AfterFunc(AppendTimeoutDefault+2*samplePeriod, func() { inner.hang <- struct{}{} })
+		_ = s.StoreLogs([]*raft.Log{own(9, 1, string(make([]byte, 100)))})
+		f.wantOne(t, ErrHung)
+		s.Close()
+	})
+}
+
 // A process that was stopped for an hour takes one look for it.
 func TestWatchdog_CountsItsLooks_NotTime(t *testing.T) {
 	w := &watchdog{limit: 30}
-	done := w.begin("append")
+	done := w.begin("append", 0)
 	for i := 1; i <= 29; i++ {
 		if err := w.sample(); err != nil {
 			t.Fatalf("look %d: %v", i, err)

@@ -14,6 +14,10 @@ var ErrHung = errors.New("does not finish")
 // samplePeriod is how often the watchdog looks.
 const samplePeriod = 100 * time.Millisecond
 
+// slowestBytes is what a disk writes a second at least: so much longer may a write take than one of nothing. A disk that is slow, but
+// works, would end the process in the middle of what the next start has to write as well.
+const slowestBytes = 1 << 20
+
 // watchdog counts how often it has seen the same operation under way. It counts its own looks, not elapsed time: after SIGSTOP, a
 // suspend, or a machine without CPU time for anybody, it has looked as seldom as the operation has run, and nothing is wrong.
 type watchdog struct {
@@ -28,6 +32,7 @@ type watchdog struct {
 
 type operation struct {
 	name    string
+	limit   int
 	samples int
 }
 
@@ -42,9 +47,9 @@ func startWatchdog(limit time.Duration, hung func(error)) *watchdog {
 	return w
 }
 
-// begin notes an operation; the function that it returns ends it.
-func (w *watchdog) begin(name string) (done func()) {
-	op := &operation{name: name}
+// begin notes an operation that writes so many bytes; the function that it returns ends it.
+func (w *watchdog) begin(name string, bytes int) (done func()) {
+	op := &operation{name: name, limit: w.limit + int(time.Duration(bytes)*time.Second/slowestBytes/samplePeriod)}
 	w.mu.Lock()
 	w.running = append(w.running, op)
 	w.mu.Unlock()
@@ -82,7 +87,7 @@ func (w *watchdog) sample() error {
 	defer w.mu.Unlock()
 	for _, op := range w.running {
 		op.samples++
-		if op.samples == w.limit {
+		if op.samples == op.limit {
 			return fmt.Errorf("raft log: %s %w after %d looks of %v", op.name, ErrHung, op.samples, samplePeriod)
 		}
 	}

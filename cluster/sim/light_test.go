@@ -28,20 +28,21 @@ var (
 // TestLight runs seeded schedules over the queue machines, a model of the log and
 // models of clients. It is faster than TestSimulation by a hundred times, and a
 // seed gives the same run each time; what it leaves out is everything between
-// client and machine.
+// client and machine. Now and then days pass, after which idle sessions have ended.
 func TestLight(t *testing.T) {
 	seed := *lightSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano()) % 1_000_000
 	}
 	t.Logf("seeds %d to %d", seed, seed+uint64(*lightRuns)-1)
-	began, failovers, messages := time.Now(), 0, 0
+	began, failovers, expired, messages := time.Now(), 0, 0, 0
 	for i := range *lightRuns {
 		s := seed + uint64(i)
-		steps := plan(s, *lightSteps, trialNodes)
+		steps := lightPlan(s, *lightSteps)
 		numbers := keptNumbers(t, *lightKeep, len(steps))
 		out := lightTrial(t, s, keep(steps, numbers), nil, false)
 		failovers += out.failovers
+		expired += out.expired
 		messages += out.stats.Messages
 		if len(out.broken) > 0 {
 			t.Fatalf("seed %d: %s\n%s", s, strings.Join(out.broken[:min(3, len(out.broken))], "\n\t"), lightShrunk(t, s, steps, numbers, false))
@@ -51,7 +52,7 @@ func TestLight(t *testing.T) {
 		}
 	}
 	took := time.Since(began)
-	t.Logf("%d trials, %d messages, %d failovers in %v: %.0f failovers a minute", *lightRuns, messages, failovers, took.Round(time.Millisecond), float64(failovers)/took.Minutes())
+	t.Logf("%d trials, %d messages, %d copies of sessions that had ended, %d failovers in %v: %.0f failovers a minute", *lightRuns, messages, expired, failovers, took.Round(time.Millisecond), float64(failovers)/took.Minutes())
 }
 
 // lightShrunk makes a failing schedule smaller and says how to run it again.
@@ -78,7 +79,7 @@ func lightShrunk(t *testing.T, seed uint64, steps []step, numbers []int, blind b
 func TestLight_APlantedBugIsFoundAndPrintedAsAScheduleThatShowsIt(t *testing.T) {
 	const stepsMost, seeds = 12, 40
 	for seed := uint64(1); seed <= seeds; seed++ {
-		steps := plan(seed, stepsMost, trialNodes)
+		steps := lightPlan(seed, stepsMost)
 		all := keptNumbers(t, "", len(steps))
 		out := lightTrial(t, seed, steps, nil, true)
 		if len(out.broken) == 0 || len(lightTrial(t, seed, nil, nil, true).broken) > 0 {
@@ -95,7 +96,7 @@ func TestLight_APlantedBugIsFoundAndPrintedAsAScheduleThatShowsIt(t *testing.T) 
 			t.Fatalf("the command is %q: %v", command, err)
 		}
 		numbers := keptNumbers(t, *kept, *n)
-		small := keep(plan(*again, *n, trialNodes), numbers)
+		small := keep(lightPlan(*again, *n), numbers)
 		if len(small) == 0 || len(small) >= len(steps) || !strings.HasPrefix(head, fmt.Sprintf("shrunk to %d of %d steps:\n", len(small), len(steps))) {
 			t.Errorf("%d of %d steps are left", len(small), len(steps))
 		}
@@ -109,7 +110,7 @@ func TestLight_APlantedBugIsFoundAndPrintedAsAScheduleThatShowsIt(t *testing.T) 
 			t.Errorf("run again it shows %q", last.broken)
 		}
 		for i := range small { // each step is needed
-			if less := slices.Delete(slices.Clone(numbers), i, i+1); len(lightTrial(t, *again, keep(plan(*again, *n, trialNodes), less), nil, true).broken) > 0 {
+			if less := slices.Delete(slices.Clone(numbers), i, i+1); len(lightTrial(t, *again, keep(lightPlan(*again, *n), less), nil, true).broken) > 0 {
 				t.Errorf("it shows without step %d too", numbers[i])
 			}
 		}
@@ -123,7 +124,7 @@ func TestLight_APlantedBugIsFoundAndPrintedAsAScheduleThatShowsIt(t *testing.T) 
 
 func TestLight_ASeedAlwaysGivesTheSameRun(t *testing.T) {
 	var a, b bytes.Buffer
-	steps := plan(5, 25, trialNodes)
+	steps := lightPlan(5, 25)
 	lightTrial(t, 5, steps, &a, false)
 	lightTrial(t, 5, steps, &b, false)
 	if a.Len() == 0 || !bytes.Equal(a.Bytes(), b.Bytes()) {
@@ -141,10 +142,11 @@ func lightTrial(t *testing.T, seed uint64, steps []step, log *bytes.Buffer, blin
 		l := &light{r: rand.New(rand.NewPCG(seed, 13)), h: history.NewWriter(log), delay: 3 * time.Millisecond, digests: map[uint64]uint64{}, blind: blind}
 		l.h.Add(history.Event{F: history.Run, Type: history.OK, Of: -1, Setup: &history.Setup{
 			Workload: "light", Seed: seed, Nodes: trialNodes, Lease: int64(lightLease), Grace: int64(graceTime), Epsilon: int64(trialClocks + lightStall), Raw: true,
+			Expiry: int64(fsm.SessionExpiry),
 		}})
 		began := time.Now()
 		l.whole(steps)
-		out = outcome{broken: l.broken, failovers: max(0, int(l.terms)-1), virtual: time.Since(began)}
+		out = outcome{broken: l.broken, failovers: max(0, int(l.terms)-1), expired: l.expired, virtual: time.Since(began)}
 		if err := l.h.Flush(); err != nil {
 			out.broken = append(out.broken, err.Error())
 		}
@@ -176,9 +178,10 @@ func (l *light) whole(steps []step) {
 		c.begin()
 	}
 	for i := range 2 {
-		p := &lightProducer{l: l, name: fmt.Sprintf("p%d", i+1), nonce: wire.Nonce{byte(i + 1)}}
+		p := &lightProducer{l: l, name: fmt.Sprintf("p%d", i+1), nonce: wire.Nonce{byte(i + 1)}, ended: map[uint64]bool{}}
 		l.ps = append(l.ps, p)
 		p.start()
+		p.produce()
 	}
 	for _, s := range steps {
 		l.run(s.after)
@@ -318,6 +321,10 @@ func (l *light) step(s step) {
 		}
 	case "hold":
 		lines = append(lines, cutLine{host, n.name})
+	case days:
+		l.pass(s.last)
+	case wall:
+		n.ahead = wallOf(s)
 	case "slow":
 		l.delay = 60 * time.Millisecond
 		l.in(s.last, func() { l.delay = 3 * time.Millisecond })

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"onceq/fsm"
@@ -14,8 +15,10 @@ const (
 	lightPing    = 400 * time.Millisecond
 	lightSilent  = 1500 * time.Millisecond
 	lightTimeout = 250 * time.Millisecond
+	lightHasty   = 60 // one in so many copies is a seal
 	lightLate    = 4 * time.Second
 	lightOpen    = 40 // sequences of a producer
+	lightClosed  = 10 // messages of a producer that are sent once more after days
 	lightCredit  = 12
 	lightLease   = 3 * time.Second
 	lightQueue   = "jepsen"
@@ -74,29 +77,58 @@ type lightProducer struct {
 	name    string
 	session fsm.SessionResult
 	nonce   wire.Nonce
-	next    uint64
+	opening bool
+	ended   map[uint64]bool // sessions that the cluster has said it does not know any more
+	made    int             // messages
+	next    uint64          // sequence
 	open    []*lightMessage // in order
+	closed  []*lightMessage // the newest of those whose outcome is final
 }
 
 type lightMessage struct {
 	id       string
+	session  fsm.SessionResult
 	sequence uint64
 	after    *lightMessage
 	message  wire.Message
 	began    time.Time
 	final    bool
+	sealed   bool
+}
+
+// before is the one that a copy of now names: of those before it the newest that may
+// still be stored, or is.
+func (m *lightMessage) before() *lightMessage {
+	for m = m.after; m != nil && m.sealed; m = m.after {
+	}
+	return m
 }
 
 func (p *lightProducer) start() {
+	p.opening = true
 	p.l.send(p.name, p.l.leader(), wire.OpenSession{Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Nonce: p.nonce, Label: p.name},
 		func(r *fsm.Result, _ bool) {
 			if r == nil || r.Status != fsm.StatusOK {
 				p.l.in(p.l.any(100*time.Millisecond), p.start)
 				return
 			}
-			p.session = r.Session
-			p.produce()
+			p.session, p.opening = r.Session, false
 		})
+}
+
+// expired: the cluster does not know a session any more. What has no outcome never gets
+// one, and another session begins.
+func (p *lightProducer) expired(session uint64) {
+	p.ended[session] = true
+	if p.opening || session != p.session.Number {
+		return
+	}
+	for _, m := range slices.Clone(p.open) {
+		p.finish(m)
+	}
+	p.next = 0
+	p.nonce[1]++
+	p.start()
 }
 
 func (p *lightProducer) produce() {
@@ -104,12 +136,13 @@ func (p *lightProducer) produce() {
 		return
 	}
 	p.l.in(p.l.any(60*time.Millisecond), p.produce)
-	if len(p.open) >= lightOpen {
+	if len(p.open) >= lightOpen || p.opening || p.l.asleep {
 		return
 	}
+	p.made++
 	p.next++
-	id := fmt.Sprintf("%s-%d", p.name, p.next)
-	m := &lightMessage{id: id, sequence: p.next, began: time.Now(), message: wire.Message{Body: []byte(id), BizID: id}}
+	id := fmt.Sprintf("%s-%d", p.name, p.made)
+	m := &lightMessage{id: id, session: p.session, sequence: p.next, began: time.Now(), message: wire.Message{Body: []byte(id), BizID: id}}
 	if len(p.open) > 0 {
 		m.after = p.open[len(p.open)-1]
 	}
@@ -122,9 +155,11 @@ func (p *lightProducer) copies(m *lightMessage) {
 	if m.final {
 		return
 	}
-	if time.Since(m.began) > 20*lightTimeout {
+	switch {
+	case p.l.asleep:
+	case time.Since(m.began) > 20*lightTimeout || p.l.r.IntN(lightHasty) == 0:
 		p.seal(m)
-	} else {
+	default:
 		p.copy(m)
 		if p.l.r.IntN(6) == 0 {
 			p.copy(m)
@@ -140,23 +175,34 @@ func (p *lightProducer) floor() uint64 {
 	return p.next + 1
 }
 
+// floorOf is the floor that a copy names: of a session that has ended nobody raises it.
+func (p *lightProducer) floorOf(m *lightMessage) uint64 {
+	if m.session.Number != p.session.Number {
+		return 1
+	}
+	return min(p.floor(), m.sequence)
+}
+
 func (p *lightProducer) inner(m *lightMessage) string {
-	return fmt.Sprintf("s%d.%d", p.session.Number, m.sequence)
+	return fmt.Sprintf("s%d.%d", m.session.Number, m.sequence)
 }
 
 func (p *lightProducer) copy(m *lightMessage) {
 	invoke := history.Event{Proc: p.name + "/" + m.id, Client: p.name, F: history.Publish, Key: lightQueue, ID: m.id, Copies: 1, Inner: p.inner(m)}
 	after := uint64(0)
-	if m.after != nil {
-		after, invoke.After = m.after.sequence, m.after.id
+	if b := m.before(); b != nil {
+		after, invoke.After = b.sequence, b.id
 	}
 	messages := []wire.Message{m.message}
 	frame := wire.PublishFrame{
-		Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Session: p.session.Number, Epoch: p.session.Epoch, Floor: min(p.floor(), m.sequence), Queue: lightQueue,
+		Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Session: m.session.Number, Epoch: m.session.Epoch, Floor: p.floorOf(m), Queue: lightQueue,
 		Publishes: []wire.Publish{{Sequence: m.sequence, After: after, Checksum: wire.PublishChecksum(lightQueue, messages), Messages: messages}},
 	}
-	op := p.l.h.Invoke(invoke)
+	op, ended := p.l.h.Invoke(invoke), p.ended[m.session.Number]
 	p.l.send(p.name, p.l.leader(), frame, func(r *fsm.Result, refused bool) {
+		if !refused && r != nil && ended && r.Publish[0].Status != fsm.StatusSessionExpired {
+			p.l.fail("%s: session %d had ended, and a copy sent after that is answered %v", m.id, m.session.Number, wire.Status(r.Publish[0].Status))
+		}
 		switch {
 		case refused:
 			p.l.h.Complete(op, history.Fail)
@@ -169,8 +215,13 @@ func (p *lightProducer) copy(m *lightMessage) {
 		default:
 			op.Err = wire.Status(r.Publish[0].Status).String()
 			p.l.h.Complete(op, history.Fail)
-			if r.Publish[0].Status == fsm.StatusSealed {
+			switch r.Publish[0].Status {
+			case fsm.StatusSealed:
+				m.sealed = true
 				p.finish(m)
+			case fsm.StatusSessionExpired:
+				p.l.expired++
+				p.expired(m.session.Number)
 			}
 		}
 	})
@@ -179,17 +230,21 @@ func (p *lightProducer) copy(m *lightMessage) {
 func (p *lightProducer) seal(m *lightMessage) {
 	op := p.l.h.Invoke(history.Event{Proc: p.name, Client: p.name, F: history.Seal, Key: lightQueue, ID: m.id, Inner: p.inner(m)})
 	p.l.send(p.name, p.l.leader(), wire.Seal{
-		Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Session: p.session.Number, Epoch: p.session.Epoch, Sequences: []uint64{m.sequence},
+		Incarnation: fsmtest.Incarnation, Group: fsmtest.Group, Session: m.session.Number, Epoch: m.session.Epoch, Sequences: []uint64{m.sequence},
 	}, func(r *fsm.Result, refused bool) {
 		switch {
 		case refused:
 			p.l.h.Complete(op, history.Fail)
 		case r == nil:
 			p.l.h.Complete(op, history.Info)
+		case r.Status == fsm.StatusSessionExpired:
+			p.l.h.Complete(op, history.Fail)
+			p.expired(m.session.Number)
 		default:
 			op.Text = map[fsm.Status]string{fsm.StatusOK: "stored", fsm.StatusSealed: "sealed"}[r.Publish[0].Status]
 			p.l.h.Complete(op, history.OK)
 			if op.Text != "" {
+				m.sealed = op.Text == "sealed"
 				p.finish(m)
 			}
 		}
@@ -205,13 +260,20 @@ func (p *lightProducer) finish(m *lightMessage) {
 	for len(p.open) > 0 && p.open[0].final {
 		p.open = p.open[1:]
 	}
+	p.closed = append(p.closed, m)
+	p.closed = p.closed[max(0, len(p.closed)-lightClosed):]
 	if p.l.r.IntN(4) == 0 {
-		p.l.in(p.l.any(lightLate), func() {
-			if !p.l.ending {
-				p.copy(m)
-			}
-		})
+		p.late(m)
 	}
+}
+
+// late sends a copy after a while.
+func (p *lightProducer) late(m *lightMessage) {
+	p.l.in(p.l.any(lightLate), func() {
+		if !p.l.ending {
+			p.copy(m)
+		}
+	})
 }
 
 // lightConsumer is a consumer whose id lives until the cluster gives it up.

@@ -29,11 +29,13 @@ type light struct {
 	cs     []*lightConsumer
 	ps     []*lightProducer
 	ending bool // clients behave, and producers have stopped
+	asleep bool // producers do nothing, and what was sent before arrives
 	blind  bool // voters do not ask what a candidate knows: a bug that is planted, to see it found
 
 	digests map[uint64]uint64 // by index, of the first node that came there
 	broken  []string
 	terms   uint64
+	expired int // copies that were refused because their session had ended
 }
 
 type event struct {
@@ -134,11 +136,13 @@ type lightNode struct {
 	m               *fsm.Machine
 	bodies          *storage.Memory
 	applied, commit uint64
-	heard           time.Time // from a leader
+	heard           time.Time     // from a leader
+	ahead           time.Duration // of its wall clock
 
 	// Of a leader:
 	leads, serves bool
-	clock         fsm.Time // cluster time at since
+	reached       time.Time // when a majority was last to be reached both ways
+	clock         fsm.Time  // cluster time at since
 	since         time.Time
 	appended      map[uint64]time.Time // when what is not committed was proposed
 	stamped       time.Time
@@ -263,7 +267,7 @@ func (n *lightNode) campaign() {
 	for _, o := range append(yes, n) {
 		o.term, o.heard = term+1, time.Now()
 	}
-	n.leads, n.serves = true, false
+	n.leads, n.serves, n.reached = true, false, time.Now()
 	n.l.terms++
 	n.appended = map[uint64]time.Time{}
 	n.match, n.pending, n.attached = map[*lightNode]uint64{}, map[uint64][]func(*fsm.Result){}, map[fsm.ConsumerID]*lightConsumer{}
@@ -273,7 +277,7 @@ func (n *lightNode) campaign() {
 			n.serves, n.clock, n.since = true, n.m.Now(), time.Now()
 			n.ping()
 		}
-	}})
+	}}, command{fsmtest.Raise{Version: fsm.MachineVersion}, func(*fsm.Result) {}})
 	for _, o := range n.l.nodes {
 		if o != n && o.leads && o.term < n.term && n.l.open(n.name, o.name) {
 			o.follow()
@@ -288,7 +292,7 @@ func (n *lightNode) append(stamp fsm.Time, cs ...command) {
 		all = append(all, fsmtest.New(c.request))
 		n.pending[index] = append(n.pending[index], c.done)
 	}
-	n.log = append(n.log, lightEntry{n.term, fsmtest.Entry(index, stamp, 0, all...)})
+	n.log = append(n.log, lightEntry{n.term, fsmtest.Entry(index, stamp, time.Now().Add(n.ahead).UnixNano(), all...)})
 	n.match[n], n.appended[index] = index, time.Now()
 }
 
@@ -321,8 +325,27 @@ func (n *lightNode) ask(c command) bool {
 	return true
 }
 
+// lease says whether a leader may go on: raft's ends when it has not heard from a
+// majority, itself among it, for a while.
+func (n *lightNode) lease() bool {
+	reach := 1
+	for _, o := range n.l.nodes {
+		if o != n && o.up && n.l.open(n.name, o.name) && n.l.open(o.name, n.name) {
+			reach++
+		}
+	}
+	if 2*reach > len(n.l.nodes) {
+		n.reached = time.Now()
+	}
+	return time.Since(n.reached) <= lightElection
+}
+
 // replicate sends each other node what it lacks, or a part of it.
 func (n *lightNode) replicate() {
+	if !n.lease() {
+		n.follow()
+		return
+	}
 	for _, o := range n.l.nodes {
 		if o == n || !o.up || !n.l.open(n.name, o.name) || n.l.r.IntN(5) == 0 {
 			continue

@@ -18,6 +18,30 @@ type step struct {
 
 const leads = -1
 
+// wall is a step of which other draws by how much the clock is ahead from then on.
+const wall = "wall"
+
+// A wall clock goes wrong by so much.
+const (
+	wallAhead  = 48 * time.Hour
+	wallBehind = 10 * 24 * time.Hour
+)
+
+// wallOf is by how much a step sets a wall clock wrong: mostly forward by minutes or hours
+// or back by as much or days, sometimes by less than a lease, sometimes right again.
+func wallOf(s step) time.Duration {
+	r := rand.New(rand.NewPCG(uint64(s.other), 12))
+	switch r.IntN(6) {
+	case 0:
+		return 0
+	case 1:
+		return time.Duration(r.Int64N(int64(time.Minute))) - 30*time.Second
+	case 2, 3:
+		return time.Duration(r.Int64N(int64(wallAhead)))
+	}
+	return -time.Duration(r.Int64N(int64(wallBehind)))
+}
+
 // whats are what a step can do, and how often it is drawn.
 var whats = []struct {
 	name   string
@@ -36,6 +60,7 @@ var whats = []struct {
 	{"lose", 14, 300 * time.Millisecond}, // what a client is answered is lost
 	{"hold", 8, 3 * time.Second},         // what a client sends arrives late
 	{"slow", 4, 3 * time.Second},
+	{wall, 16, 0}, // its wall clock jumps
 }
 
 // plan draws the steps of a seed.
@@ -72,9 +97,11 @@ func (s step) String() string {
 	}
 	text := fmt.Sprintf("+%-8v %-9s", s.after.Round(time.Millisecond), s.what)
 	switch s.what {
-	case "kill-all", "reset", "slow":
+	case "kill-all", "reset", "slow", days:
 	case "transfer":
 		text += " to another"
+	case wall:
+		text += fmt.Sprintf(" %s to %+v", node, wallOf(s).Round(time.Second))
 	default:
 		text += " " + node
 	}

@@ -1,12 +1,14 @@
 package sim
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"onceq/jepsen/raw"
@@ -28,6 +30,9 @@ type rawDialer = raw.Dialer
 // decides the schedule and the traffic, not how goroutines take turns.
 const simTries = 3
 
+// simInstalls trials have a follower that is sent a snapshot, and a wall clock that jumps.
+const simInstalls = 20
+
 // TestSimulation runs seeded schedules of faults over real nodes and clients in
 // virtual time, and judges what clients saw with the checkers of the suite of
 // processes. A schedule that fails is shrunk, and printed with the command that
@@ -42,7 +47,7 @@ func TestSimulation(t *testing.T) {
 		runs = 2
 	}
 	t.Logf("seeds %d to %d", seed, seed+uint64(runs)-1)
-	began, virtual, failovers, messages := time.Now(), time.Duration(0), 0, 0
+	began, virtual, failovers, jumps, installs, messages := time.Now(), time.Duration(0), 0, 0, uint64(0), 0
 	for i := range runs {
 		s := seed + uint64(i)
 		load := *simLoad
@@ -51,9 +56,12 @@ func TestSimulation(t *testing.T) {
 		}
 		steps := plan(s, *simSteps, trialNodes)
 		numbers := keptNumbers(t, *simKeep, len(steps))
+		t.Logf("seed %d, workload %s", s, load)
 		out := trial(t, load, s, *simRate, keep(steps, numbers))
 		virtual += out.virtual
 		failovers += out.failovers
+		installs += out.installs
+		jumps += out.jumps
 		messages += out.stats.Messages
 		if len(out.broken) > 0 {
 			t.Errorf("workload %s, seed %d: %s", load, s, strings.Join(out.broken[:min(len(out.broken), 5)], "\n\t"))
@@ -64,24 +72,87 @@ func TestSimulation(t *testing.T) {
 			t.Errorf("workload %s, seed %d: nothing happened: %+v", load, s, out.stats)
 		}
 	}
+	if installs == 0 && runs >= simInstalls {
+		t.Errorf("no snapshot was sent in %d trials", runs)
+	}
+	if jumps == 0 && runs >= simInstalls {
+		t.Errorf("no wall clock jumped in %d trials", runs)
+	}
 	took := time.Since(began)
-	t.Logf("%d trials, %d messages, %d failovers, %v of virtual time in %v: %.0f failovers a minute, %.0f times real time",
-		runs, messages, failovers, virtual.Round(time.Second), took.Round(time.Millisecond), float64(failovers)/took.Minutes(), virtual.Seconds()/took.Seconds())
+	t.Logf("%d trials, %d messages, %d failovers, %d jumps of wall clocks, %d snapshots sent, %v of virtual time in %v: %.0f failovers a minute, %.0f times real time",
+		runs, messages, failovers, jumps, installs, virtual.Round(time.Second), took.Round(time.Millisecond), float64(failovers)/took.Minutes(), virtual.Seconds()/took.Seconds())
 }
-
-// ofProcesses are workloads that start processes of their own, or take backups of
-// some: there is nothing of that in virtual time.
-var ofProcesses = []string{"backup", "outbox"}
 
 // simLoads are the workloads that trials take turns with.
 func simLoads() []string {
 	var names []string
 	for _, w := range workload.All() {
-		if !slices.Contains(ofProcesses, w.Name) {
+		if !w.Apart {
 			names = append(names, w.Name)
 		}
 	}
 	return names
+}
+
+func TestTrial_EachWorkload_RunsInVirtualTimeOrSaysThatItCannot(t *testing.T) {
+	t.Parallel()
+	// Some publish in bursts, the first after 5 s.
+	calm := []step{{after: 6 * time.Second, what: "slow"}}
+	for _, w := range workload.All() {
+		t.Run(w.Name, func(t *testing.T) {
+			t.Parallel()
+			out := trial(t, w.Name, 1, *simRate, calm)
+			switch {
+			case w.Apart:
+				if len(out.broken) != 1 || !strings.Contains(out.broken[0], "has processes of its own") {
+					t.Errorf("broken %q", out.broken)
+				}
+			case len(out.broken) > 0:
+				t.Errorf("broken without a fault: %q", out.broken)
+			case out.stats.Publishes["ok"] == 0 || out.stats.Deliveries == 0:
+				t.Errorf("nothing happened: %+v", out.stats)
+			}
+		})
+	}
+}
+
+// TestTraffic_TheClusterIsGoneForGood_EachWorkloadEnds: a run goes on to its verdict, also
+// when the nodes have ended by themselves and nobody starts them again.
+func TestTraffic_TheClusterIsGoneForGood_EachWorkloadEnds(t *testing.T) {
+	t.Parallel()
+	const most = 30 * time.Minute // of virtual time
+	for _, w := range workload.All() {
+		if w.Apart {
+			continue
+		}
+		t.Run(w.Name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				tr := &running{rec: &recorder{TB: t}, load: w.Name, seed: 1, rate: *simRate}
+				_, admin, traffic, presence := tr.begin(&bytes.Buffer{})
+				defer tr.w.Close()
+				defer admin.Close()
+				defer presence.Finish()
+				time.Sleep(3 * time.Second)
+				for _, n := range tr.w.Nodes {
+					tr.w.Kill(n)
+				}
+				time.Sleep(3 * time.Second)
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					traffic.Stop()
+				}()
+				select {
+				case <-ended:
+				case <-time.After(most):
+					t.Errorf("the traffic has not ended %v after the cluster", most)
+					tr.w.Start(tr.w.Nodes...) // so that it can
+					<-ended
+				}
+			})
+		})
+	}
 }
 
 func keptNumbers(t *testing.T, text string, n int) []int {

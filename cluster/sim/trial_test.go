@@ -25,6 +25,9 @@ import (
 type outcome struct {
 	broken    []string // what was seen broken, the first in front
 	failovers int
+	installs  uint64 // of snapshots
+	jumps     int    // of wall clocks
+	expired   int    // copies that were refused because their session had ended
 	stats     check.Stats
 	virtual   time.Duration
 }
@@ -89,7 +92,7 @@ func trial(t *testing.T, load string, seed uint64, rate int, steps []step) (out 
 			tr.w.Close()
 		}
 		out.broken = append(tr.broken, rec.all()...)
-		out.failovers, out.stats, out.virtual = tr.failovers(), tr.stats, time.Since(began)
+		out.failovers, out.installs, out.jumps, out.stats, out.virtual = tr.failovers(), tr.installs(), tr.jumps, tr.stats, time.Since(began)
 	})
 	return out
 }
@@ -107,6 +110,8 @@ type running struct {
 	cuts   []cutLine
 	later  []later
 	terms  map[uint64]bool
+	lives  map[*cluster.Node]*life
+	jumps  int // of wall clocks
 	broken []string
 	stats  check.Stats
 }
@@ -120,42 +125,11 @@ type later struct {
 }
 
 func (tr *running) run(steps []step) {
-	load, ok := workload.Find(tr.load)
-	if !ok {
-		panic(given{"no workload " + tr.load})
-	}
 	var log bytes.Buffer
-	tr.h, tr.terms = history.NewWriter(&log), map[uint64]bool{}
-	setup := history.Setup{Workload: load.Name, Seed: tr.seed, Nodes: trialNodes, Grace: int64(graceTime), Epsilon: int64(trialClocks)}
-	load.Setup(&setup, 0)
-	setup.Least = history.Least{}
-	tr.h.Add(history.Event{F: history.Run, Type: history.OK, Of: -1, Setup: &setup})
-	tr.w = New(tr.rec, trialNodes, func(c *cluster.Config) {
-		c.SnapshotThreshold, c.SnapshotInterval = 200, 2*time.Second
-	})
-	tr.w.Net.SetDelay(200 * time.Microsecond)
-	presence := proxy.NewPresence(trialLeast, func(label string, from, to time.Time) {
-		tr.h.Add(history.Event{Proc: label, F: history.Silent, Type: history.OK, Of: -1, T0: tr.h.Since(from), T1: tr.h.Since(to)})
-	})
-	tr.hosts = &hosts{w: tr.w, tap: presence}
-	admin := tr.w.Dial("admin")
+	load, admin, traffic, presence := tr.begin(&log)
 	defer admin.Close()
-	ctx := context.Background()
-	for name, s := range load.Queues {
-		if _, err := admin.Admin().CreateQueue(ctx, name, s); err != nil {
-			panic(given{"create queue: " + err.Error()})
-		}
-	}
-	var addrs []string
-	for _, n := range tr.w.Nodes {
-		addrs = append(addrs, n.Host+":7450")
-	}
-	traffic := load.Start(ctx, &workload.World{
-		H: tr.h, Run: fmt.Sprintf("r%d", tr.seed), Addrs: addrs, URL: strings.Join(addrs, ","), Seed: tr.seed, Rate: tr.rate, Numbers: load.Numbers,
-		Dial:   func(name string) rawDialer { return tr.hosts.dial(name) },
-		Report: func(string, ...any) {},
-	})
 	defer traffic.Stop()
+	ctx := context.Background()
 	for _, s := range steps {
 		tr.sleep(s.after)
 		tr.do(s, admin)
@@ -183,6 +157,48 @@ func (tr *running) run(steps []step) {
 	tr.w.DigestsAgree(admin)
 }
 
+// begin starts a cluster and the traffic.
+func (tr *running) begin(log *bytes.Buffer) (workload.Workload, *client.Client, *workload.Traffic, *proxy.Presence) {
+	load, ok := workload.Find(tr.load)
+	if !ok {
+		panic(given{"no workload " + tr.load})
+	}
+	if load.Apart {
+		panic(given{"workload " + tr.load + " has processes of its own, and there are none in virtual time: run it with cmd/jepsen"})
+	}
+	tr.h, tr.terms, tr.lives = history.NewWriter(log), map[uint64]bool{}, map[*cluster.Node]*life{}
+	setup := history.Setup{Workload: load.Name, Seed: tr.seed, Nodes: trialNodes, Grace: int64(graceTime), Epsilon: int64(trialClocks)}
+	load.Setup(&setup, 0)
+	setup.Least = history.Least{}
+	tr.h.Add(history.Event{F: history.Run, Type: history.OK, Of: -1, Setup: &setup})
+	tr.w = New(tr.rec, trialNodes, func(c *cluster.Config) {
+		// So little stays in the log that who was away for seconds is sent a snapshot.
+		c.SnapshotThreshold, c.SnapshotInterval, c.TrailingLogs = 200, 2*time.Second, 96
+	})
+	tr.w.Net.SetDelay(200 * time.Microsecond)
+	presence := proxy.NewPresence(trialLeast, func(label string, from, to time.Time) {
+		tr.h.Add(history.Event{Proc: label, F: history.Silent, Type: history.OK, Of: -1, T0: tr.h.Since(from), T1: tr.h.Since(to)})
+	})
+	tr.hosts = &hosts{w: tr.w, tap: presence}
+	admin := tr.w.Dial("admin")
+	ctx := context.Background()
+	for name, s := range load.Queues {
+		if _, err := admin.Admin().CreateQueue(ctx, name, s); err != nil {
+			panic(given{"create queue: " + err.Error()})
+		}
+	}
+	var addrs []string
+	for _, n := range tr.w.Nodes {
+		addrs = append(addrs, n.Host+":7450")
+	}
+	traffic := load.Start(ctx, &workload.World{
+		H: tr.h, Run: fmt.Sprintf("r%d", tr.seed), Addrs: addrs, URL: strings.Join(addrs, ","), Seed: tr.seed, Rate: tr.rate, Numbers: load.Numbers, Virtual: true,
+		Dial:   func(name string) rawDialer { return tr.hosts.dial(name) },
+		Report: func(string, ...any) {},
+	})
+	return load, admin, traffic, presence
+}
+
 // sleep does what is due meanwhile.
 func (tr *running) sleep(d time.Duration) {
 	end := time.Now().Add(d)
@@ -202,7 +218,13 @@ func (tr *running) in(d time.Duration, do func()) {
 	slices.SortStableFunc(tr.later, func(a, b later) int { return cmp.Compare(a.at.UnixNano(), b.at.UnixNano()) })
 }
 
-// look notes who leads.
+// life is a node from a start to its end.
+type life struct {
+	number   int    // of the start, over all nodes
+	received uint64 // snapshots of a leader
+}
+
+// look notes what the nodes say of themselves, and returns who leads.
 func (tr *running) look() *Node {
 	var leader *Node
 	var term uint64
@@ -210,7 +232,19 @@ func (tr *running) look() *Node {
 		if n.Node == nil {
 			continue
 		}
-		if s := n.Status(); s.Role == "leader" && s.Term >= term {
+		s := n.Status()
+		l := tr.lives[n.Node]
+		if l == nil {
+			l = &life{number: len(tr.lives) + 1}
+			tr.lives[n.Node] = l
+		}
+		l.received = s.SnapshotsReceived
+		now := tr.h.Now()
+		tr.h.Add(history.Event{Proc: "monitor", F: history.Status, Type: history.OK, Of: -1, T0: now, T1: now, Node: n.Host, Life: l.number, State: &history.State{
+			Role: s.Role, Leader: s.Leader, Term: s.Term, Applied: s.AppliedIndex, Commit: s.CommitIndex, Snapshot: s.SnapshotIndex,
+			DigestIndex: s.DigestIndex, Digest: fmt.Sprintf("%016x", s.Digest), Serving: s.Serving,
+		}})
+		if s.Role == "leader" && s.Term >= term {
 			leader, term = n, s.Term
 		}
 	}
@@ -218,6 +252,14 @@ func (tr *running) look() *Node {
 		tr.terms[term] = true
 	}
 	return leader
+}
+
+// installs are the snapshots that leaders have sent.
+func (tr *running) installs() (n uint64) {
+	for _, l := range tr.lives {
+		n += l.received
+	}
+	return n
 }
 
 func (tr *running) failovers() int { return max(0, len(tr.terms)-1) }
@@ -275,6 +317,9 @@ func (tr *running) do(s step, admin *client.Client) {
 		tr.in(s.last-1, func() { tr.w.Net.Reset(host) })
 	case "hold":
 		tr.cut(s.last, cutLine{host, n.Host})
+	case wall:
+		tr.w.SetWall(n, wallOf(s))
+		tr.jumps++
 	case "slow":
 		tr.w.Net.SetDelay(20 * time.Millisecond)
 		tr.in(s.last, func() { tr.w.Net.SetDelay(200 * time.Microsecond) })

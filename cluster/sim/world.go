@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ type Node struct {
 	Host   string
 	config cluster.Config
 	gossip string
+	ahead  atomic.Int64 // of its wall clock, in nanoseconds, what it has been set forward and back
 }
 
 // New starts a cluster of n nodes.
@@ -62,6 +64,7 @@ func New(t testing.TB, n int, opts ...func(*cluster.Config)) *World {
 			Logger:       w.log,
 			Fatal:        func(err error) { t.Errorf("node %s died: %v", host, err) },
 		}
+		node.config.WallClock = func() time.Time { return time.Now().Add(time.Duration(node.ahead.Load())) }
 		for _, o := range opts {
 			o(&node.config)
 		}
@@ -99,6 +102,10 @@ func (w *World) start(n *Node) error {
 	n.Node, err = cluster.Start(ctx, cfg)
 	return err
 }
+
+// SetWall sets a node's wall clock to so much ahead of virtual time, or behind it. It
+// lasts while the node is down.
+func (w *World) SetWall(n *Node, ahead time.Duration) { n.ahead.Store(int64(ahead)) }
 
 // Kill ends a node as a crash would.
 func (w *World) Kill(n *Node) {

@@ -56,7 +56,7 @@ type cli struct {
 	Race     bool          `help:"Build onceq with the race detector."`
 	Binary   string        `help:"An onceq to test in place of building one." type:"path" placeholder:"FILE"`
 	Judge    string        `help:"An onceq whose node verify is believed, when the one that is tested is broken on purpose." type:"path" placeholder:"FILE"`
-	Older    string        `help:"An onceq that nodes begin with when they will be upgraded. Default: one that is built, of the same sources, that knows one version of the machine less." type:"path" placeholder:"FILE"`
+	Older    string        `help:"An onceq that nodes begin with when they will be upgraded. Default: one that is built, of the same sources, that knows only the first version of the machine." type:"path" placeholder:"FILE"`
 	Server   []string      `help:"More arguments of onceq server." placeholder:"ARG" sep:"none"`
 	Mutant   []string      `help:"Test deliberately broken builds instead, which must be caught; all for all." placeholder:"NAME"`
 	Tries    int           `help:"Runs that a mutant may survive before it counts as not caught." default:"3"`
@@ -68,7 +68,7 @@ type cli struct {
 }
 
 func main() {
-	if workload.Box() {
+	if workload.Child() {
 		return
 	}
 	var c cli
@@ -205,7 +205,7 @@ func (c *cli) sumUp(dir string) (int, error) {
 func (c *cli) build(ctx context.Context, b proc.Build) error {
 	root, err := proc.Root(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("an onceq (name one with --binary otherwise): %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(b.Out), 0o755); err != nil {
 		return err

@@ -25,8 +25,9 @@ import (
 type caught struct {
 	Mutant  string   `json:"mutant"`
 	Breaks  string   `json:"breaks"`
-	By      []string `json:"by,omitempty"` // checkers, the one that showed first in front
-	Seconds float64  `json:"seconds"`      // of traffic until it showed
+	By      []string `json:"by,omitempty"`     // checkers, the one that showed first in front
+	Beside  []string `json:"beside,omitempty"` // what checkers saw that are not about the rule, when none that is saw it
+	Seconds float64  `json:"seconds"`          // of traffic until it showed
 	Runs    int      `json:"runs"`
 	Seed    uint64   `json:"seed"` // of the last run
 	Error   string   `json:"error,omitempty"`
@@ -56,7 +57,7 @@ func (c *cli) mutants(ctx context.Context) (int, error) {
 			return exitInterrupted, nil
 		}
 		done = append(done, r)
-		lines = append(lines, report.Mutant{Name: m.Name, Breaks: m.Breaks, Workload: m.Workload, By: r.By, Seconds: r.Seconds, Runs: r.Runs, Error: r.Error, Link: r.page})
+		lines = append(lines, report.Mutant{Name: m.Name, Breaks: m.Breaks, Workload: m.Workload, By: r.By, Beside: r.Beside, Seconds: r.Seconds, Runs: r.Runs, Error: r.Error, Link: r.page})
 		t.mutant(r)
 	}
 	page, err := c.listMutants(lines)
@@ -137,9 +138,14 @@ func (c *cli) mutant(ctx context.Context, m mutants.Mutant, root string) caught 
 		if rel, err := filepath.Rel(c.Out, filepath.Join(s.Dir, "report.html")); err == nil {
 			r.page = rel
 		}
-		if s.Verdict == check.Invalid {
-			r.By, r.Seconds = s.By(), s.First.Seconds()
+		if s.Verdict == check.Invalid && m.Caught(s.By()) {
+			r.By, r.Beside, r.Seconds = s.By(), nil, s.FirstOf(m.By).Seconds()
 			return r
+		}
+		for _, checker := range s.By() {
+			if !slices.Contains(r.Beside, checker) {
+				r.Beside = append(r.Beside, checker)
+			}
 		}
 		if r.Runs == c.Tries || ctx.Err() != nil {
 			return r

@@ -118,6 +118,9 @@ func (t *terminal) report(r *check.Report) {
 	fmt.Fprintf(t.out, "  messages %d   publishes %s   duplicates %d\n", s.Messages, counted(s.Publishes), s.Duplicates)
 	fmt.Fprintf(t.out, "  deliveries %d   again %s   acks %s\n", s.Deliveries, counted(s.Again), counted(s.Acks))
 	fmt.Fprintf(t.out, "  faults   %s   longest stall %.1f s\n", counted(s.Faults), s.LongestGap)
+	if len(s.Stops) > 0 {
+		fmt.Fprintf(t.out, "  stops of clients  %s\n", counted(s.Stops))
+	}
 	for i, kind := range slices.Sorted(maps.Keys(s.Stalls)) {
 		if i == 0 {
 			fmt.Fprintf(t.out, "  %-20s %6s %9s %9s\n", "STALL BY FAULT", "FAULTS", "MEDIAN", "WORST")
@@ -158,10 +161,18 @@ func (t *terminal) mutant(r caught) {
 	case r.Error != "":
 		fmt.Fprintf(t.out, "%-24s NOT RUN: %s\n", r.Mutant, r.Error)
 	case len(r.By) == 0:
-		fmt.Fprintf(t.out, "%-24s SURVIVED %d runs, the last with seed %d: %s\n", r.Mutant, r.Runs, r.Seed, r.Breaks)
+		fmt.Fprintf(t.out, "%-24s SURVIVED %d runs, the last with seed %d: %s%s\n", r.Mutant, r.Runs, r.Seed, r.Breaks, besides(r.Beside))
 	default:
 		fmt.Fprintf(t.out, "%-24s caught by %s in %.1f s (run %d, seed %d)\n", r.Mutant, strings.Join(r.By, ", "), r.Seconds, r.Runs, r.Seed)
 	}
+}
+
+// besides tells of checkers that are about something else.
+func besides(checkers []string) string {
+	if len(checkers) == 0 {
+		return ""
+	}
+	return " (seen only by " + strings.Join(checkers, ", ") + ")"
 }
 
 // mutants shows where the page of all broken builds is.

@@ -137,11 +137,14 @@ func TestMutants_OneThatWasNotRunIsNotCalledUncaught(t *testing.T) {
 	}
 	var out bytes.Buffer
 	term := newTerminal(&out, nil, false)
-	for _, r := range []caught{ok, survived, broken} {
+	beside := survived
+	beside.Beside = []string{"crash"}
+	for _, r := range []caught{ok, survived, beside, broken} {
 		term.mutant(r)
 	}
 	want := "a                        caught by lost, counts in 1.2 s (run 2, seed 8)\n" +
 		"b                        SURVIVED 3 runs, the last with seed 9: a rule\n" +
+		"b                        SURVIVED 3 runs, the last with seed 9: a rule (seen only by crash)\n" +
 		"c                        NOT RUN: it does not build\n"
 	if out.String() != want {
 		t.Errorf("it shows\n%s", &out)

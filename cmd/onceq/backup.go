@@ -92,8 +92,9 @@ func (b *backupMakeCmd) Run(ctx context.Context, a *app, g *globals) error {
 	}
 	defer c.Close()
 	w := bufio.NewWriterSize(out, 1<<20)
-	s, err := c.Admin().Backup(ctx, w, client.BackupOptions{Node: b.Node, Progress: a.progress("backup")})
+	s, err := c.Admin().Backup(ctx, w, client.BackupOptions{Node: b.Node, BeginTimeout: g.Timeout, Progress: a.progress("backup")})
 	a.Done()
+	err = beginError(ctx, err)
 	if err == nil {
 		err = w.Flush()
 	}
@@ -116,9 +117,18 @@ func (b *backupMakeCmd) Run(ctx context.Context, a *app, g *globals) error {
 
 // dialWithin connects within the time-out, for what takes longer than that.
 func (a *app) dialWithin(ctx context.Context, g *globals) (*client.Client, error) {
-	dial, cancel := context.WithTimeoutCause(ctx, g.Timeout, fmt.Errorf("no answer within %s (--timeout)", g.Timeout))
+	dial, cancel := g.within(ctx)
 	defer cancel()
 	return a.dial(dial, g)
+}
+
+// beginError names the flag when a backup or restore was not begun in time. The
+// client knows of no flags, and the rest of the work has no time-out.
+func beginError(ctx context.Context, err error) error {
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w (--timeout)", err)
+	}
+	return err
 }
 
 // progress shows how far a backup or restore has come: on a terminal all the time,
@@ -345,7 +355,7 @@ whether it was stored and done after the backup nobody can tell. Message ids and
 leases from before mean nothing. What is delivered from the backup is marked.
 
 --force restores over what is in the cluster: all of that is lost, so back it up
-first. The same backup once more changes nothing, unless forced.
+first. The same backup once more changes nothing; with --force it is restored again.
 
 Examples:
   onceq restore monday.onceq
@@ -385,8 +395,9 @@ func (r *restoreCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if on, err := r.agreed(ctx, a, g, c, s); !on {
 		return err
 	}
-	done, err := c.Admin().Restore(ctx, f, client.RestoreOptions{Force: r.Force, Replace: r.Replace, Progress: a.progress("restore")})
+	done, err := c.Admin().Restore(ctx, f, client.RestoreOptions{Force: r.Force, Replace: r.Replace, BeginTimeout: g.Timeout, Progress: a.progress("restore")})
 	a.Done()
+	err = beginError(ctx, err)
 	switch {
 	case errors.Is(err, client.ErrNotEmpty):
 		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "restore into a new cluster; or back this one up and use --force"}
@@ -415,7 +426,7 @@ func (r *restoreCmd) agreed(ctx context.Context, a *app, g *globals, c *client.C
 	if !r.Force && !r.DryRun {
 		return true, nil
 	}
-	ask, cancel := context.WithTimeoutCause(ctx, g.Timeout, fmt.Errorf("no answer within %s (--timeout)", g.Timeout))
+	ask, cancel := g.within(ctx)
 	defer cancel()
 	queues, err := c.Admin().Queues(ask)
 	if err != nil {

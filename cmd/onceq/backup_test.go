@@ -128,3 +128,23 @@ func TestBackup_BadFiles_AreNamed(t *testing.T) {
 		inProcess(t, "", "errors", fmt.Sprint(code)).want(t, exit.OK, fmt.Sprintf("ONCEQ-%d", code))
 	}
 }
+
+// With one node of three nothing can be confirmed: that is said within --timeout, also of a
+// leader that has not stepped down yet, and leaves nothing behind.
+func TestBackupAndRestore_NoMajority_SayWithinTheTimeout(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3)
+	url := strings.TrimPrefix(c.URL(), "onceq://")
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good")
+	inProcess(t, "", "backup", good, "--url", url).want(t, exit.OK)
+	for _, n := range c.Others(c.WaitLeader()) {
+		c.Kill(n)
+	}
+	for _, args := range [][]string{{"backup", filepath.Join(dir, "late")}, {"restore", good}} {
+		inProcess(t, "", append(args, "--url", url, "--timeout", "2s")...).want(t, exit.Unavailable, "no answer within 2s", "(--timeout)")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}

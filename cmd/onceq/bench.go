@@ -25,6 +25,7 @@ type benchCmd struct {
 	Growth   benchGrowthCmd   `cmd:"" help:"What a message costs against how much there is of something else."`
 	Tails    benchTailsCmd    `cmd:"" help:"Latencies while something happens to the cluster."`
 	Disk     benchDiskCmd     `cmd:"" help:"What the disk can do at most: appends made durable, as the log makes them."`
+	Machine  benchMachineCmd  `cmd:"" help:"What no latency can be below: for how long the machine stands still."`
 }
 
 // Help says what is measured.
@@ -34,7 +35,9 @@ ONCEQ_URL) or --context names one. Bodies are random bytes. Three loads: one at 
 time; paced (open loop: a latency counts from the moment a message was due); and
 full speed with a bounded number under way. CPU is that of the node processes, all
 nodes together; disk is what reached the device that holds their data, whoever
-wrote it: measure on a machine that does nothing else.
+wrote it: measure on a machine that does nothing else. STILL P99 and STILL MAX are for how
+long the machine itself stood still meanwhile, and STOLEN what its host took of it: see
+onceq bench machine --help.
 
 Exit code 8 when a message was not confirmed, not received, or received twice.
 
@@ -137,7 +140,7 @@ func (b *benchRunCmd) target(ctx context.Context, lost context.CancelCauseFunc, 
 	if err != nil {
 		return place{}, err
 	}
-	t.URL, t.Spent = c.URL(), func() (bench.Spent, error) { return spent(c) }
+	t.URL, t.Spent, t.Watch = c.URL(), func() (bench.Spent, error) { return spent(c) }, watchMachine
 	return place{fmt.Sprintf("3 processes on this machine, log in %s, bodies in %s", b.LogStore, b.Bodies), func() { end(false) }}, nil
 }
 
@@ -167,6 +170,7 @@ func benchTarget(a *app, c *devcluster.Cluster) bench.Target {
 	return bench.Target{
 		URL:   c.URL(),
 		Spent: func() (bench.Spent, error) { return spent(c) },
+		Watch: watchMachine,
 		Say:   func(format string, args ...any) { a.Progress(format, args...) },
 	}
 }
@@ -188,14 +192,17 @@ func (b *benchRunCmd) write(a *app, rows []bench.Row) error {
 	if !b.table() {
 		return console.WriteList(a.Out, b.format(), rows)
 	}
-	g := console.NewGrid("LOAD", ">BODY", ">MESSAGES", ">PER S", ">P50", ">P99", ">P99.9", ">MAX", ">CPU/MSG", ">DISK/MSG", ">ELECTIONS")
+	g := console.NewGrid("LOAD", ">BODY", ">MESSAGES", ">PER S", ">P50", ">P99", ">P99.9", ">MAX", ">CPU/MSG", ">DISK/MSG", ">ELECTIONS", ">STILL P99", ">STILL MAX", ">STOLEN")
 	for _, r := range rows {
-		cpu, disk := "", ""
+		cpu, disk, still, most, stolen := "", "", "", "", ""
 		if r.CPUMicros > 0 || r.DiskBytes > 0 {
 			cpu, disk = fmt.Sprintf("%.0f us", r.CPUMicros), console.Bytes(uint64(r.DiskBytes))
 		}
+		if m := r.Machine; m != nil {
+			still, most, stolen = millis(m.P99), millis(m.Max), percent(m.Stolen)
+		}
 		g.Row(r.Load, console.Bytes(uint64(r.BodyBytes)), console.Count(r.Messages), console.Count(uint64(r.PerSecond)),
-			millis(r.P50), millis(r.P99), millis(r.P999), millis(r.Max), cpu, disk, r.Terms)
+			millis(r.P50), millis(r.P99), millis(r.P999), millis(r.Max), cpu, disk, r.Terms, still, most, stolen)
 	}
 	_, err := g.WriteTo(a.Out)
 	return err

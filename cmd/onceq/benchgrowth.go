@@ -16,7 +16,7 @@ type benchGrowthCmd struct {
 	Backlog     []uint64      `help:"Messages that wait in the queue of the load; may be repeated, ascending, as all of these." default:"1000,100000,1000000" placeholder:"N"`
 	Queues      []uint64      `help:"Queues that nobody uses." default:"1,100,10000" placeholder:"N"`
 	Sessions    []uint64      `help:"Sessions of idle producers." default:"1,100,10000" placeholder:"N"`
-	Consumers   []uint64      `help:"Consumers, which share the load." default:"1,10,100,1000" placeholder:"N"`
+	Consumers   []uint64      `help:"Consumers, which share the load and a prefetch of 1,024, at least 16 each." default:"1,10,100,1000" placeholder:"N"`
 	Connections []uint64      `help:"Clients that are idle." default:"1,100,1000" placeholder:"N"`
 	Size        int           `help:"Bytes of a body." default:"128" placeholder:"BYTES"`
 	Time        time.Duration `help:"How long each size is measured, in three windows whose median counts." default:"6s"`

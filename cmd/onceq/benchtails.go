@@ -17,7 +17,7 @@ import (
 
 type benchTailsCmd struct {
 	outputFlag
-	Event       []string      `help:"Only this: snapshot, compaction, slow, catch-up, slow-disk, connections, queues or large; may be repeated." enum:"calm,snapshot,compaction,slow,catch-up,slow-disk,connections,queues,large" placeholder:"EVENT"`
+	Event       []string      `help:"Only this: snapshot, compaction, slow, catch-up, transfer, slow-disk, connections, queues or large; may be repeated." enum:"calm,snapshot,compaction,slow,catch-up,transfer,slow-disk,connections,queues,large" placeholder:"EVENT"`
 	Time        time.Duration `help:"How long each load is measured." default:"10s"`
 	Rate        float64       `help:"Messages a second." default:"1000" placeholder:"N"`
 	Size        int           `help:"Bytes of a body." default:"1024" placeholder:"BYTES"`
@@ -38,7 +38,8 @@ due) while something happens, each on a three-node cluster of its own:
   snapshot     snapshots every few megabytes, and the log is cut behind them
   compaction   messages that do not fit in memory are written to disk and purged
   slow         a follower stands still 50 ms in each 100
-  catch-up     a follower comes back that has missed much
+  catch-up     a follower comes back that has missed much, and reads it from the log
+  transfer     the same with a small log: it is sent a snapshot
   slow-disk    each fsync of the leader takes 20 ms longer (needs strace, which makes
                all its system calls dearer)
   connections  a thousand clients connect
@@ -57,7 +58,7 @@ func (b *benchTailsCmd) Run(ctx context.Context, a *app) error {
 		Connections: b.Connections, Queues: b.Queues, Active: b.Active, Behind: b.Behind}
 	if b.Smoke {
 		cfg.Time, cfg.WarmUp, cfg.Rate = 200*time.Millisecond, 20*time.Millisecond, 100
-		cfg.Connections, cfg.Queues, cfg.Active, cfg.Behind = 20, 20, 5, 100
+		cfg.Connections, cfg.Queues, cfg.Active, cfg.Behind, cfg.Smoke = 20, 20, 5, 100, true
 	}
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -106,6 +107,8 @@ func stageOf(a *app, c *devcluster.Cluster, end func()) bench.Stage {
 	s := bench.Stage{
 		Target: benchTarget(a, c), End: end,
 		Leader: func(ctx context.Context) (string, []string, error) {
+			ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
+			defer cancel()
 			leader, err := c.Leader(ctx)
 			var followers []string
 			for _, n := range c.Nodes() {
@@ -161,13 +164,17 @@ func (b *benchTailsCmd) write(a *app, rows []bench.TailRow) error {
 	if !b.table() {
 		return console.WriteList(a.Out, b.format(), rows)
 	}
-	g := console.NewGrid("EVENT", ">MESSAGES", ">P50", ">P99", ">P99.9", ">MAX", ">RATIO", ">ELECTIONS", "HAPPENED")
+	g := console.NewGrid("EVENT", ">MESSAGES", ">P50", ">P99", ">P99.9", ">MAX", ">RATIO", ">ELECTIONS", ">STILL P99.9", ">STILL MAX", "HAPPENED")
 	for _, r := range rows {
 		if r.Messages == 0 {
-			g.Row(r.Event, "", "", "", "", "", "", "", r.Happened)
+			g.Row(r.Event, "", "", "", "", "", "", "", "", "", r.Happened)
 			continue
 		}
-		g.Row(r.Event, console.Count(r.Messages), millis(r.P50), millis(r.P99), millis(r.P999), millis(r.Max), fmt.Sprintf("%.1f", r.Ratio), r.Terms, r.Happened)
+		still, most := "", ""
+		if m := r.Machine; m != nil {
+			still, most = millis(m.P999), millis(m.Max)
+		}
+		g.Row(r.Event, console.Count(r.Messages), millis(r.P50), millis(r.P99), millis(r.P999), millis(r.Max), fmt.Sprintf("%.1f", r.Ratio), r.Terms, still, most, r.Happened)
 	}
 	_, err := g.WriteTo(a.Out)
 	return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -14,6 +15,7 @@ import (
 // cli is every command.
 type cli struct {
 	globals
+	ShowVersion kong.VersionFlag `name:"version" help:"Show the version, as  onceq version  does."`
 
 	Demo demoCmd `cmd:"" group:"start" help:"Three nodes, numbered messages, kill -9 on the leader: and the books must balance."`
 	Dev  devCmd  `cmd:"" group:"start" help:"Run a local cluster of three processes that keeps its data."`
@@ -48,11 +50,29 @@ var helpGroups = []kong.Group{
 	{Key: "other", Title: "Other"},
 }
 
+// flagHelp tells the default of a flag as well where a placeholder stands in its place.
+func flagHelp(v *kong.Value) string {
+	help := kong.DefaultHelpValueFormatter(v)
+	if !hidesDefault(v) {
+		return help
+	}
+	return strings.TrimSuffix(help, ".") + "; default " + v.Default + "."
+}
+
+func hidesDefault(v *kong.Value) bool {
+	return v.Flag != nil && v.Flag.PlaceHolder != "" && v.HasDefault && !strings.Contains(v.Help, "efault")
+}
+
 // globals are the flags of every command that talks to a cluster.
 type globals struct {
 	URL         string        `name:"url" help:"Nodes to talk to: HOST:PORT,... Over the context." env:"ONCEQ_URL" placeholder:"HOST:PORT,..."`
 	ContextName string        `name:"context" help:"Named cluster to talk to, see 'onceq context'." env:"ONCEQ_CONTEXT" placeholder:"NAME"`
 	Timeout     time.Duration `help:"How long to try. Publishing and consuming are not bound by it." default:"10s" env:"ONCEQ_TIMEOUT"`
+}
+
+// within bounds what --timeout bounds, and says so when it ends that.
+func (g *globals) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, g.Timeout, fmt.Errorf("no answer within %s (--timeout)", g.Timeout))
 }
 
 // outputFlag is for commands that show data.
@@ -68,7 +88,7 @@ type app struct{ *console.Console }
 
 // admin connects and runs f, within the time-out.
 func (a *app) admin(ctx context.Context, g *globals, f func(ctx context.Context, c *client.Client) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, g.Timeout, fmt.Errorf("no answer within %s (--timeout)", g.Timeout))
+	ctx, cancel := g.within(ctx)
 	defer cancel()
 	c, err := a.dial(ctx, g)
 	if err != nil {

@@ -1,19 +1,26 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/alecthomas/kong"
 
 	"onceq/client"
+	"onceq/cluster/clustertest"
 	"onceq/cmd/onceq/internal/console"
 	"onceq/cmd/onceq/internal/contexts"
 	"onceq/cmd/onceq/internal/exit"
@@ -55,6 +62,43 @@ func TestHelp_EveryCommand(t *testing.T) {
 		}
 	}
 	inProcess(t, "").want(t, exit.OK, "Usage: onceq", "Exit codes")
+	if v := inProcess(t, "", "version").want(t, exit.OK, "onceq "); inProcess(t, "", "--version") != v {
+		t.Errorf("--version is not %s", v)
+	}
+}
+
+// TestHelp_TellsEveryDefault: a placeholder hides it otherwise.
+func TestHelp_TellsEveryDefault(t *testing.T) {
+	t.Parallel()
+	hidden := 0
+	for _, leaf := range leaves(t) {
+		for _, f := range leaf.Flags {
+			if hidesDefault(f.Value) {
+				hidden++
+			}
+		}
+	}
+	if hidden == 0 {
+		t.Error("no flag has a placeholder and a default")
+	}
+	inProcess(t, "", "bench", "e2e", "--help").want(t, exit.OK, "Messages a second of the paced load; default", "Bytes of a body; may be repeated; default 16,1024.")
+	inProcess(t, "", "server", "--help").want(t, exit.OK, "default 256MiB.")
+}
+
+// TestUsageErrors_NameTheHelpAsItCanBeTyped: a shell would redirect to <queue>.
+func TestUsageErrors_NameTheHelpAsItCanBeTyped(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"  see  onceq pub --help\n":              {"pub", "q", "b", "--nonsense"},
+		"  see  onceq queue redrive --help\n":    {"queue", "redrive", "q"},
+		"  see  onceq message delete --help\n":   {"message", "delete", "q/1", "--to", "x"},
+		"  see  onceq --help\n":                  {"nonsense"},
+		"  see  onceq cluster transfer --help\n": {"cluster", "transfer", "n1", "n2"},
+	} {
+		if o := inProcess(t, "", args...); o.code != exit.Usage || !strings.HasSuffix(o.err, want) {
+			t.Errorf("%v: want %q at the end, got %s", args, want, o)
+		}
+	}
 }
 
 // TestErrors_NameCommandsThatExist: what to do about an error can be typed as it stands.
@@ -100,6 +144,14 @@ func TestUsageErrors_HaveExitCode2(t *testing.T) {
 		{[]string{"pub", "q", "b", "--url", "some words"}, "write host:port"},
 		{[]string{"sub", "q", "-f", "%x"}, "no verb %x"},
 		{[]string{"sub", "q", "--prefetch", "0"}, "--prefetch"},
+		{[]string{"sub", "q", "-n", "0"}, "-n 0: from 1 on"},
+		{[]string{"queue", "redrive", "q", "--to", "q", "--yes"}, "that is the queue that is redriven"},
+		{[]string{"message", "move", "q/1", "--to", "q"}, "q/1 is in that queue"},
+		{[]string{"queue", "create", "q", "--lease-time", "0s"}, "--lease-time 0s: from 1s to 12h"},
+		{[]string{"queue", "update", "q", "--lease-time", "0s"}, "--lease-time 0s: from 1s to 12h"},
+		{[]string{"queue", "create", "q", "--lease-time", "5"}, "a unit is missing: write 5s"},
+		{[]string{"queue", "ls", "--timeout", "0s"}, "--timeout 0s: must be above 0"},
+		{[]string{"pub", "q", "b", "--timeout=-1s"}, "--timeout -1s: must be above 0"},
 		{[]string{"outcome", "nonsense"}, "s1.42.1093"},
 		{[]string{"errors", "x"}, "ONCEQ-2010"},
 		{[]string{"demo", "--messages", "0"}, "--messages"},
@@ -116,9 +168,16 @@ func TestUsageErrors_HaveExitCode2(t *testing.T) {
 		{append(node, "--bind", "0.0.0.0:7450", "--insecure-network", "--advertise", "10.0.0.1:7450"), "--gossip-advertise"},
 		{append(node, "--join", "10.0.0.2:7450"), "other machines"},
 		{append(node, "--bind", "nonsense"), "--bind nonsense"},
+		{append(node, "--join", "garbage"), "--join garbage: write HOST:PORT"},
+		{append(node, "--join", "127.0.0.1:7550,:7650"), "--join :7650: write HOST:PORT"},
+		{append(node, "--bind", "127.0.0.1:7450", "--gossip-bind", "127.0.0.1:7450"), "both listen on 127.0.0.1:7450"},
+		{append(node, "--bootstrap-expect=-1"), "--bootstrap-expect -1: 1 to 9"},
+		{append(node, "--bootstrap-expect", "10"), "--bootstrap-expect 10: 1 to 9"},
 		{append(node, "--cluster-key", key), "64 hexadecimal digits"},
 		{append(node, "--log-store", "paper"), "wal"},
-		{append(node, "--log-bytes", "1MiB"), "at least 2097152"},
+		{append(node, "--log-bytes", "1MiB"), "at least 2.0 MiB"},
+		{append(node, "--heartbeat-timeout", "1ms"), "must be at least 5ms"},
+		{append(node, "--heartbeat-timeout", "2s"), "no shorter than the first"},
 	} {
 		o := inProcess(t, "", c.args...)
 		if o.code != exit.Usage || !strings.Contains(o.err, c.text) || o.out != "" {
@@ -332,15 +391,28 @@ func TestStatus_TellsWhatHeldUpANode(t *testing.T) {
 	st := summarize("c", []client.NodeReport{{Node: "n1", Status: client.NodeStatus{
 		FreezeLast: time.Millisecond, FreezeMax: 2 * time.Millisecond, BodiesStalled: 3 * time.Second,
 		AppendP50: 1500 * time.Microsecond, AppendP99: 20 * time.Millisecond,
+		SnapshotsTaken: 4, SnapshotsReceived: 5, BodyCompactions: 6, SnapshotDamage: "7.sst",
 	}}})
 	b, err := json.Marshal(st.Nodes[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"freeze_ms":1,`, `"freeze_max_ms":2,`, `"bodies_stalled_ms":3000,`, `"append_p50_ms":1.5,`, `"append_p99_ms":20}`} {
+	for _, want := range []string{`"freeze_ms":1,`, `"freeze_max_ms":2,`, `"bodies_stalled_ms":3000,`, `"append_p50_ms":1.5,`, `"append_p99_ms":20,`, `"snapshots_taken":4,`, `"snapshots_received":5,`,
+		`"body_compactions":6,`, `"snapshot_damage":"7.sst"}`} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("%s does not have %s", b, want)
 		}
+	}
+}
+
+func TestStatus_ADamagedSnapshot_IsShown(t *testing.T) {
+	var out strings.Builder
+	st := summarize("c", []client.NodeReport{{Node: "n1", Status: client.NodeStatus{Node: "n1"}}, {Node: "n2", Status: client.NodeStatus{Node: "n2", SnapshotDamage: "7.sst at offset 9"}}})
+	if err := st.write(&app{&console.Console{Out: &out}}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "n2 has a damaged snapshot: 7.sst at offset 9") || strings.Contains(out.String(), "n1 has") {
+		t.Error(out.String())
 	}
 }
 
@@ -376,5 +448,111 @@ func TestBudget_OneBodyOfAnySizePasses(t *testing.T) {
 	<-passed
 	if b.used != 1 {
 		t.Fatal(b.used)
+	}
+}
+
+// Whoever ends a process often tells its group as well, and the same signal comes twice:
+// only one that comes later is a second wish, to end at once.
+func TestSignals_TheSameOneTwice_IsTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signals, done := make(chan os.Signal, 2), make(chan struct{})
+		ended, now := 0, 0
+		obeyed := make(chan struct{})
+		go func() {
+			defer close(obeyed)
+			obey(signals, done, func() { ended++ }, func() { now++ })
+		}()
+		want := func(wantEnded, wantNow int) {
+			t.Helper()
+			synctest.Wait()
+			if ended != wantEnded || now != wantNow {
+				t.Fatalf("told to end %d times and to end at once %d times, want %d and %d", ended, now, wantEnded, wantNow)
+			}
+		}
+		want(0, 0)
+		signals <- syscall.SIGTERM
+		want(1, 0)
+		for range 3 {
+			time.Sleep(2 * time.Millisecond)
+			signals <- syscall.SIGTERM
+			want(1, 0)
+		}
+		time.Sleep(sameSignal)
+		signals <- syscall.SIGTERM
+		want(1, 1)
+		close(done)
+		<-obeyed
+	})
+}
+
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }
+
+// A signal is how a node is asked to end: what goes wrong then is told with its own exit
+// code, and is not "interrupted".
+func TestServer_ErrorAtItsEnd_IsToldInSpiteOfTheSignal(t *testing.T) {
+	ctx, interrupt := context.WithCancelCause(t.Context())
+	interrupt(errInterrupted)
+	for _, c := range []struct {
+		err  error
+		code int
+		says string
+	}{
+		{nil, exit.OK, ""},
+		{errors.New("close the log: a bit was lost"), exit.Failure, "close the log: a bit was lost"},
+		{fmt.Errorf("write: %w", syscall.ENOSPC), exit.Unavailable, "make room on the disk of /data"},
+	} {
+		var said bytes.Buffer
+		a := &app{Console: &console.Console{Out: io.Discard, Err: &said, Getenv: os.Getenv}}
+		code := a.conclude(ctx, (&serverCmd{DataDir: "/data"}).end(closerFunc(func() error { return c.err })))
+		if code != c.code || !strings.Contains(said.String(), c.says) || strings.Contains(said.String(), "interrupted") {
+			t.Errorf("%v: exit code %d, want %d and %q: %s", c.err, code, c.code, c.says, &said)
+		}
+	}
+}
+
+// Every command names the flag that has ended it.
+func TestTimeout_NobodyAnswers_TheFlagIsNamed(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() }) // the kernel takes connections, and nobody says a word on them
+	for _, args := range [][]string{
+		{"queue", "ls"}, {"sub", "q"}, {"receive", "q"}, {"queue", "redrive", "q", "--to", "r", "--yes"}, {"pub", "q", "-l"},
+		{"backup", filepath.Join(t.TempDir(), "b")},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			t.Parallel()
+			inProcess(t, "a\n", append(args, "--url", l.Addr().String(), "--timeout", "300ms")...).want(t, exit.Unavailable, "no answer within 300ms (--timeout)")
+		})
+	}
+}
+
+// A command that only reads has no unknown outcome, also when the leader that it has asked
+// loses its majority meanwhile.
+func TestReads_NoMajority_AreUnavailable(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3)
+	url := strings.TrimPrefix(c.URL(), "onceq://")
+	inProcess(t, "", "queue", "create", "q", "--url", url).want(t, exit.OK)
+	for _, n := range c.Others(c.WaitLeader()) {
+		c.Kill(n)
+	}
+	for what, args := range map[string][]string{
+		"queue list":   {"queue", "ls"},
+		"queue show":   {"queue", "show", "q"},
+		"peek":         {"queue", "peek", "q"},
+		"consumers":    {"queue", "consumers"},
+		"message show": {"trace", "q/1"},
+		"sessions":     {"session", "ls"},
+		"outcome":      {"outcome", "s1.1.1"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			inProcess(t, "", append(args, "--url", url, "--timeout", "5s")...).want(t, exit.Unavailable, what+": nothing was read", "no answer within 5s (--timeout)")
+		})
 	}
 }

@@ -125,13 +125,17 @@ func (m *memberDrop) Run(ctx context.Context, a *app, g *globals) error {
 }
 
 type transferCmd struct {
-	Node string `arg:"" optional:"" help:"Name of the node. Default: the one that is furthest."`
+	Node string `arg:"" optional:"" help:"Name of the node, or its server id. Default: the one that is furthest."`
 }
 
 // Run hands leadership over.
 func (t *transferCmd) Run(ctx context.Context, a *app, g *globals) error {
 	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
-		before, err := devcluster.LeaderOf(ctx, c)
+		before, err := devcluster.WaitLeader(ctx, c)
+		if err != nil {
+			return err
+		}
+		to, err := t.name(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -141,13 +145,13 @@ func (t *transferCmd) Run(ctx context.Context, a *app, g *globals) error {
 		case errors.Is(err, client.ErrOutcomeUnknown):
 			// The answer often goes down with the old leadership; who leads now
 			// says as much.
-			if leader = t.moved(ctx, c, before); leader == "" {
+			if leader = moved(ctx, c, before, to); leader == "" {
 				return err
 			}
 		case err != nil:
 			return noNode(ctx, c, err, t.Node)
 		default:
-			if leader = t.moved(ctx, c, before); leader == "" {
+			if leader = moved(ctx, c, before, to); leader == "" {
 				return exit.Errorf(exit.Unavailable, "leadership was handed over, and no node leads within --timeout")
 			}
 		}
@@ -159,14 +163,32 @@ func (t *transferCmd) Run(ctx context.Context, a *app, g *globals) error {
 // transferPoll is how often to ask who leads after a transfer.
 const transferPoll = 50 * time.Millisecond
 
-// moved waits until the node that was asked for leads, or any other than
-// before, and returns it; "" when ctx ends first.
-func (t *transferCmd) moved(ctx context.Context, c *client.Client, before string) string {
+// name is the name of the node that was asked for, by name or by server id: who leads
+// is told by name.
+func (t *transferCmd) name(ctx context.Context, c *client.Client) (string, error) {
+	if t.Node == "" {
+		return "", nil
+	}
+	ms, err := c.Admin().Members(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range ms.Members {
+		if m.ServerID == t.Node {
+			return m.Node, nil
+		}
+	}
+	return t.Node, nil
+}
+
+// moved waits until the node named to leads, or with "" any other than before,
+// and returns it; "" when ctx ends first.
+func moved(ctx context.Context, c *client.Client, before, to string) string {
 	tick := time.NewTicker(transferPoll)
 	defer tick.Stop()
 	for {
 		leader, err := devcluster.LeaderOf(ctx, c)
-		if err == nil && (leader == t.Node || t.Node == "" && leader != before) {
+		if err == nil && (leader == to || to == "" && leader != before) {
 			return leader
 		}
 		select {

@@ -120,18 +120,29 @@ func answers(url string) string {
 	return ""
 }
 
-// noQueue adds to an unknown queue which name may have been meant.
-func noQueue(ctx context.Context, c *client.Client, err error, name string) error {
+// noQueue adds to an unknown queue which name may have been meant. It is the first of
+// names, those of the command, that is not there; the others of them are not meant.
+func noQueue(ctx context.Context, c *client.Client, err error, names ...string) error {
 	if !errors.Is(err, client.ErrNoQueue) {
 		return err
 	}
-	var names []string
-	if qs, lerr := c.Admin().Queues(ctx); lerr == nil {
-		for _, q := range qs {
-			names = append(names, q.Name)
+	qs, lerr := c.Admin().Queues(ctx)
+	if lerr != nil {
+		return err // the names that there are tell which of those is not
+	}
+	var there []string
+	for _, q := range qs {
+		there = append(there, q.Name)
+	}
+	missing := names[0]
+	for _, n := range names {
+		if n != "" && !slices.Contains(there, n) {
+			missing = n
+			break
 		}
 	}
-	return exit.Hint(err, didYouMean(name, names, "create it with  onceq queue create "+name))
+	there = slices.DeleteFunc(there, func(n string) bool { return slices.Contains(names, n) })
+	return exit.Hint(err, didYouMean(missing, there, "create it with  onceq queue create "+missing))
 }
 
 // didYouMean names what is close to name, or else gives the other advice.

@@ -215,8 +215,9 @@ func (d *devRunCmd) banner(a *app, c *devcluster.Cluster, leader string, selecte
 	a.Note("ready in %.1f s. Try: onceq pub hello hi   onceq sub hello   onceq dev kill leader", took.Seconds())
 }
 
-// leaderTimeout bounds the search for the leader that a verb is meant for.
-const leaderTimeout = 10 * time.Second
+// leaderTimeout bounds the search for the leader that a verb is meant for. It ends
+// before askTimeout does, so that it is told what was missing.
+const leaderTimeout = 20 * time.Second
 
 // devControl answers what `onceq dev VERB` asks from another terminal.
 func devControl(ctx context.Context, a *app, c *devcluster.Cluster, r control.Request) (control.Reply, error) {
@@ -259,8 +260,32 @@ func devControl(ctx context.Context, a *app, c *devcluster.Cluster, r control.Re
 	if r.Arg == "leader" {
 		text += ", it was the leader"
 	}
+	if lost := noMajority(c.Nodes()); lost != "" && r.Verb != "start" && r.Verb != "resume" {
+		text += "\n  " + lost
+	}
 	a.Note("%s", text)
 	return control.Reply{Text: text}, nil
+}
+
+// noMajority says what is wrong with too few nodes that run, and what to do; "" when
+// there are enough.
+func noMajority(nodes []devcluster.Info) string {
+	running, do := 0, ""
+	for _, n := range nodes {
+		switch {
+		case n.State == devcluster.Running:
+			running++
+		case do != "":
+		case n.State == devcluster.Paused:
+			do = "onceq dev resume " + n.Name
+		default:
+			do = "onceq dev start " + n.Name
+		}
+	}
+	if running > len(nodes)/2 {
+		return ""
+	}
+	return fmt.Sprintf("no majority is left (%d of %d nodes run): nothing is confirmed until, for example,  %s", running, len(nodes), do)
 }
 
 // devTarget finds the running local cluster: the directory that is named, else

@@ -90,6 +90,14 @@ func TestDev_ALifeOfALocalCluster(t *testing.T) {
 		}
 	}
 	onceq(t, "", "dev", "kill", killed).want(t, exit.Conflict, "does not run")
+	other := "n1"
+	if killed == other {
+		other = "n2"
+	}
+	onceq(t, "", "dev", "pause", other).want(t, exit.OK, other+" paused", "no majority is left (1 of 3 nodes run)", "onceq dev ")
+	if o := onceq(t, "", "dev", "resume", other).want(t, exit.OK); strings.Contains(o.err, "majority") {
+		t.Fatal(o)
+	}
 	onceq(t, "", "dev", "start", killed).want(t, exit.OK)
 	onceq(t, "", "dev", "stop", killed).want(t, exit.OK, "stopped")
 	onceq(t, "", "dev", "start", killed).want(t, exit.OK)
@@ -213,6 +221,11 @@ func TestServer_BadStarts_SayWhy(t *testing.T) {
 	}
 	onceq(t, "", args("n1", dir, "--bootstrap-expect", "1")...).want(t, exit.Conflict, addr(base+1), "address already in use")
 	g.Close()
+	foreign := t.TempDir()
+	if err := os.WriteFile(filepath.Join(foreign, "thesis.tex"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	onceq(t, "", args("n1", foreign)...).want(t, exit.Conflict, "not a data directory of onceq", "thesis.tex", "empty")
 	onceq(t, "", args("bad name", filepath.Join(t.TempDir(), "d"))...).want(t, exit.Usage, "bad name")
 
 	// A node that is alone, its directory, and those who want it.
@@ -228,11 +241,34 @@ func TestServer_BadStarts_SayWhy(t *testing.T) {
 	eventually(t, "it leads itself", func() bool { return onceq(t, "", "status").code == exit.OK })
 	onceq(t, "", args("n1", dir, "--bind", addr(base+100), "--gossip-bind", addr(base+101))...).want(t, exit.Conflict, "is in use")
 	onceq(t, "x\n", "pub", "q", "-l", "--create").want(t, exit.OK)
+	onceq(t, "", "cluster", "transfer").want(t, exit.Conflict, "the only member")
+	onceq(t, "", "cluster", "remove", "n1", "--yes").want(t, exit.Conflict, "the only member")
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	if code := p.exitCode(t); code != exit.OK {
 		t.Fatalf("exit code %d after SIGTERM: %s", code, p.text())
 	}
+	if log := p.text(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "hand over") {
+		t.Fatalf("an end in order: %s", log)
+	}
 	onceq(t, "", args("n2", dir)...).want(t, exit.Conflict, "another node")
+}
+
+// TestServer_NewAndKnowsNobody_SaysWhatToDo: it waits, and nobody may come.
+func TestServer_NewAndKnowsNobody_SaysWhatToDo(t *testing.T) {
+	base := aPort(t)
+	p, err := start(needBinary(t), "server", "--name", "n1", "--data-dir", filepath.Join(t.TempDir(), "d"),
+		"--bind", fmt.Sprintf("127.0.0.1:%d", base), "--gossip-bind", fmt.Sprintf("127.0.0.1:%d", base+1), "--log-level", "warn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { p.cmd.Process.Kill(); <-p.done }()
+	if err := p.await("--bootstrap-expect 1"); err != nil {
+		t.Fatal(err)
+	}
+	p.interrupt()
+	if code := p.exitCode(t); code != exit.OK {
+		t.Fatalf("exit code %d: %s", code, p.text())
+	}
 }
 
 func TestServer_SignalWhileWaitingForOthers_EndsInOrder(t *testing.T) {

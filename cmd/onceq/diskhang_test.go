@@ -37,7 +37,7 @@ func TestDiskHang_UnderTheLeader_AnotherLeads(t *testing.T) {
 	l := p.load(ctx, 2)
 	l.grow()
 
-	leader, err := devcluster.LeaderOf(ctx, l.c)
+	leader, err := devcluster.WaitLeader(ctx, l.c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestDiskHang_UnderTheLeader_AnotherLeads(t *testing.T) {
 		t.Errorf("%s ended without a word about its disk:\n%s", leader, said)
 	}
 	l.grow() // the disk still hangs
-	if next, err := devcluster.LeaderOf(ctx, l.c); err != nil || next == leader {
+	if next, err := devcluster.WaitLeader(ctx, l.c); err != nil || next == leader {
 		t.Errorf("after %s leads %q, %v", leader, next, err)
 	}
 	if err := disks[hung].Heal(); err != nil {

@@ -120,7 +120,9 @@ func strike(ctx context.Context, c *devcluster.Cluster, fault string) (leader st
 		return "", at, err
 	}
 	defer cl.Close()
-	if leader, err = devcluster.LeaderOf(ctx, cl); err != nil {
+	waiting, cancel := context.WithTimeout(ctx, wholeTimeout)
+	defer cancel()
+	if leader, err = devcluster.WaitLeader(waiting, cl); err != nil {
 		return "", at, err
 	}
 	at = time.Now()
@@ -130,11 +132,34 @@ func strike(ctx context.Context, c *devcluster.Cluster, fault string) (leader st
 	case bench.FaultPause:
 		err = c.Pause(leader)
 	case bench.FaultTransfer:
-		err = cl.Admin().TransferLeadership(ctx, "")
+		return handOver(ctx, cl)
 	case bench.FaultStop:
 		err = c.Stop(ctx, leader)
 	}
 	return leader, at, err
+}
+
+// handOver asks for a transfer until one is not refused. Raft gives one up after an
+// election time-out, and then the leader serves on; or an election has come first. In
+// both cases there is nothing to measure. An answer may go down with the old leadership:
+// what became of that one the logs tell.
+func handOver(ctx context.Context, cl *client.Client) (leader string, at time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
+	defer cancel()
+	for {
+		if leader, err = devcluster.LeaderOf(ctx, cl); err == nil {
+			at = time.Now()
+			err = cl.Admin().TransferLeadership(ctx, "")
+			if err == nil || errors.Is(err, client.ErrOutcomeUnknown) {
+				return leader, at, nil
+			}
+		}
+		select {
+		case <-time.After(wholePoll):
+		case <-ctx.Done():
+			return leader, at, err
+		}
+	}
 }
 
 // heal brings the node back.

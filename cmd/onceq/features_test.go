@@ -63,7 +63,10 @@ func TestQueueSettings_CreateShowUpdate(t *testing.T) {
 	onceq(t, "", "queue", "update", q).want(t, exit.Usage, "nothing to change")
 	onceq(t, "", "queue", "update", q, "--dead-letter", "", "--backoff", "0s", "--no-single-active", "--ttl", "0s").want(t, exit.OK, "parked here", "revision 2")
 	onceq(t, "", "queue", "show", q, "-o", "json").want(t, exit.OK, `"dead_letter": ""`, `"backoff_seconds": 0`, `"single_active": false`, `"ttl_seconds": 0`, `"length_max": 100`)
-	onceq(t, "", "queue", "update", q, "--lease-time", "1ms").want(t, exit.Failure, "lease time")
+	onceq(t, "", "queue", "update", q, "--lease-time", "1ms").want(t, exit.Usage, "ONCEQ-4011", "lease time 1ms: 1s to 12h0m0s")
+	onceq(t, "", "queue", "update", q, "--dead-letter", q).want(t, exit.Usage, "ONCEQ-4011", "its own dead-letter queue")
+	onceq(t, "", "queue", "create", q+"2", "--dead-letter", q+"2").want(t, exit.Usage, "ONCEQ-4011", "its own dead-letter queue")
+	onceq(t, "", "queue", "create", q+"2", "--backoff", "10m", "--backoff-max", "1m").want(t, exit.Usage, "ONCEQ-4011", "backoff from 10m0s to 1m0s")
 	onceq(t, "", "queue", "update", "none", "--ttl", "1s").want(t, exit.NotFound)
 }
 
@@ -108,6 +111,50 @@ func TestPub_Options(t *testing.T) {
 	if o.out != "9  urgent\n0 customer-7 keyed\n0  later\n" {
 		t.Fatal(o)
 	}
+}
+
+// TestSub_Forward_NoMajority_AnInterruptEndsItAndTellsOfTheMessage: whether the last one
+// has moved may not be known, and it does not wait for ever to find out.
+func TestSub_Forward_NoMajority_AnInterruptEndsItAndTellsOfTheMessage(t *testing.T) {
+	needCluster(t)
+	from, to := "forward-cut-from", "forward-cut-to"
+	for _, q := range []string{from, to} {
+		onceq(t, "", "queue", "create", q).want(t, exit.OK)
+	}
+	onceq(t, strings.Repeat("a line\n", 20_000), "pub", from, "-l").want(t, exit.OK)
+	st := statusOfAll(t)
+	p, err := start(needBinary(t), "sub", from, "--forward", to, "--prefetch", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { p.cmd.Process.Kill(); <-p.done }()
+	eventually(t, "messages move", func() bool { return queueShow(t, to).Stored > 10 })
+	var stopped []string
+	for _, n := range []string{"n1", "n2", "n3"} {
+		if n != st.Leader {
+			onceq(t, "", "dev", "pause", n).want(t, exit.OK)
+			stopped = append(stopped, n)
+		}
+	}
+	// By then a message is in hand, whose move has no answer.
+	eventually(t, "nobody leads", func() bool { return onceq(t, "", "queue", "show", to, "--timeout", "1s").code != exit.OK })
+	p.interrupt()
+	code := p.exitCode(t)
+	for _, n := range stopped {
+		onceq(t, "", "dev", "resume", n).want(t, exit.OK)
+	}
+	eventually(t, "the cluster leads again", func() bool { return onceq(t, "", "status").code == exit.OK })
+	switch said := p.text(); {
+	case code == exit.Unknown && strings.Contains(said, "whether it has moved to "+to+" is not known"):
+	case code == exit.Unavailable && strings.Contains(said, "stays in its queue"): // it was refused in time
+	default:
+		t.Errorf("exit code %d, said:\n%s", code, said)
+	}
+	// Each is in one of the two, whatever was told.
+	eventually(t, "each is in one queue", func() bool {
+		a, b := queueShow(t, from), queueShow(t, to)
+		return a.Ready+a.Leased+b.Ready == 20_000
+	})
 }
 
 func TestSub_Forward_MovesEachMessage(t *testing.T) {
@@ -190,7 +237,10 @@ func TestRedrive_ToOriginWithAFilter(t *testing.T) {
 	}
 	redrive("--to-origin", "--where", "error~two", "--where", "body=two", "--rate", "100/s", "--yes").want(t, exit.OK, "1 moved")
 	redrive("--to-origin", "--where", "error~two", "--yes").want(t, exit.OK, "0 moved") // again: nothing is left
-	redrive("--to", "none", "--yes").want(t, exit.NotFound)
+	if o := redrive("--to", "driven", "--yes").want(t, exit.NotFound, "queue driven: no such queue", "queue create driven"); strings.Contains(o.err, "did you mean \""+dead) {
+		t.Fatal(o)
+	}
+	onceq(t, "", "message", "move", dead+"/0", "--to", "driven").want(t, exit.NotFound, "queue driven: no such queue", "queue create driven")
 	redrive("--to-origin", "--id", dead+"/0", "--id", dead+"/1", "--yes").want(t, exit.OK, "1 moved", "1 gone")
 	redrive("--to-origin", "--yes").want(t, exit.OK, "1 moved")
 	if o := onceq(t, "", "sub", q, "--until-empty").want(t, exit.OK); o.out != "two\none\nthree\n" {

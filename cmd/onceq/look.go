@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -154,15 +155,15 @@ func bodyText(m *client.MessageInfo) string {
 
 // messageRow is how a message is written as JSON.
 type messageRow struct {
-	ID             string          `json:"id"`
-	Queue          string          `json:"queue"`
-	State          string          `json:"state"`
-	Attempts       uint32          `json:"attempts"`
-	Failures       uint32          `json:"failures"`
-	AgeSeconds     float64         `json:"age_seconds"`
-	DueSeconds     float64         `json:"due_seconds,omitempty"`
-	ExpiresSeconds float64         `json:"expires_seconds,omitempty"`
-	OrderingKey    string          `json:"ordering_key,omitempty"`
+	ID             string  `json:"id"`
+	Queue          string  `json:"queue"`
+	State          string  `json:"state"`
+	Attempts       uint32  `json:"attempts"`
+	Failures       uint32  `json:"failures"`
+	AgeSeconds     float64 `json:"age_seconds"`
+	DueSeconds     float64 `json:"due_seconds,omitempty"`
+	ExpiresSeconds float64 `json:"expires_seconds,omitempty"`
+	format.Keys
 	Holder         *holderRow      `json:"holder,omitempty"`
 	Reason         string          `json:"reason,omitempty"`
 	FirstError     string          `json:"first_error,omitempty"`
@@ -172,7 +173,6 @@ type messageRow struct {
 	Events         []eventRow      `json:"events,omitempty"`
 	PublishedAt    *time.Time      `json:"published_at,omitempty"`
 	Priority       int             `json:"priority,omitempty"`
-	BizID          string          `json:"biz_id,omitempty"`
 	Headers        []format.Header `json:"headers,omitempty"`
 	Body           *string         `json:"body,omitempty"`
 	BodyBase64     *string         `json:"body_base64,omitempty"`
@@ -197,7 +197,7 @@ func toMessageRow(m *client.MessageInfo) messageRow {
 	r := messageRow{
 		ID: m.ID(), Queue: m.Queue, State: m.State.String(), Attempts: m.Attempts, Failures: m.Failures,
 		AgeSeconds: m.Age.Seconds(), DueSeconds: m.Due.Seconds(), ExpiresSeconds: m.Expires.Seconds(),
-		OrderingKey: m.OrderingKey, Reason: m.Reason, FirstError: m.FirstError, LastError: m.LastError,
+		Keys: format.KeysOf("", m.OrderingKey), Reason: m.Reason, FirstError: m.FirstError, LastError: m.LastError,
 		Origin: m.Origin(), OriginAttempts: m.OriginAttempts, Priority: int(m.Lane),
 	}
 	if m.State == client.Leased {
@@ -208,13 +208,10 @@ func toMessageRow(m *client.MessageInfo) messageRow {
 	}
 	if c := m.Content; c != nil {
 		at := time.Unix(0, m.PublishedAt).UTC()
-		r.PublishedAt, r.BizID = &at, c.BizID
-		if r.OrderingKey == "" {
-			r.OrderingKey = c.OrderingKey
-		}
+		r.PublishedAt, r.Keys = &at, format.KeysOf(c.BizID, cmp.Or(m.OrderingKey, c.OrderingKey))
 		r.Priority = c.Priority
 		for _, h := range c.Headers {
-			r.Headers = append(r.Headers, format.Header{Name: h.Name, Value: h.Value})
+			r.Headers = append(r.Headers, format.Header{Name: h.Name, Value: h.Value}.JSON())
 		}
 		if text := string(c.Body); utf8.ValidString(text) {
 			r.Body = &text

@@ -11,8 +11,10 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -33,6 +35,12 @@ func main() {
 // errInterrupted is the cause of a context that a signal has ended.
 var errInterrupted = errors.New("interrupted")
 
+// sameSignal is how soon after the first signal another one is still the same wish to
+// end. Many who end a process tell its group as well, and it gets each signal twice, a
+// few milliseconds apart: coreutils' timeout, a terminal under a shell that passes
+// signals on. Nobody who sees that a process goes on asks again as fast as that.
+const sameSignal = 500 * time.Millisecond
+
 // withSignals ends the context at the first SIGINT or SIGTERM, and the process
 // at the second.
 func withSignals(parent context.Context) (context.Context, func()) {
@@ -43,23 +51,33 @@ func withSignals(parent context.Context) (context.Context, func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for n := 0; ; n++ {
-			select {
-			case <-signals:
-				if n > 0 {
-					os.Exit(exit.Interrupted)
-				}
-				cancel(errInterrupted)
-			case <-done:
-				return
-			}
-		}
+		obey(signals, done, func() { cancel(errInterrupted) }, func() { os.Exit(exit.Interrupted) })
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
 		close(done)
 		<-ended
 		cancel(nil)
+	}
+}
+
+// obey calls end at the first signal and endNow at the second, until done.
+func obey(signals <-chan os.Signal, done <-chan struct{}, end, endNow func()) {
+	var first time.Time
+	for {
+		select {
+		case <-signals:
+		case <-done:
+			return
+		}
+		switch {
+		case first.IsZero():
+			first = time.Now()
+			end()
+		case time.Since(first) >= sameSignal:
+			endNow()
+			return
+		}
 	}
 }
 
@@ -93,7 +111,9 @@ func run(ctx context.Context, args []string, con *console.Console) (code int) {
 		kong.Writers(con.Out, con.Err),
 		kong.Exit(func(c int) { panic(exited(c)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ValueFormatter(flagHelp),
 		kong.ExplicitGroups(helpGroups),
+		kong.Vars{"version": versionText()},
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(a, &root.globals),
 	)
@@ -108,20 +128,46 @@ func run(ctx context.Context, args []string, con *console.Console) (code int) {
 		return exit.Failure // help
 	}
 	if err != nil {
+		text := unitMissing.ReplaceAllString(err.Error(), "a unit is missing: write ${1}s")
 		var wrong *kong.ParseError
 		if errors.As(err, &wrong) && wrong.Context != nil {
-			a.Note("error %s\n  see  %s --help", err, strings.TrimSpace("onceq "+wrong.Context.Command()))
+			a.Note("error %s\n  see  %s --help", text, commandOf(wrong.Context))
 		} else {
-			a.Note("error %s", err)
+			a.Note("error %s", text)
 		}
 		return exit.Usage
 	}
-	err = k.Run()
-	if err != nil && context.Cause(ctx) == errInterrupted && exit.Of(err) != exit.Unknown && exit.Of(err) != exit.CheckFailed {
+	if root.Timeout <= 0 {
+		a.Note("error --timeout %v: must be above 0", root.Timeout)
+		return exit.Usage
+	}
+	return a.conclude(ctx, k.Run())
+}
+
+// conclude tells what a command came to and returns the exit code. Of one that a signal
+// has ended only what matters whatever ended it is told.
+func (a *app) conclude(ctx context.Context, err error) int {
+	told := (*lastWord)(nil)
+	if err != nil && context.Cause(ctx) == errInterrupted && exit.Of(err) != exit.Unknown && exit.Of(err) != exit.CheckFailed && !errors.As(err, &told) {
 		a.Note("interrupted")
 		return exit.Interrupted
 	}
 	return a.report(err)
+}
+
+// unitMissing is what package time says of a number alone.
+var unitMissing = regexp.MustCompile(`time: missing unit in duration "?([0-9.]+)"?`)
+
+// commandOf is the command that was recognised, as it can be typed: without its
+// <arguments>, which a shell would take for redirections.
+func commandOf(k *kong.Context) string {
+	words := []string{"onceq"}
+	for _, w := range strings.Fields(k.Command()) {
+		if !strings.Contains(w, "<") {
+			words = append(words, w)
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // report tells people what went wrong and returns the exit code for it.

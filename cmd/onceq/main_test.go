@@ -18,6 +18,7 @@ import (
 
 	"onceq/cmd/onceq/internal/console"
 	"onceq/cmd/onceq/internal/devcluster"
+	"onceq/cmd/onceq/internal/exit"
 )
 
 // bound is how long anything that must happen may take. It is far above what is
@@ -102,7 +103,12 @@ func inProcess(t *testing.T, stdin string, args ...string) outcome {
 	t.Helper()
 	var out, errOut bytes.Buffer
 	con := &console.Console{In: strings.NewReader(stdin), Out: &out, Err: &errOut, Getenv: os.Getenv}
-	code := run(t.Context(), args, con)
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	code := run(ctx, args, con)
+	if ctx.Err() != nil {
+		t.Fatalf("onceq %s hangs: %s", strings.Join(args, " "), errOut.String())
+	}
 	return outcome{code, out.String(), errOut.String()}
 }
 
@@ -278,6 +284,18 @@ func devNodes(t *testing.T) []devcluster.Info {
 		t.Fatal(err)
 	}
 	return nodes
+}
+
+// statusOfAll is what the three nodes of the shared cluster say, when all of them do and
+// one leads: each look is of a moment, in which one may be slow or none may lead.
+func statusOfAll(t *testing.T) (st clusterStatus) {
+	t.Helper()
+	eventually(t, "all three nodes answer, and one leads", func() bool {
+		st = clusterStatus{}
+		o := onceq(t, "", "status", "-o", "json")
+		return o.code == exit.OK && json.Unmarshal([]byte(o.out), &st) == nil && st.Leader != "" && len(st.Nodes) == 3 && st.Up == 3 && st.Voters == 3
+	})
+	return st
 }
 
 // queueShow reads a queue's counters.

@@ -126,7 +126,8 @@ func describeMessage(m *client.MessageInfo) [][2]string {
 }
 
 // edit runs one verb on messages of any queues and tells what became of each.
-func (a *app) edit(ctx context.Context, g *globals, ids []string, did string,
+// target is the queue that they go to, if the verb has one.
+func (a *app) edit(ctx context.Context, g *globals, ids []string, did, target string,
 	do func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error)) error {
 	// Each message is looked at first: an edit is for what it is now, and leaves it
 	// alone when it has been handed out or has come back by then.
@@ -140,6 +141,9 @@ func (a *app) edit(ctx context.Context, g *globals, ids []string, did string,
 		queue, at, err := client.ParseMessageID(id)
 		if err != nil {
 			return &exit.Error{Code: exit.Usage, Err: err}
+		}
+		if queue == target {
+			return exit.Errorf(exit.Usage, "--to %s: %s is in that queue: name another", target, id)
 		}
 		var in *group
 		for _, have := range groups {
@@ -167,7 +171,7 @@ func (a *app) edit(ctx context.Context, g *globals, ids []string, did string,
 			}
 			states, err := do(ctx, c.Admin(), in.queue, in.at...)
 			if err != nil {
-				return noQueue(ctx, c, err, in.queue)
+				return noQueue(ctx, c, err, in.queue, target)
 			}
 			for i, s := range states {
 				a.Note("%s: %s", in.ids[i], editText(s, did))
@@ -219,7 +223,7 @@ func (m *messageDeleteCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if ok, err := m.confirm(a, "delete "+strings.Join(m.IDs, ", ")); !ok {
 		return err
 	}
-	return a.edit(ctx, g, m.IDs, "deleted", func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error) {
+	return a.edit(ctx, g, m.IDs, "deleted", "", func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error) {
 		return admin.DeleteMessages(ctx, queue, at...)
 	})
 }
@@ -230,7 +234,7 @@ type messageRequeueCmd struct {
 
 // Run requeues messages.
 func (m *messageRequeueCmd) Run(ctx context.Context, a *app, g *globals) error {
-	return a.edit(ctx, g, m.IDs, "ready", func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error) {
+	return a.edit(ctx, g, m.IDs, "ready", "", func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error) {
 		return admin.RequeueMessages(ctx, queue, at...)
 	})
 }
@@ -245,7 +249,7 @@ func (m *messageReleaseCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if ok, err := m.confirm(a, "take from their consumers, which may be at work on them, "+strings.Join(m.IDs, ", ")); !ok {
 		return err
 	}
-	return a.edit(ctx, g, m.IDs, "released", func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error) {
+	return a.edit(ctx, g, m.IDs, "released", "", func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error) {
 		return admin.ReleaseMessages(ctx, queue, at...)
 	})
 }
@@ -263,7 +267,7 @@ type messageMoveCmd struct {
 
 // Run moves messages.
 func (m *messageMoveCmd) Run(ctx context.Context, a *app, g *globals) error {
-	return a.edit(ctx, g, m.IDs, "moved", func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error) {
+	return a.edit(ctx, g, m.IDs, "moved", m.To, func(ctx context.Context, admin *client.Admin, queue string, at ...client.Place) ([]client.EditState, error) {
 		return admin.MoveMessages(ctx, queue, m.To, at...)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 
 	"onceq/cluster"
 	"onceq/cluster/member"
@@ -127,16 +128,24 @@ func (w *nodeWipeCmd) Run(a *app) error {
 	return nil
 }
 
+// withoutIdentity is what to do when the identity file is lost or damaged.
+const withoutIdentity = "restore the identity file from a copy; or remove the whole directory and start the node with --join and without --bootstrap-expect"
+
 // dirError adds to why a directory cannot be used what to do about it.
 func dirError(dir string, err error) error {
 	switch {
+	case errors.Is(err, member.ErrNoIdentity):
+		return &exit.Error{Code: exit.CheckFailed, Err: fmt.Errorf("%s has lost its identity file, which says whose log and messages it has", dir),
+			Hint: withoutIdentity}
+	case errors.Is(err, syscall.ENOTDIR):
+		return &exit.Error{Code: exit.NotFound, Err: fmt.Errorf("%s is a file, and no data directory of a node", dir), Hint: "name the directory that 'onceq server' has as --data-dir"}
 	case errors.Is(err, fs.ErrNotExist):
 		return &exit.Error{Code: exit.NotFound, Err: fmt.Errorf("%s is no data directory of a node: %w", dir, err), Hint: "name the directory that 'onceq server' has as --data-dir"}
 	case errors.Is(err, member.ErrDirLocked):
 		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "stop the node first"}
 	case errors.Is(err, member.ErrIdentityDamaged):
 		return &exit.Error{Code: exit.CheckFailed, Err: fmt.Errorf("%s: %w", dir, err),
-			Hint: "restore the identity file from a copy; or remove the whole directory and start the node with --join and without --bootstrap-expect"}
+			Hint: withoutIdentity}
 	}
 	return err
 }

@@ -38,6 +38,16 @@ func TestNode_VerifyAndWipe(t *testing.T) {
 	want(exit.OK, "no problems", "verify", dir)
 	want(exit.OK, `"clean_stop":true`, "verify", dir, "-o", "jsonl")
 	want(exit.NotFound, "no data directory", "verify", t.TempDir())
+	identity := filepath.Join(dir, "identity")
+	want(exit.NotFound, identity+" is a file", "verify", identity)
+	away := filepath.Join(filepath.Dir(dir), "away")
+	if err := os.Rename(identity, away); err != nil {
+		t.Fatal(err)
+	}
+	want(exit.CheckFailed, "has lost its identity file", "wipe", dir, "--yes")
+	if err := os.Rename(away, identity); err != nil {
+		t.Fatal(err)
+	}
 	want(exit.OK, "Nothing was changed", "wipe", dir, "--dry-run")
 	want(exit.Usage, "nobody can be asked", "wipe", dir)
 	want(exit.OK, "no problems", "verify", dir)

@@ -12,6 +12,7 @@ import (
 	"onceq/client/outbox"
 	"onceq/cmd/onceq/internal/console"
 	"onceq/cmd/onceq/internal/exit"
+	"onceq/cmd/onceq/internal/format"
 )
 
 type outboxCmd struct {
@@ -59,17 +60,16 @@ type outboxRow struct {
 }
 
 type outboxMessageRow struct {
-	BizID       string  `json:"biz_id,omitempty"`
-	OrderingKey string  `json:"ordering_key,omitempty"`
-	Priority    int     `json:"priority,omitempty"`
-	Body        *string `json:"body,omitempty"`        // when it is text
-	BodyBase64  []byte  `json:"body_base64,omitempty"` // when it is not
+	format.Keys
+	Priority   int     `json:"priority,omitempty"`
+	Body       *string `json:"body,omitempty"`        // when it is text
+	BodyBase64 []byte  `json:"body_base64,omitempty"` // when it is not
 }
 
 func toOutboxRow(e outbox.Entry, bodies bool) outboxRow {
 	r := outboxRow{Number: e.Number, State: e.State.String(), Published: e.Published.UTC(), Bytes: e.Bytes}
 	for _, m := range e.Messages {
-		row := outboxMessageRow{BizID: m.BizID, OrderingKey: m.OrderingKey, Priority: m.Priority}
+		row := outboxMessageRow{Keys: format.KeysOf(m.BizID, m.OrderingKey), Priority: m.Priority}
 		if text := string(m.Body); bodies && utf8.ValidString(text) {
 			row.Body = &text
 		} else if bodies {

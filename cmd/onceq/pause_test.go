@@ -2,36 +2,46 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"onceq/client"
+	"onceq/cmd/onceq/internal/exit"
 )
 
-// freeAddresses returns n addresses of this machine that nobody listens on, TCP
-// or UDP.
+// freeAddresses returns n addresses of this machine that nobody listens on, TCP or
+// UDP. Their ports are none that the system gives to connections: until a node listens
+// on its own, any test beside this one may get such a port.
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
-	for len(addresses) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		if len(addresses) == n {
+			return addresses
 		}
-		defer l.Close()
-		u, err := net.ListenPacket("udp", l.Addr().String())
+		address := fmt.Sprintf("127.0.0.1:%d", 11_000+rand.IntN(20_000))
+		l, err := net.Listen("tcp", address)
 		if err != nil {
-			continue // another process has this one
+			continue // somebody has this one
+		}
+		defer l.Close() // so that none comes twice
+		u, err := net.ListenPacket("udp", address)
+		if err != nil {
+			continue
 		}
 		defer u.Close()
-		addresses = append(addresses, l.Addr().String())
+		addresses = append(addresses, address)
 	}
-	return addresses
+	t.Fatalf("%d of %d addresses are free", len(addresses), n)
+	return nil
 }
 
 // pauseTime is longer than any lease, grace and watchdog of the test's cluster.
@@ -54,6 +64,11 @@ type paused struct {
 
 // pausedHeld messages are held over the pause, and one more comes back later.
 const pausedHeld = 50
+
+// pausedLease is shorter than the pause, and long enough for a machine that is busy when
+// the nodes go on: their time goes on too, and the consumer has to be back before what is
+// left of a lease, two thirds at least, has run out.
+const pausedLease = 30 * time.Second
 
 // TestServer_AllPausedForAMinute_NothingExpires: every node is frozen at once, as
 // a suspended machine is, while consumers hold messages. Cluster time does not
@@ -110,7 +125,7 @@ func newPaused(t *testing.T, nodes int) *paused {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { z.c.Close() })
-	if _, err := z.c.Admin().CreateQueue(z.ctx, "orders", client.QueueSettings{LeaseTime: 5 * time.Second}); err != nil {
+	if _, err := z.c.Admin().CreateQueue(z.ctx, "orders", client.QueueSettings{LeaseTime: pausedLease}); err != nil {
 		t.Fatal(err)
 	}
 	if z.p, err = z.c.NewProducer("orders"); err != nil {
@@ -222,5 +237,70 @@ func (z *paused) check() {
 	z.stop()
 	if err := <-z.consumed; err != nil {
 		t.Errorf("consume: %v", err)
+	}
+}
+
+// TestPubLines_OutcomesUnknown_EachIsNamed: who has to find out what became of each line
+// needs each id, and the lines that are to be sent again.
+func TestPubLines_OutcomesUnknown_EachIsNamed(t *testing.T) {
+	needBinary(t)
+	t.Parallel()
+	free := freeAddresses(t, 2)
+	address, gossip := free[0], free[1]
+	node, err := start(needBinary(t), "server", "--name", "n1", "--data-dir", filepath.Join(t.TempDir(), "d"), "--bind", address, "--gossip-bind", gossip, "--bootstrap-expect", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		node.cmd.Process.Kill()
+		<-node.done
+		if t.Failed() {
+			t.Log(node.text())
+		}
+	})
+	if err := node.await("listening"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the queue is there", func() bool {
+		return inProcess(t, "", "queue", "create", "q", "--url", address).code == exit.OK
+	})
+	const inFlight, wanted = 200, 150
+	p, in := startWithInput(t, "pub", "q", "-l", "-o", "json", "--in-flight", fmt.Sprint(inFlight), "--url", address)
+	stored := func() (row queueRow) {
+		if err := json.Unmarshal([]byte(inProcess(t, "", "queue", "show", "q", "-o", "json", "--url", address).out), &row); err != nil {
+			t.Fatal(err)
+		}
+		return row
+	}
+	fmt.Fprintln(in, "first")
+	eventually(t, "it publishes", func() bool { return stored().Stored == 1 })
+	if err := node.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// It takes as many lines as may be in flight, and some that it only has read. The pipe
+	// holds 64 KiB more, and then no line is written any more.
+	line := strings.Repeat("x", 4<<10)
+	var wrote atomic.Int64
+	go func() {
+		for {
+			if _, err := fmt.Fprintln(in, line); err != nil {
+				return
+			}
+			wrote.Add(1)
+		}
+	}()
+	const aside = 64 + 2*64<<10/(4<<10) + 2 // lines in the channel, in the pipe, in the reader's buffer, in a hand
+	eventually(t, "many are in flight", func() bool { return wrote.Load() >= wanted+aside })
+	p.interrupt()
+	if code := p.exitCode(t); code != exit.Unknown {
+		t.Fatalf("exit code %d: %s", code, p.text())
+	}
+	var s summary
+	if err := json.Unmarshal(p.out.Bytes(), &s); err != nil {
+		t.Fatal(err, p.out.String())
+	}
+	unknown, not := strings.Count(p.text(), "outcome unknown: s"), strings.Count(p.text(), "not stored: ")
+	if int(s.Unknown+s.Failed) < wanted || unknown != int(s.Unknown) || not != int(s.Failed) {
+		t.Errorf("%+v, and %d ids, %d that were not stored", s, unknown, not)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"onceq/client"
 	"onceq/cmd/onceq/internal/console"
 	"onceq/cmd/onceq/internal/exit"
+	"onceq/transport/wire"
 )
 
 type pubCmd struct {
@@ -99,7 +100,7 @@ func (p *pubCmd) one(ctx context.Context, a *app, g *globals, m client.Message) 
 			return fmt.Errorf("standard input: %w", err)
 		}
 		if len(b) > bodyBytesMax {
-			return exit.Errorf(exit.Usage, "standard input has more than %d bytes", bodyBytesMax)
+			return exit.Errorf(exit.Failure, "%s: standard input has more than %d bytes, which no cluster takes: store it elsewhere and publish where", wire.CodeTooLarge, bodyBytesMax)
 		}
 		m.Body = b
 	}

@@ -25,9 +25,6 @@ const (
 // drainTimeout is how long an interrupted stream waits for what is in flight.
 const drainTimeout = 10 * time.Second
 
-// unknownShown is how many ids of unknown outcome are printed at most.
-const unknownShown = 100
-
 // flightBytesMax bounds the bodies without an outcome. One body is let through
 // whatever its size.
 const flightBytesMax = 64 << 20
@@ -83,14 +80,13 @@ type stream struct {
 	stop    context.CancelFunc // stops the reading
 
 	// The collector's, read when it has ended.
-	sum     summary
-	hist    *latency.Histogram
-	first   error // the first line that was not stored, and why
-	unknown []error
+	sum   summary
+	hist  *latency.Histogram
+	first error // the first line that was not stored, and why
 }
 
 func (p *pubCmd) lines(ctx context.Context, a *app, g *globals, options client.Message) error {
-	dialing, cancel := context.WithTimeout(ctx, g.Timeout)
+	dialing, cancel := g.within(ctx)
 	defer cancel()
 	c, err := a.dial(dialing, g)
 	if err != nil {
@@ -192,14 +188,16 @@ func (s *stream) collect(ctx context.Context) {
 			s.hist.Record(time.Since(f.began))
 		case errors.As(err, &unknown):
 			s.sum.Unknown++
-			if len(s.unknown) < unknownShown {
-				s.unknown = append(s.unknown, fmt.Errorf("line %d: outcome unknown: %s", f.line, unknown.ID))
-			}
+			s.a.Note("line %d: outcome unknown: %s", f.line, unknown.ID)
 			s.stop()
 		default:
+			// What is behind one of these may be stored, so each is named. The error at the
+			// end is the first of them.
 			s.sum.Failed++
 			if s.first == nil {
 				s.first = fmt.Errorf("line %d: %w", f.line, err)
+			} else {
+				s.a.Note("line %d: not stored: %s", f.line, err)
 			}
 			s.stop()
 		}
@@ -234,9 +232,6 @@ func (s *stream) close() {
 }
 
 func (s *stream) report(ctx context.Context, readErr error) error {
-	for _, err := range s.unknown {
-		s.a.Note("%s", err)
-	}
 	if s.p.table() {
 		s.a.Note("%s", s.sum)
 	} else if err := console.WriteJSON(s.a.Out, s.p.format(), s.sum); err != nil {
@@ -244,6 +239,9 @@ func (s *stream) report(ctx context.Context, readErr error) error {
 	}
 	switch {
 	case s.sum.Unknown > 0:
+		if s.first != nil {
+			s.a.Note("not stored: %s", s.first)
+		}
 		return &exit.Error{Code: exit.Unknown, Err: fmt.Errorf("the outcome of %s is unknown", plural(s.sum.Unknown, "message")),
 			Hint: "the ids above tell with  onceq outcome ID  or for good with  onceq outcome --seal ID"}
 	case s.first != nil:

@@ -53,6 +53,9 @@ type queueCreateCmd struct {
 
 // Run creates the queue.
 func (q *queueCreateCmd) Run(ctx context.Context, a *app, g *globals) error {
+	if err := q.check(); err != nil {
+		return err
+	}
 	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
 		var s client.QueueSettings
 		q.apply(&s)

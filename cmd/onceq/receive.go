@@ -53,7 +53,7 @@ func (r *receiveCmd) Run(ctx context.Context, a *app, g *globals) error {
 	case r.Wait < 0:
 		return exit.Errorf(exit.Usage, "--wait %v: not below 0", r.Wait)
 	}
-	dialing, cancel := context.WithTimeout(ctx, g.Timeout)
+	dialing, cancel := g.within(ctx)
 	defer cancel()
 	c, err := a.dial(dialing, g)
 	if err != nil {
@@ -104,7 +104,7 @@ func (r *receiveCmd) write(a *app, f format.Format, ds []*client.Delivery) error
 
 // settle acks what was written, or gives it back.
 func (r *receiveCmd) settle(ctx context.Context, a *app, g *globals, ds []*client.Delivery, ack bool) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), g.Timeout, fmt.Errorf("no answer within %s (--timeout)", g.Timeout))
+	ctx, cancel := g.within(context.WithoutCancel(ctx))
 	defer cancel()
 	results := make(chan error, len(ds))
 	for _, d := range ds {

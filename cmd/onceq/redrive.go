@@ -29,7 +29,8 @@ func (*queueRedriveCmd) Help() string {
 	return `Sends what is ready or parked in QUEUE to the end of another queue, with its
 failures counted from zero and its history kept. With --to-origin each dead letter
 goes to the queue that it came from, and a message that was parked in its own
-queue is made ready there. What consumers hold is left alone, and so is what
+queue is made ready there. Where it came from a message has its priority again, in
+any other queue it has none. What consumers hold is left alone, and so is what
 arrives meanwhile: a message that dies again is not sent twice by one run.
 
 The leader picks the messages, so nothing but what is moved goes over the network,
@@ -95,6 +96,9 @@ func parseRate(s string) (float64, error) {
 
 // options reads the flags.
 func (q *queueRedriveCmd) options(g *globals) (o client.RedriveOptions, err error) {
+	if q.To == q.Queue {
+		return o, exit.Errorf(exit.Usage, "--to %s: that is the queue that is redriven: name another, or make what is parked in it ready with --to-origin", q.To)
+	}
 	o = client.RedriveOptions{To: q.To, StepTimeout: g.Timeout}
 	if o.Rate, err = parseRate(q.Rate); err != nil {
 		return o, err
@@ -125,7 +129,7 @@ func (q *queueRedriveCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if err != nil {
 		return err
 	}
-	dialing, cancel := context.WithTimeout(ctx, g.Timeout)
+	dialing, cancel := g.within(ctx)
 	defer cancel()
 	c, err := a.dial(dialing, g)
 	if err != nil {
@@ -153,8 +157,10 @@ func (q *queueRedriveCmd) Run(ctx context.Context, a *app, g *globals) error {
 	}
 	a.Note("%s", text)
 	switch {
+	case err != nil && done.Seen == 0:
+		return noQueue(ctx, c, err, q.Queue, q.To)
 	case err != nil:
-		return exit.Hint(noQueue(ctx, c, err, q.Queue), "what was moved stays moved: run the same again for the rest")
+		return exit.Hint(err, "what was moved stays moved: run the same again for the rest")
 	case done.Refused > 0:
 		return &silent{exit.Conflict}
 	}
@@ -170,7 +176,7 @@ func (q *queueRedriveCmd) preview(ctx context.Context, a *app, c *client.Client,
 	would, err := c.Admin().Redrive(ctx, q.Queue, o)
 	switch {
 	case err != nil:
-		return would, noQueue(ctx, c, err, q.Queue)
+		return would, noQueue(ctx, c, err, q.Queue, q.To)
 	case would.Refused > 0:
 		a.Note("%s cannot be moved: their target does not exist", console.Count(would.Refused))
 	}

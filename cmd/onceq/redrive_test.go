@@ -89,6 +89,27 @@ func TestLife_SaysWhatIsNotKept(t *testing.T) {
 	}
 }
 
+// Ages are in cluster time, which stands still while nobody leads. When a message was
+// stored is known by the clock, and does not move.
+func TestLife_ClusterTimeStoodStill_IsSaid(t *testing.T) {
+	now := time.Now()
+	m := &client.MessageInfo{Queue: "orders", Content: &client.Message{Body: []byte("x")}}
+	m.PublishedAt = now.Add(-10 * time.Minute).UnixNano()
+	m.Offset, m.State, m.Age, m.Attempts = 17, client.Ready, 10*time.Minute, 1
+	m.Events = []client.MessageEvent{{Ago: 5 * time.Minute, Kind: 2, Attempt: 1, Consumer: 3, Text: "no luck"}}
+	nacked := now.Add(-5 * time.Minute).Format("15:04:05")
+	if text := strings.Join(life(m, now), "\n"); !strings.Contains(text, nacked+"  nacked") || strings.Contains(text, "~") {
+		t.Errorf("it did not stand still:\n%s", text)
+	}
+	m.Age -= 3 * time.Minute
+	text := strings.Join(life(m, now), "\n")
+	for _, want := range []string{now.Add(-10*time.Minute).Format("15:04:05") + "  stored", nacked + "~ nacked", "stayed 3m00s behind"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
 // TestRedrive_Interrupted_GoesOnWithTheRest: each message is sent back once, however
 // often the command is stopped.
 func TestRedrive_Interrupted_GoesOnWithTheRest(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"onceq/cluster"
 	"onceq/cluster/member"
 	"onceq/cluster/raftlog"
+	"onceq/cmd/onceq/internal/console"
 	"onceq/cmd/onceq/internal/exit"
 	"onceq/cmd/onceq/internal/procs"
 	"onceq/fsm/storage"
@@ -54,13 +56,16 @@ type serverCmd struct {
 	GossipFast    bool `hidden:"" help:"Gossip timings for one machine."`
 }
 
-// Help shows how to start three machines.
+// Help shows how to start one machine, and three.
 func (*serverCmd) Help() string {
 	return `Runs until SIGTERM or SIGINT, then hands leadership over and ends in order; the
 node stays a member of its cluster. A second signal ends it at once.
 
 Connections have neither TLS nor tokens yet: a node refuses to listen on more
 than loopback without --insecure-network.
+
+One node alone, for which no other stands in:
+  onceq server --name n1 --data-dir data --bootstrap-expect 1
 
 Three machines, the same line on each with its own name and address:
   onceq server --name n1 --data-dir /var/lib/onceq --bind 10.0.0.1:7450 \
@@ -90,7 +95,11 @@ func (s *serverCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	defer func() {
+		if perr := stop(); perr != nil {
+			err = &lastWord{errors.Join(err, perr)}
+		}
+	}()
 	if s.Bodies == cluster.BodiesDisk {
 		if err := useHugePages(memoryLimit(int64(s.BodyMemory), 0)); err != nil {
 			log.Info("no huge pages: a backlog costs more time", "error", err)
@@ -112,11 +121,20 @@ func (s *serverCmd) Run(ctx context.Context, a *app) (err error) {
 	select {
 	case <-ctx.Done():
 		log.Info("handing over")
-		return node.Close()
+		return s.end(node)
 	case <-node.Done():
 		node.Close()
 		return errors.New("the node has ended")
 	}
+}
+
+// end ends the node in order. A signal is how that is asked for, so what goes wrong then
+// must be told in spite of it.
+func (s *serverCmd) end(node io.Closer) error {
+	if err := node.Close(); err != nil {
+		return &lastWord{startError(fmt.Errorf("end the node: %w", err), s.DataDir)}
+	}
+	return nil
 }
 
 // bindable listens on addr for a moment, TCP and UDP. The gossip library tells of
@@ -150,7 +168,11 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 		return cfg, err
 	}
 	if s.LogBytes < cluster.LogBytesMin {
-		return cfg, exit.Errorf(exit.Usage, "--log-bytes of %d bytes: at least %d", s.LogBytes, cluster.LogBytesMin)
+		return cfg, exit.Errorf(exit.Usage, "--log-bytes of %s: at least %s", console.Bytes(uint64(s.LogBytes)), console.Bytes(cluster.LogBytesMin))
+	}
+	if s.HeartbeatTimeout < cluster.RaftTimeoutMin || s.ElectionTimeout < s.HeartbeatTimeout {
+		return cfg, exit.Errorf(exit.Usage, "--heartbeat-timeout %v and --election-timeout %v: the first must be at least %v, the second no shorter than the first",
+			s.HeartbeatTimeout, s.ElectionTimeout, cluster.RaftTimeoutMin)
 	}
 	secret, err := readKey(s.ClusterKey)
 	if err != nil {
@@ -184,8 +206,14 @@ func (s *serverCmd) config(a *app) (cluster.Config, error) {
 // checkAddresses refuses addresses that would open the node to a network
 // unasked, or that others could not dial.
 func (s *serverCmd) checkAddresses(gossip string) error {
+	if s.BootstrapExpect < 0 || s.BootstrapExpect > nodesMax {
+		return exit.Errorf(exit.Usage, "--bootstrap-expect %d: 1 to %d", s.BootstrapExpect, nodesMax)
+	}
 	several := false // machines
 	for _, j := range s.Join {
+		if host, port, err := net.SplitHostPort(j); err != nil || host == "" || port == "" {
+			return exit.Errorf(exit.Usage, "--join %s: write HOST:PORT, the --bind or --advertise of another node", j)
+		}
 		if !isLoopback(j) {
 			several = true
 		}
@@ -196,6 +224,9 @@ func (s *serverCmd) checkAddresses(gossip string) error {
 	} {
 		if _, _, err := net.SplitHostPort(b.addr); err != nil {
 			return exit.Errorf(exit.Usage, "%s %s: %w", b.flag, b.addr, err)
+		}
+		if b.flag == "--gossip-bind" && b.addr == s.Bind && !strings.HasSuffix(b.addr, ":0") {
+			return exit.Errorf(exit.Usage, "--bind and gossip would both listen on %s: name another port with --gossip-bind", b.addr)
 		}
 		if !isLoopback(b.addr) && !s.InsecureNetwork {
 			return &exit.Error{Code: exit.Usage,
@@ -273,6 +304,8 @@ func startError(err error, dir string) error {
 	switch {
 	case errors.Is(err, member.ErrDirLocked), errors.Is(err, member.ErrOtherNode), errors.Is(err, member.ErrOtherCluster):
 		return &exit.Error{Code: exit.Conflict, Err: err, Hint: "a node's directory is its own for life: name another with --data-dir, or start the node under its name"}
+	case errors.Is(err, member.ErrNotDataDir): // it says itself what to do
+		return &exit.Error{Code: exit.Conflict, Err: err}
 	case errors.Is(err, member.ErrIdentityDamaged):
 		return dirError(dir, err)
 	case errors.Is(err, raftlog.ErrHung):

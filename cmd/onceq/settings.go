@@ -15,13 +15,21 @@ import (
 type settingsFlags struct {
 	LeaseTime     *time.Duration `help:"How long a consumer holds a message without a word before it is delivered again, 1s to 12h. Default 30s." placeholder:"TIME"`
 	LengthMax     *uint64        `help:"Messages that the queue holds at most (ready, delayed, leased); publishes beyond are refused. 0, the default: no limit." placeholder:"N"`
-	BytesMax      *size          `help:"Bytes of messages not delivered yet, such as 512MiB; publishes beyond are refused. 0, the default: no limit." placeholder:"BYTES"`
-	TTL           *time.Duration `name:"ttl" help:"How long a message may wait for a consumer; then it is gone. 0, the default: for ever." placeholder:"TIME"`
+	BytesMax      *size          `help:"Bytes of messages not delivered yet, such as 512MiB; publishes beyond are refused. Dead letters do not count: bound their queue by --length-max. 0, the default: no limit." placeholder:"BYTES"`
+	TTL           *time.Duration `name:"ttl" help:"How long a message may wait for a consumer; then it is gone. At most 8760h, a year; 0, the default: for ever." placeholder:"TIME"`
 	DeliveryLimit *uint32        `help:"Attempts that may fail before a message is given up. 0, the default: no limit." placeholder:"N"`
 	DeadLetter    *string        `help:"Queue that takes what is given up. Empty, the default: it is parked in place." placeholder:"QUEUE"`
 	Backoff       *time.Duration `help:"First delay after a message was given back; it doubles with each failure. Default 100ms, 0: none." placeholder:"TIME"`
 	BackoffMax    *time.Duration `help:"Longest such delay, at most 24h. Default 1m." placeholder:"TIME"`
 	SingleActive  *bool          `negatable:"" help:"Give messages only to the consumer that came first; the next takes over when it has gone."`
+}
+
+// check refuses what a queue's settings cannot say: there, 0 is the default.
+func (f *settingsFlags) check() error {
+	if f.LeaseTime != nil && *f.LeaseTime == 0 {
+		return exit.Errorf(exit.Usage, "--lease-time %v: from 1s to 12h; for the default leave it away", *f.LeaseTime)
+	}
+	return nil
 }
 
 // apply changes what was given.
@@ -87,6 +95,9 @@ type queueUpdateCmd struct {
 func (q *queueUpdateCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if q.settingsFlags == (settingsFlags{}) {
 		return exit.Errorf(exit.Usage, "nothing to change: see  onceq queue update --help")
+	}
+	if err := q.check(); err != nil {
+		return err
 	}
 	return a.admin(ctx, g, func(ctx context.Context, c *client.Client) error {
 		info, err := c.Admin().UpdateQueue(ctx, q.Queue, q.apply)

@@ -58,7 +58,14 @@ type nodeRow struct {
 	// were durable.
 	AppendP50 float64 `json:"append_p50_ms,omitempty"`
 	AppendP99 float64 `json:"append_p99_ms,omitempty"`
-	Error     string  `json:"error,omitempty"`
+	// Taken, Received and Compactions are counted since the node started.
+	Taken       uint64 `json:"snapshots_taken"`
+	Received    uint64 `json:"snapshots_received"`
+	Compactions uint64 `json:"body_compactions"`
+	// Damage is what was found damaged in the newest snapshot.
+	Damage string `json:"snapshot_damage,omitempty"`
+
+	Error string `json:"error,omitempty"`
 }
 
 // transferRow is a snapshot on its way to another node.
@@ -140,7 +147,8 @@ func summarize(cluster string, reports []client.NodeReport) clusterStatus {
 			LastLog: n.LastLogIndex, Snapshot: n.SnapshotIndex, Messages: n.Messages, Sessions: n.Sessions,
 			Digest: fmt.Sprintf("%016x", n.Digest), DigestAt: n.DigestIndex, Disk: n.Disk, Free: n.DiskFree, Total: n.DiskTotal, Ballast: n.DiskBallast, Uptime: n.Uptime.Seconds(), Version: n.Version,
 			Freeze: n.FreezeLast.Seconds() * 1000, FreezeMax: n.FreezeMax.Seconds() * 1000, Stalled: n.BodiesStalled.Seconds() * 1000,
-			AppendP50: n.AppendP50.Seconds() * 1000, AppendP99: n.AppendP99.Seconds() * 1000, Transfers: transfersOf(n.Transfers)}
+			AppendP50: n.AppendP50.Seconds() * 1000, AppendP99: n.AppendP99.Seconds() * 1000,
+			Taken: n.SnapshotsTaken, Received: n.SnapshotsReceived, Compactions: n.BodyCompactions, Damage: n.SnapshotDamage, Transfers: transfersOf(n.Transfers)}
 		if n.Serving && n.Term >= st.Term {
 			st.Leader, st.Term = n.Node, n.Term
 		}
@@ -221,6 +229,11 @@ func (st clusterStatus) write(a *app) error {
 		return err
 	}
 	for _, n := range st.Nodes {
+		if n.Damage != "" {
+			if _, err := fmt.Fprintln(a.Out, a.Paint(n.Node+" has a damaged snapshot: "+n.Damage, console.Red)); err != nil {
+				return err
+			}
+		}
 		for _, t := range n.Transfers {
 			if _, err := fmt.Fprintf(a.Out, "%s sends %s a snapshot at %s: %s of %s\n", n.Node, t.To, console.Count(t.Index),
 				console.Bytes(t.Bytes), console.Bytes(t.Size)); err != nil {

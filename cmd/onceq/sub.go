@@ -15,7 +15,7 @@ import (
 
 type subCmd struct {
 	Queue      string        `arg:"" help:"Queue to consume."`
-	N          uint64        `short:"n" help:"End after that many messages." placeholder:"N"`
+	N          *uint64       `short:"n" help:"End after that many messages, from 1 on." placeholder:"N"`
 	Format     string        `short:"f" help:"How to write a message; see below." default:"%b\\n" placeholder:"FORMAT"`
 	Output     string        `short:"o" help:"jsonl writes an object a line instead of --format." enum:"text,jsonl" default:"text"`
 	UntilEmpty bool          `help:"End when the queue holds no message any more: none ready, leased or delayed."`
@@ -64,6 +64,7 @@ type subscription struct {
 	format format.Format
 	end    context.CancelCauseFunc
 
+	failed  error  // why the handler could not go on: it ended the subscription, or would have
 	buf     []byte // the handler's alone: it runs once at a time
 	written atomic.Uint64
 	last    atomic.Int64 // when the handler ended last, unix ns
@@ -79,8 +80,11 @@ func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if s.Prefetch < 1 || s.Prefetch > prefetchMax {
 		return exit.Errorf(exit.Usage, "--prefetch %d: from 1 to %d", s.Prefetch, prefetchMax)
 	}
-	if s.N > 0 && s.N < uint64(s.Prefetch) {
-		s.Prefetch = int(s.N) // what is held and not wanted goes back, but has counted an attempt
+	if s.N != nil && *s.N == 0 {
+		return exit.Errorf(exit.Usage, "-n 0: from 1 on; to consume without an end leave it away")
+	}
+	if s.N != nil && *s.N < uint64(s.Prefetch) {
+		s.Prefetch = int(*s.N) // what is held and not wanted goes back, but has counted an attempt
 	}
 	if s.EmptyFor != 0 && !s.UntilEmpty {
 		return exit.Errorf(exit.Usage, "--empty-for belongs to --until-empty")
@@ -88,7 +92,7 @@ func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if s.Forward == s.Queue {
 		return exit.Errorf(exit.Usage, "--forward %s: that is the queue that is consumed", s.Forward)
 	}
-	dialing, cancel := context.WithTimeout(ctx, g.Timeout)
+	dialing, cancel := g.within(ctx)
 	defer cancel()
 	c, err := a.dial(dialing, g)
 	if err != nil {
@@ -118,12 +122,18 @@ func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
 	if s.Label != "" {
 		opts = append(opts, client.WithConsumerLabel(s.Label))
 	}
+	if s.Forward != "" {
+		// Without a majority it cannot be found out whether a message has moved.
+		opts = append(opts, client.WithDrainTimeout(forwardDrainTimeout))
+	}
 	err = c.Consume(consuming, s.Queue, sub.handle, opts...)
 	cause := context.Cause(consuming)
 	end(nil)
 	<-watched
 	a.Done()
 	switch {
+	case sub.failed != nil:
+		return &lastWord{sub.failed} // whatever ended it
 	case errors.Is(cause, errEnough):
 		if err != nil {
 			return fmt.Errorf("everything was written, but not everything could be acked: %w", err)
@@ -136,6 +146,10 @@ func (s *subCmd) Run(ctx context.Context, a *app, g *globals) error {
 	}
 	return ctx.Err()
 }
+
+// forwardDrainTimeout is how long a subscription that was interrupted waits to hear
+// whether a message has moved.
+const forwardDrainTimeout = 10 * time.Second
 
 // prefetchMax is as many messages as a consumer may be granted.
 const prefetchMax = 16_384
@@ -161,7 +175,7 @@ func (s *subscription) handle(ctx context.Context, d *client.Delivery) error {
 	if err != nil {
 		// What follows must not be written after a hole. No handler has seen it, so it
 		// goes back without counting as failed.
-		s.end(fmt.Errorf("standard output: %w; %s was not acked", err, m.ID))
+		s.fail(fmt.Errorf("standard output: %w; %s was not acked", err, m.ID))
 		return client.RetryAfter(0, err)
 	}
 	if s.cmd.Forward != "" {
@@ -169,10 +183,24 @@ func (s *subscription) handle(ctx context.Context, d *client.Delivery) error {
 			return err
 		}
 	}
-	if n := s.written.Add(1); s.cmd.N > 0 && n == s.cmd.N {
+	if n := s.written.Add(1); s.cmd.N != nil && n == *s.cmd.N {
 		s.end(errEnough)
 	}
 	return nil
+}
+
+// lastWord is an error that is told also by a command that was interrupted: what became
+// of a message, or of a node.
+type lastWord struct{ error }
+
+func (e *lastWord) Unwrap() error { return e.error }
+
+// fail ends the subscription, unless that is so already, and says why.
+func (s *subscription) fail(err error) {
+	if s.failed == nil {
+		s.failed = err
+	}
+	s.end(err)
 }
 
 // forward moves the message on. What was refused, as by a queue that is full, goes
@@ -188,10 +216,10 @@ func (s *subscription) forward(ctx context.Context, d *client.Delivery) error {
 	case err == nil || errors.Is(err, client.ErrLeaseLost):
 		return err
 	case errors.As(err, &unknown):
-		s.end(fmt.Errorf("%s was written, and whether it has moved to %s is not known: %w", d.ID(), s.cmd.Forward, err))
+		s.fail(fmt.Errorf("%s was written, and whether it has moved to %s is not known: %w", d.ID(), s.cmd.Forward, err))
 		return err
 	}
-	s.end(fmt.Errorf("%s was written and stays in its queue: forward to %s: %w", d.ID(), s.cmd.Forward, err))
+	s.fail(fmt.Errorf("%s was written and stays in its queue: forward to %s: %w", d.ID(), s.cmd.Forward, err))
 	return client.RetryAfter(0, err)
 }
 

@@ -50,14 +50,24 @@ const eventsKept = 8
 // life tells a message's life, oldest first.
 func life(m *client.MessageInfo, now time.Time) []string {
 	var lines []string
+	const layout = "2006-01-02 15:04:05"
+	still := stoodStill(m, now)
 	at := func(ago time.Duration, what, format string, args ...any) {
-		lines = append(lines, fmt.Sprintf("%s  %-13s %s", now.Add(-ago).Format("2006-01-02 15:04:05"), what, fmt.Sprintf(format, args...)))
+		when, about := now.Add(-ago), " "
+		switch {
+		case ago == 0 || still == 0:
+		case what == "stored":
+			when = time.Unix(0, m.PublishedAt)
+		default:
+			about = "~"
+		}
+		lines = append(lines, fmt.Sprintf("%s%s %-13s %s", when.Format(layout), about, what, fmt.Sprintf(format, args...)))
 	}
 	note := func(format string, args ...any) {
 		lines = append(lines, fmt.Sprintf("%19s  %s", "", fmt.Sprintf(format, args...)))
 	}
 	if m.Content != nil {
-		lines = append(lines, fmt.Sprintf("%s  %-13s %s", time.Unix(0, m.PublishedAt).Format("2006-01-02 15:04:05"), "published", bodyText(m)))
+		lines = append(lines, fmt.Sprintf("%s  %-13s %s", time.Unix(0, m.PublishedAt).Format(layout), "published", bodyText(m)))
 	}
 	if m.Origin() != "" {
 		note("came from %s, after %s there", m.Origin(), plural(uint64(m.OriginAttempts), "attempt"))
@@ -104,5 +114,23 @@ func life(m *client.MessageInfo, now time.Time) []string {
 	if m.Expires > 0 {
 		note("gone in %s if nobody takes it", console.Age(m.Expires))
 	}
+	if still > 0 {
+		note("cluster time, by which the times with ~ are reckoned, has stayed %s behind the clock here since it was stored: they may be up to that much too late", console.Age(still))
+	}
 	return lines
+}
+
+// stoodStill is by how much cluster time, in which ages are, has stayed behind the clock
+// since the message was stored: it stands still while nobody leads, and the clock here may
+// not be that of the leader that stored it. 0 when that is little, and for a message that
+// came from elsewhere or has no content to tell.
+func stoodStill(m *client.MessageInfo, now time.Time) time.Duration {
+	const clocks = 2 * time.Second
+	if m.Content == nil || m.Origin() != "" {
+		return 0
+	}
+	if still := now.Sub(time.Unix(0, m.PublishedAt)) - m.Age; still > clocks {
+		return still
+	}
+	return 0
 }

@@ -27,12 +27,17 @@ func version() string {
 	return release + rev + dirty
 }
 
+// versionText is what the version is to people.
+func versionText() string {
+	return fmt.Sprintf("onceq %s %s %s/%s", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
 type versionCmd struct{ outputFlag }
 
 // Run shows the version.
 func (v *versionCmd) Run(a *app) error {
 	if v.table() {
-		_, err := fmt.Fprintf(a.Out, "onceq %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		_, err := fmt.Fprintln(a.Out, versionText())
 		return err
 	}
 	return console.WriteJSON(a.Out, v.format(), map[string]string{

@@ -34,11 +34,11 @@ func TakeBackup(m *fsm.Machine, cfg fsm.Config) (*Backup, error) {
 	if err := w.End(); err != nil {
 		return nil, err
 	}
-	return b, b.verify(cfg)
+	return b, b.Verify(cfg)
 }
 
-// verify reads the backup as `onceq backup verify` does.
-func (b *Backup) verify(cfg fsm.Config) error {
+// Verify reads the backup as `onceq backup verify` does.
+func (b *Backup) Verify(cfg fsm.Config) error {
 	r := fsm.NewBackupReader(cfg.Group, b.Head)
 	for i, p := range b.Parts {
 		read := r.Tables

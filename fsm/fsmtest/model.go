@@ -19,6 +19,10 @@ import (
 type Model struct {
 	Limits fsm.Limits // a cap of 0: none
 	Wall   int64      // the leader's wall clock, of the entry that is applied
+	// Served says in which order the machine served what was due in the entry that is
+	// applied. It matters for dead letters alone: which comes first, and whether there
+	// was room for it. What is due is found without it.
+	Served []Owner
 	Now    time.Duration
 	// Backoff is the machine's own: its jitter is a hash.
 	Backoff  func(s wire.QueueSettings, queue uint64, lane uint8, offset uint64, failures uint32) time.Duration
@@ -30,6 +34,12 @@ type Model struct {
 	leaders  int
 	version  uint32 // 0 is the first
 	from     int    // the queue that is served first, while a cap holds others back
+}
+
+// Owner is a queue or a consumer that something was due for; a session has neither.
+type Owner struct {
+	Queue    uint64
+	Consumer wire.ConsumerID
 }
 
 type modelSession struct {
@@ -52,6 +62,7 @@ type modelOutcome struct {
 }
 
 type modelQueue struct {
+	of         *Model
 	deleted    bool
 	name       string
 	settings   wire.QueueSettings
@@ -74,6 +85,7 @@ type modelMessage struct {
 	offset    int
 	state     string
 	own       bool // it has a record: its size and expiry are exact
+	ranged    bool // it is gone and needs no record for that
 	size      uint64
 	attempts  int
 	failures  uint32
@@ -83,6 +95,7 @@ type modelMessage struct {
 	key       string        // its place in keys
 	oldKey    string        // while parked or a dead letter
 	origin    *modelQueue
+	laneThere int             // of a dead letter, in its origin
 	milestone *modelMilestone // of a plain one that was never delivered
 }
 
@@ -331,7 +344,7 @@ func (s *modelSession) raise(floor uint64) {
 
 // known is what is answered without storing anything, "" when the copy may be
 // stored.
-func (s *modelSession) known(sequence, after, checksum uint64) string {
+func (s *modelSession) known(sequence, after, checksum uint64, version uint32) string {
 	if sequence < s.floor {
 		return "below floor"
 	}
@@ -344,14 +357,14 @@ func (s *modelSession) known(sequence, after, checksum uint64) string {
 		}
 		return o.String() + map[bool]string{false: " duplicate", true: ""}[o.sealed]
 	}
-	if _, ok := s.outcomes[after]; after >= s.floor && !ok {
+	if o, ok := s.outcomes[after]; after >= s.floor && (!ok || o.sealed && version >= 3) {
 		return "out of order"
 	}
 	return ""
 }
 
 func (e *modelEntry) judge(s *modelSession, queue string, p wire.Publish) string {
-	if st := s.known(p.Sequence, p.After, p.Checksum); st != "" {
+	if st := s.known(p.Sequence, p.After, p.Checksum, e.version); st != "" {
 		return st
 	}
 	_, q := e.queue(queue)
@@ -528,7 +541,7 @@ func (x *modelMessage) may() bool {
 
 // gone ends a message.
 func (x *modelMessage) gone(how string) {
-	x.state = how
+	x.state, x.ranged = how, x.queue.of.version >= 4
 	x.plain(false)
 	x.queue.leaveKey(x)
 }
@@ -727,7 +740,11 @@ func (e *modelEntry) settle(r wire.Settle) string {
 func (e *modelEntry) record(x *modelMessage) {
 	if !x.own {
 		x.own, x.size = true, 0
-		x.expires = x.queue.expiry(x.stored, 0)
+		stored := x.stored
+		if e.version >= 4 {
+			stored += time.Second // as far as a milestone goes
+		}
+		x.expires = x.queue.expiry(stored, 0)
 	}
 }
 
@@ -769,7 +786,7 @@ func (e *modelEntry) deadLetter(x *modelMessage) {
 	}
 	moved := e.add(target, 0, &modelMessage{
 		state: "ready", own: true, size: x.size, stored: e.Now, expires: target.expiry(e.Now, 0),
-		origin: x.queue, oldKey: x.key, attempts: x.attempts,
+		origin: x.queue, laneThere: x.lane, oldKey: x.key, attempts: x.attempts,
 	})
 	if moved.oldKey == "" {
 		moved.oldKey = x.oldKey
@@ -858,7 +875,7 @@ func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditV
 	}
 	switch verb {
 	case fsm.EditDelete:
-		if !x.own && x.offset != q.head(x.lane) && !e.mayIndex(1) {
+		if !x.own && x.offset != q.head(x.lane) && !e.mayEndAhead() {
 			return fsm.EditCapped
 		}
 		x.gone("deleted")
@@ -891,14 +908,18 @@ func (e *modelEntry) editOne(q, target *modelQueue, p wire.Place, verb fsm.EditV
 		if !x.own {
 			records++
 		}
-		if x.own && x.offset >= q.head(x.lane) || !x.own && x.offset != q.head(x.lane) {
+		ahead := x.own && x.offset >= q.head(x.lane) || !x.own && x.offset != q.head(x.lane)
+		if ahead && e.version < 4 {
 			records++
 		}
-		if records > 0 && !e.mayIndex(records) {
+		if records > 0 && !e.mayIndex(records) || ahead && !e.mayEndAhead() {
 			return fsm.EditCapped
 		}
-		moved := e.add(target, 0, &modelMessage{state: "ready", own: true, size: size, stored: e.Now, expires: target.expiry(e.Now, 0), attempts: x.attempts})
-		key := cmp.Or(x.key, x.oldKey)
+		key, lane := cmp.Or(x.key, x.oldKey), 0
+		if e.version >= 4 && target == x.origin && key == "" {
+			lane = x.laneThere
+		}
+		moved := e.add(target, lane, &modelMessage{state: "ready", own: true, size: size, stored: e.Now, expires: target.expiry(e.Now, 0), attempts: x.attempts})
 		x.gone("moved")
 		target.join(moved, key)
 		return fsm.EditDone
@@ -917,7 +938,7 @@ func (e *modelEntry) ackPublish(r wire.AckPublish) string {
 	}
 	s.active = e.Now
 	s.raise(r.Floor)
-	if st := s.known(r.Sequence, 0, r.Checksum); st != "" {
+	if st := s.known(r.Sequence, 0, r.Checksum, e.version); st != "" {
 		return say(st)
 	}
 	_, k := e.consumer(r.Consumer)
@@ -971,7 +992,7 @@ func (e *modelEntry) create(r wire.QueueCreate) string {
 		return "too many queues"
 	}
 	if q == nil {
-		q = &modelQueue{name: r.Name, settings: want, revision: 1}
+		q = &modelQueue{of: e.Model, name: r.Name, settings: want, revision: 1}
 		e.queues = append(e.queues, q)
 		number = len(e.queues)
 	}
@@ -1103,22 +1124,36 @@ func (q *modelQueue) counts() map[string]int {
 	return c
 }
 
-// timers takes what is due, in no particular order: without a budget the order
-// makes no difference.
+// timers takes what is due: first in the order that is said, then whatever that left out.
 func (e *modelEntry) timers() {
 	for _, s := range e.sessions {
 		if !s.named && !s.closed && s.active+fsm.SessionExpiry <= e.Now {
 			s.closed = true
 		}
 	}
-	for _, q := range e.queues {
-		for _, lane := range q.lanes {
-			for _, x := range lane {
-				e.messageTimers(x)
-			}
+	for _, o := range e.Served {
+		if q := e.live(o.Queue); q != nil {
+			e.queueTimers(q)
+		} else if q, k := e.consumer(o.Consumer); k != nil && e.consumerEnds(q, k) {
+			q.drop(k)
 		}
+	}
+	for _, q := range e.queues {
+		e.queueTimers(q)
 		q.consumers = slices.DeleteFunc(q.consumers, func(k *modelConsumer) bool { return e.consumerEnds(q, k) })
 	}
+}
+
+func (e *modelEntry) queueTimers(q *modelQueue) {
+	for _, lane := range q.lanes {
+		for _, x := range lane {
+			e.messageTimers(x)
+		}
+	}
+}
+
+func (q *modelQueue) drop(k *modelConsumer) {
+	q.consumers = slices.DeleteFunc(q.consumers, func(x *modelConsumer) bool { return x == k })
 }
 
 func (e *modelEntry) consumerEnds(q *modelQueue, k *modelConsumer) bool {

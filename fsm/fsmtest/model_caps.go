@@ -67,13 +67,14 @@ func (q *modelQueue) head(lane int) int {
 	return len(q.lanes[lane])
 }
 
-// records counts messages that have one, and those that are gone and not passed yet.
+// records counts messages that have one, and those that are gone, not passed yet, and
+// not told by a range.
 func (m *Model) records() (n int) {
 	for _, q := range m.queues {
 		for i, lane := range q.lanes {
 			head := q.head(i)
 			for _, x := range lane {
-				if !q.deleted && (x.own && x.here() || !x.here() && x.offset > head) {
+				if !q.deleted && (x.own && x.here() || !x.here() && !x.ranged && x.offset > head) {
 					n++
 				}
 			}
@@ -101,8 +102,45 @@ func (m *Model) mayReturn(more int) bool {
 }
 
 func (m *Model) mayIndex(more int) bool {
-	return m.Limits.IndexedMax == 0 || m.records()+more <= m.Limits.IndexedMax && m.mayReturn(more)
+	return m.mayLeave(more) && (m.Limits.IndexedMax == 0 || m.records()+more <= m.Limits.IndexedMax && m.mayReturn(more))
 }
+
+// ranges counts the rows of neighbours that are gone, and neither passed nor told by
+// records.
+func (m *Model) ranges() (n int) {
+	for _, q := range m.queues {
+		for i, lane := range q.lanes {
+			within := false
+			for _, x := range lane[q.head(i):] {
+				gone := !q.deleted && !x.here() && x.ranged
+				if gone && !within {
+					n++
+				}
+				within = gone
+			}
+		}
+	}
+	return n
+}
+
+// mayLeave says that there may be so many more ranges.
+func (m *Model) mayLeave(more int) bool {
+	return m.version < 4 || m.Limits.GoneRangesMax == 0 || m.ranges()+more <= m.Limits.GoneRangesMax
+}
+
+// mayEndAhead says that a message which is not passed yet may be taken out by command.
+func (m *Model) mayEndAhead() bool {
+	if m.version < 4 {
+		return m.mayIndex(1)
+	}
+	return m.mayLeave(1)
+}
+
+// Ranges is ranges, for a test to compare.
+func (m *Model) Ranges() int { return m.ranges() }
+
+// Records is records, for a test to compare.
+func (m *Model) Records() int { return m.records() }
 
 // heldBack says that there is no room for a message's lease, or for its return.
 func (m *Model) heldBack(x *modelMessage) bool {

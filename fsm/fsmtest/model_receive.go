@@ -2,7 +2,6 @@ package fsmtest
 
 import (
 	"fmt"
-	"slices"
 
 	"onceq/transport/wire"
 )
@@ -79,7 +78,7 @@ func (e *modelEntry) endPull(p *modelPull) string {
 // dropUnused forgets a puller that was made for nothing.
 func (q *modelQueue) dropUnused(k *modelConsumer) {
 	if len(k.log) == 0 {
-		q.consumers = slices.DeleteFunc(q.consumers, func(x *modelConsumer) bool { return x == k })
+		q.drop(k)
 	}
 }
 

@@ -21,8 +21,13 @@ const (
 type ahead struct {
 	windows map[laneID]*window
 	clock   uint64
-	reading int        // windows that are being read now
-	missed  []deletion // that they may have missed
+	reading []*reading
+}
+
+// reading is a window that is being read now.
+type reading struct {
+	lane   laneID
+	missed []deletion // of its lane, since it was begun: it may have read what they delete
 }
 
 // window is some of a lane's bodies that follow each other. What is not in it
@@ -70,10 +75,10 @@ func (a *ahead) evict() {
 }
 
 // keep replaces what is known of a lane by what was just read.
-func (a *ahead) keep(id laneID, offsets []uint64, values [][]byte) {
-	if w := a.windows[id]; w != nil {
+func (a *ahead) keep(r *reading, offsets []uint64, values [][]byte) {
+	if w := a.windows[r.lane]; w != nil {
 		w.offsets, w.values = offsets, values
-		for _, d := range a.missed {
+		for _, d := range r.missed {
 			w.forget(d)
 		}
 	}
@@ -84,8 +89,10 @@ func (a *ahead) forget(d deletion) {
 	if len(a.windows) == 0 {
 		return
 	}
-	if a.reading > 0 {
-		a.missed = append(a.missed, d)
+	for _, r := range a.reading {
+		if r.lane == d.id {
+			r.missed = append(r.missed, d)
+		}
 	}
 	if w := a.windows[d.id]; w != nil {
 		w.forget(d)
@@ -127,18 +134,17 @@ func (s *Pebble) read(p place) ([]byte, error) {
 
 // readOn reads a body and what follows it in its lane; open is held.
 func (s *Pebble) readOn(p place) ([]byte, error) {
+	r := &reading{lane: p.lane}
 	s.mu.Lock()
-	s.ahead.reading++
+	s.ahead.reading = append(s.ahead.reading, r)
 	s.mu.Unlock()
 	offsets, values, err := scan(s.db, p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && len(values) > 0 {
-		s.ahead.keep(p.lane, offsets, slices.Clone(values))
+		s.ahead.keep(r, offsets, slices.Clone(values))
 	}
-	if s.ahead.reading--; s.ahead.reading == 0 {
-		s.ahead.missed = nil
-	}
+	s.ahead.reading = slices.DeleteFunc(s.ahead.reading, func(o *reading) bool { return o == r })
 	if err != nil || len(values) == 0 {
 		return nil, err
 	}

@@ -51,6 +51,48 @@ func checkTable(fs vfs.FS, path string) error {
 	return err
 }
 
+// soundTable reads a table. An error for a damaged one wraps ErrBadCheckpoint; what keeps
+// us from looking is no damage.
+func soundTable(fs vfs.FS, path string) error {
+	there, err := fs.Open(path)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(checkTable(fs, path), there.Close())
+	switch {
+	case err == nil, passing(err):
+		return err
+	default: // a block that the disk cannot read is as bad as one that has rotted
+		return fmt.Errorf("%w: %w", ErrBadCheckpoint, err)
+	}
+}
+
+// Tables compares the files of a checkpoint with their sums, and names its tables, whose
+// blocks are left to CheckTable. An error for damage wraps ErrBadCheckpoint.
+func Tables(dir string) ([]string, error) {
+	if err := checkSums(vfs.Default, dir); err != nil {
+		return nil, err
+	}
+	names, err := vfs.Default.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return !isTable(n) }), nil
+}
+
+// CheckTable reads a table of a checkpoint, and says how large it is. An error for a
+// damaged one wraps ErrBadCheckpoint, and names file and offset.
+func CheckTable(path string) (bytes int64, err error) {
+	info, err := vfs.Default.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	if err := soundTable(vfs.Default, path); err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	return info.Size(), nil
+}
+
 // blockPattern is how Pebble names the block whose checksum is wrong, in a text. The
 // number of the file in there is that of an open database, and 0 here.
 var blockPattern = regexp.MustCompile(`block (\d+)/(\d+): `)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -75,6 +76,60 @@ func TestCheck_NamesTheDamagedFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A block that has rotted is not sent: the receiver looks at the ends of tables alone, and
+// the sum that goes with it is of what was read here.
+func TestStream_OfARottenTable_IsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openTest(t, vfs.Default, filepath.Join(dir, "live"), 1)
+	fill(s, 0, 3000)
+	whole := filepath.Join(dir, "whole")
+	checkpoint(t, s, whole)
+	if err := Stream(whole, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(whole, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	if err := flip(tables[0], 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := Stream(whole, io.Discard); !errors.Is(err, ErrBadCheckpoint) || !strings.Contains(err.Error(), filepath.Base(tables[0])) || !strings.Contains(err.Error(), "offset") {
+		t.Errorf("sent: %v", err)
+	}
+}
+
+// Who has no descriptor left for a table knows nothing of the table: called damage, the
+// sender would act on it.
+func TestStream_TooManyFilesOpen_IsNoDamage(t *testing.T) {
+	t.Parallel()
+	snap, tables := alike(t, t.TempDir())
+	for opens := 1; opens <= 3; opens++ { // to look at it, to check it, to send it
+		fs := &scarceFS{FS: vfs.Default, name: tables[0], left: opens}
+		err := sendFiles(fs, snap, io.Discard)
+		if !errors.Is(err, syscall.EMFILE) || errors.Is(err, ErrBadCheckpoint) {
+			t.Errorf("open %d: %v", opens, err)
+		}
+	}
+}
+
+// scarceFS has no descriptor for the last of left opens of a file.
+type scarceFS struct {
+	vfs.FS
+	name string
+	left int
+}
+
+func (s *scarceFS) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
+	if filepath.Base(name) == s.name {
+		if s.left--; s.left == 0 {
+			return nil, &os.PathError{Op: "open", Path: name, Err: syscall.EMFILE}
+		}
+	}
+	return s.FS.Open(name, o...)
 }
 
 // alike makes a checkpoint with two tables of the same size, each with a thousand

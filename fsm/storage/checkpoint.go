@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +24,7 @@ type view struct {
 	s          *Pebble
 	life       uint64
 	number     uint64 // of the newest run in it
+	drained    bool   // it has nothing in memory
 	checkpoint bool   // the bodies are in a checkpoint
 	released   bool
 }
@@ -33,7 +36,7 @@ func (s *Pebble) Freeze() fsm.FrozenBodies {
 	defer s.mu.Unlock()
 	s.frozen++
 	s.frozenAt = s.young.number
-	return &view{s: s, life: s.life, number: s.young.number}
+	return &view{s: s, life: s.life, number: s.young.number, drained: s.young.bodies == 0}
 }
 
 // Release lets deletes go on, when no other view is left.
@@ -295,6 +298,9 @@ type Pace func(took time.Duration)
 // file, and Pebble's own checkpoint does not say so.
 func (v *view) Checkpoint(dir string, pace Pace) error {
 	err := v.tables(pace)
+	if err == nil && v.drained {
+		err = v.shrink()
+	}
 	if err == nil {
 		err = v.using(func(db *pebble.DB) error {
 			flushed, err := db.AsyncFlush()
@@ -351,6 +357,47 @@ func (v *view) tables(pace Pace) error {
 	}
 	return nil
 }
+
+// shrink gives back what the disk holds when no body is left. Pebble frees what is dead as
+// a level of tables grows, and when nothing comes any more none does: of a backlog that was
+// acked across several checkpoints up to a hundred MiB stayed for good.
+func (v *view) shrink() error {
+	return v.using(func(db *pebble.DB) error {
+		if size := db.Metrics().Total().TablesSize; size == 0 || size > shrinkMost {
+			return nil
+		}
+		iter, err := db.NewIter(nil)
+		if err != nil {
+			return err
+		}
+		left := iter.First()
+		if err := errors.Join(iter.Error(), iter.Close()); err != nil || left {
+			return err
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- db.Compact(ctx, key(laneID{}, 0), keyEnd, false) }() // waited for below
+		select {
+		case err = <-done:
+			return err
+		case <-v.s.dead: // Pebble tries again without end
+			err = v.s.err()
+		case <-v.s.quit:
+			err = ErrClosed
+		}
+		cancel()
+		<-done
+		return err
+	})
+}
+
+// shrinkMost bounds what shrink reads, and so how long a restore waits for it. Of more
+// than that Pebble frees most by itself.
+const shrinkMost = 256 << 20
+
+// keyEnd is behind every key.
+var keyEnd = bytes.Repeat([]byte{0xff}, keyBytes+1)
 
 // mayPause says that nobody waits for the table that is being written. Nothing leaves
 // memory before its end, and at an eighth above the budget publishes are held; and who
@@ -453,7 +500,7 @@ func (s *Pebble) openDB() (*pebble.DB, error) {
 	defer opening.Store(false)
 	o := &pebble.Options{
 		FS: s.o.FS, Cache: s.cache, DisableWAL: true, FormatMajorVersion: formatVersion,
-		MemTableSize: memTableBytes, L0CompactionThreshold: 4, L0StopWritesThreshold: 20,
+		MaxOpenFiles: s.o.OpenTables, MemTableSize: memTableBytes, L0CompactionThreshold: 4, L0StopWritesThreshold: 20,
 		EventListener: s.listener(), Logger: pebbleLog{s, s.o.Logger, &opening},
 	}
 	for i := range o.Levels {

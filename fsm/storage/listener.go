@@ -16,6 +16,11 @@ func (s *Pebble) listener() *pebble.EventListener {
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			s.fail(fmt.Errorf("%w: %s: %w", ErrBadCheckpoint, i.Path, i.Details))
 		},
+		CompactionEnd: func(i pebble.CompactionInfo) {
+			if i.Err == nil && len(i.Output.Tables) > 0 && i.Reason != "move" { // else no table was written
+				s.compactions.Add(1)
+			}
+		},
 		DiskSlow: func(i pebble.DiskSlowInfo) {
 			s.o.Logger.Warn("the disk is slow", "path", i.Path, "operation", i.OpType.String(), "for", i.Duration)
 		},

@@ -7,6 +7,8 @@
 package storage
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 
 	"onceq/fsm"
@@ -187,6 +189,8 @@ func (s *Memory) Freeze() fsm.FrozenBodies {
 		for n, p := range l.pages {
 			ps = append(ps, frozenPage{n, p})
 		}
+		// A backup has the bodies of a lane in order.
+		slices.SortFunc(ps, func(a, b frozenPage) int { return cmp.Compare(a.n, b.n) })
 		f.lanes[id] = ps
 	}
 	return f

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -45,6 +46,9 @@ type Options struct {
 	// YoungBytes is the budget of memory for bodies that were not written yet, and
 	// for those that were and may be read soon. Default YoungBytesDefault.
 	YoungBytes int64
+	// OpenTables is how many tables may be open at once, a few dozen at least. Default
+	// OpenTables.
+	OpenTables int
 	// Fatal is called with the first storage error. In production it ends the
 	// process. Default: log and exit.
 	Fatal func(error)
@@ -57,6 +61,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.YoungBytes == 0 {
 		o.YoungBytes = YoungBytesDefault
+	}
+	if o.OpenTables == 0 {
+		o.OpenTables = OpenTables
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -74,6 +81,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+const (
+	// OpenTables is the default of Options.OpenTables.
+	OpenTables = 1000
+	// scanTables are open at most while a backup reads: it goes from one to the next.
+	scanTables = 64
+)
+
 // Pebble keeps young bodies in memory, up to a budget, and the others on disk.
 //
 // There is no write-ahead log, since the raft log is one: the live directory
@@ -90,6 +104,8 @@ type Pebble struct {
 	quit  chan struct{}
 	ended chan struct{}
 	dead  chan struct{} // closed at the first storage error
+
+	compactions atomic.Uint64
 
 	// turn is a token: whoever has it takes changes from todo and commits them, and
 	// bodies after them. So no delete overtakes a body that was put after it.
@@ -395,6 +411,8 @@ type Stats struct {
 	Bytes   int64         // of memory that bodies hold, and changes that wait to be written
 	Budget  int64         // of Bytes
 	Stalled time.Duration // that the machine has waited for the disk, in all
+
+	Compactions uint64 // of tables on disk, that have written anew what they hold
 }
 
 // Stats returns them.
@@ -405,7 +423,7 @@ func (s *Pebble) Stats() Stats {
 	if !s.waiting.IsZero() {
 		stalled += time.Since(s.waiting)
 	}
-	return Stats{s.young.bodies, s.memory(), s.o.YoungBytes, stalled}
+	return Stats{s.young.bodies, s.memory(), s.o.YoungBytes, stalled, s.compactions.Load()}
 }
 
 // Full says that the disk does not keep up: an eighth more than the budget is in

@@ -39,7 +39,7 @@ func openScan(dir string, logger *slog.Logger, fill func() error) (*Scan, error)
 	if err == nil {
 		s.cache = pebble.NewCache(8 << 20)
 		s.db, err = pebble.Open(dir, &pebble.Options{
-			FS: fs, Cache: s.cache, ReadOnly: true, DisableWAL: true, FormatMajorVersion: formatVersion,
+			FS: fs, Cache: s.cache, ReadOnly: true, DisableWAL: true, MaxOpenFiles: scanTables, FormatMajorVersion: formatVersion,
 			// Damage is told by the iterator.
 			EventListener: &pebble.EventListener{BackgroundError: func(error) {}, DataCorruption: func(pebble.DataCorruptionInfo) {}},
 			Logger:        scanLog{logger},

@@ -23,8 +23,19 @@ func counts(v *view, r *Report) {
 		}
 		if before, ok := last[l]; ok && before.T1 < o.T0 && !v.restoredWithin(before.T0, o.T1) {
 			b := before.Queue
-			if q.Stored < b.Stored || q.Acked < b.Acked || q.Purged < b.Purged {
-				r.broken("counts", o.Key, []op{before, o}, "stored %d, acked %d, purged %d went back to %d, %d, %d", b.Stored, b.Acked, b.Purged, q.Stored, q.Acked, q.Purged)
+			for _, c := range []struct {
+				what        string
+				before, now uint64
+			}{
+				{"stored", b.Stored, q.Stored}, {"acked", b.Acked, q.Acked}, {"purged", b.Purged, q.Purged}, {"deleted", b.Deleted, q.Deleted},
+				{"too old", b.TooOld, q.TooOld}, {"dead-lettered", b.DeadLettered, q.DeadLettered}, {"moved", b.Moved, q.Moved},
+				{"delivered", b.Delivered, q.Delivered}, {"duplicates", b.Duplicates, q.Duplicates},
+				{"leases that ran out", b.Expired, q.Expired}, {"nacked", b.Nacked, q.Nacked}, {"of consumers gone", b.Gone, q.Gone},
+				{"of consumers that left", b.Left, q.Left},
+			} {
+				if c.now < c.before {
+					r.broken("counts", o.Key, []op{before, o}, "%s: %d went back to %d", c.what, c.before, c.now)
+				}
 			}
 		}
 		last[l] = o
@@ -33,10 +44,53 @@ func counts(v *view, r *Report) {
 		return // what a restore brought is not in the history
 	}
 	end := v.drains[len(v.drains)-1]
+	if v.setup.Redriven {
+		conserved(v, r, last, end)
+	}
 	for _, l := range order {
 		if o := last[l]; o.T0 >= end.T1 {
 			finalCounts(v, r, l.key, o)
 		}
+	}
+}
+
+// conserved: what is moved between queues is neither more nor less afterwards. All
+// queues together have stored what was published, and let go of what was acked.
+func conserved(v *view, r *Report, last map[life]op, end op) {
+	var stored, acked, known, maybe, ackedOK, ackedMaybe uint64
+	var seen []op
+	from := int64(never) // what came after the counts were read is not in them
+	for _, o := range last {
+		if o.T0 < end.T1 {
+			return
+		}
+		from = min(from, o.T0)
+		q := o.Queue
+		seen = append(seen, o)
+		stored += q.Stored - q.Moved - q.DeadLettered // who moves on is stored once more
+		acked += q.Acked
+	}
+	for _, m := range v.order {
+		p, ok := m.confirmed()
+		switch {
+		case ok && p.T1 <= from || slices.ContainsFunc(m.grants, func(g op) bool { return g.T1 <= from }):
+			known++
+			maybe++
+		case slices.ContainsFunc(m.publishes, op.maybe):
+			maybe++
+		}
+		if slices.ContainsFunc(m.settles, func(s op) bool { return s.F == history.Ack && s.Type == history.OK && s.T1 <= from }) {
+			ackedOK++
+		}
+		if m.mayBeAcked() {
+			ackedMaybe++
+		}
+	}
+	if stored < known || stored > maybe {
+		r.broken("counts", "", seen, "all queues together have stored %d messages, the history knows of %d and %d more at most", stored, known, maybe-known)
+	}
+	if acked < ackedOK || acked > ackedMaybe {
+		r.broken("counts", "", seen, "all queues together count %d acked, the history %d and %d more at most", acked, ackedOK, ackedMaybe-ackedOK)
 	}
 }
 

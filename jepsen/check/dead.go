@@ -55,7 +55,7 @@ func overdue(v *view, m *message, r *Report) {
 		var seen []op
 		rejected := false
 		for _, s := range m.settles {
-			if s.F == history.Nack && s.Type == history.OK && s.T1 < g.T0 {
+			if s.F == history.Nack && s.Type == history.OK && s.T1 < g.T0 && !v.redrivenWithin(s.T0, g.T1) {
 				failed[s.Attempt] = true
 				rejected = rejected || s.rejects()
 				seen = append(seen, s)
@@ -67,5 +67,23 @@ func overdue(v *view, m *message, r *Report) {
 		}
 	}
 }
+
+// redrivenWithin says that what had failed may have been sent back to work in between,
+// with its failures counted from zero.
+//
+// One without an answer goes on at the leader for as long as its last step takes.
+func (v *view) redrivenWithin(from, to int64) bool {
+	return slices.ContainsFunc(v.admins, func(a op) bool {
+		end := a.T1
+		if a.Type != history.OK {
+			end = a.T0 + redriveMost
+		}
+		return a.Text == history.Redrive && a.maybe() && a.T0 < to && end > from
+	})
+}
+
+// redriveMost is far above the time after which an operator does not wait for a redrive
+// any more.
+const redriveMost = int64(60e9)
 
 func (o op) rejects() bool { return o.F == history.Nack && o.Text == history.Rejected }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"onceq/jepsen/history"
+	"onceq/transport/wire"
 )
 
 // zombie: once an ack was answered ok, the message is never seen again.
@@ -14,12 +15,32 @@ func zombie(v *view, r *Report) {
 				continue
 			}
 			for _, g := range m.grants {
-				if a.T1 < g.T0 {
+				if a.T1 < v.takenAt(g) {
 					r.broken("zombie", m.id, []op{a, g}, "%s's ack of attempt %d was ok, then %s got attempt %d", a.Proc, a.Attempt, g.Proc, g.Attempt)
 				}
 			}
 		}
 	}
+}
+
+// takenAt is when a delivery was taken up at the earliest. Before a handler begins the
+// client looks whether its process stood still, and asks the cluster if it did; so what
+// waited in a buffer through a stop is no excuse. What is one is that the look came before
+// the stop and the line of the handler after it. The library reads its clock at the look and
+// does not tell that; the first clock that a handler can read is read behind the stop. Of
+// handlers that run one at a time it is the first line behind the stop, and no other. Of
+// those that run at once it can be one of each, and which goroutine says a line is not
+// known: there all that come soon after the stop are excused, see sent.
+func (v *view) takenAt(g op) int64 {
+	if !g.Alone || slices.ContainsFunc(v.held, func(h op) bool { return holdsBack(h, g) }) {
+		return g.T0
+	}
+	for _, s := range v.stops {
+		if v.stopsBefore(s, g) && !slices.ContainsFunc(v.alone[g.Proc], func(o op) bool { return o.I < g.I && o.T1 >= s.T1 }) {
+			return g.T0
+		}
+	}
+	return g.T1
 }
 
 // cause says why a message was handed out again: "" when there is no reason.
@@ -47,7 +68,7 @@ func (v *view) cause(m *message, earlier, later op) string {
 			}
 		}
 	}
-	if v.holdEnd(m, earlier)+v.stood(earlier.T1, later.T1)-eps <= later.T1 {
+	if v.holdEnd(m, earlier)+v.stood(earlier.T1, later.T1)-eps <= later.T1 && !(earlier.Alive && v.canExtend(earlier, later.T1)) {
 		return "expired"
 	}
 	return ""
@@ -89,7 +110,7 @@ func givenUp(v *view, r *Report) {
 	for _, proc := range procs {
 		c := v.consumers[proc]
 		for _, g := range c.gone {
-			cause := slices.ContainsFunc(c.ends, func(e ending) bool { return e.T0 <= g.T1 })
+			cause := slices.ContainsFunc(c.ends, func(e ending) bool { return e.T0 <= g.T1 }) || v.neverKnown(proc, g)
 			for _, s := range c.silent {
 				until := min(s.T1, g.T1)
 				cause = cause || until-s.T0 >= v.setup.Grace+v.stood(s.T0, until)-v.epsilon(s.T0, until)
@@ -99,6 +120,25 @@ func givenUp(v *view, r *Report) {
 			}
 		}
 	}
+}
+
+// neverKnown: the cluster may never have heard of a consumer whose first attach got no
+// answer, or knows nothing of one whose first was refused, and takes its second for one of
+// a consumer that it gave up long ago.
+func (v *view) neverKnown(proc string, gone op) bool {
+	asked := false
+	for _, a := range v.attaches {
+		if a.Proc != proc || a.T0 > gone.T0 {
+			continue
+		}
+		if a.Type == history.OK && a.Text == wire.StatusOK.String() {
+			return false
+		}
+		asked = asked || a.Type != history.OK || a.Text != wire.StatusConsumerGone.String()
+	}
+	return asked && !slices.ContainsFunc(v.order, func(m *message) bool {
+		return slices.ContainsFunc(m.grants, func(g op) bool { return g.Proc == proc })
+	})
 }
 
 // withoutCause: a leader change or a reconnect is no reason to hand out again.
@@ -136,8 +176,11 @@ func twoHolders(v *view, r *Report) {
 
 // holds is until when a grant certainly held its message, looked at from later.
 func (v *view) holds(m *message, g op, later int64) int64 {
-	eps := v.epsilon(g.T0, later)
-	end := v.holdEnd(m, g) + v.stood(g.T1, later) - eps
+	return v.heldUntil(m, g, v.stood(g.T1, later), v.epsilon(g.T0, later))
+}
+
+func (v *view) heldUntil(m *message, g op, stood, eps int64) int64 {
+	end := v.holdEnd(m, g) + stood - eps
 	for _, s := range m.settles {
 		if s.F != history.Extend && s.Attempt == g.Attempt && s.Proc == g.Proc {
 			end = min(end, s.T0)
@@ -210,11 +253,33 @@ func attempts(v *view, r *Report) {
 			case i == 0:
 			case m.grants[i-1].Attempt == g.Attempt:
 				r.broken("attempts", m.id, []op{m.grants[i-1], g}, "attempt %d was handed out to %s and to %s", g.Attempt, m.grants[i-1].Proc, g.Proc)
+			case v.hidden(min(m.grants[0].T0, g.T0), g.T1) < g.Attempt-m.grants[i-1].Attempt-1:
+				r.broken("attempts", m.id, []op{m.grants[i-1], g}, "attempt %d to %s follows attempt %d to %s, and no consumer that could have been given one in between was cut off or ended", g.Attempt, g.Proc, m.grants[i-1].Attempt, m.grants[i-1].Proc)
 			case m.grants[i-1].T1 > g.T1 && !v.wasSilent(m.grants[i-1].Proc):
 				r.broken("attempts", m.id, []op{g, m.grants[i-1]}, "attempt %d was handed out to %s before attempt %d to %s, which was never cut off", g.Attempt, g.Proc, m.grants[i-1].Attempt, m.grants[i-1].Proc)
 			}
 		}
 	}
+}
+
+// hidden is how many attempts of one message may have been given to consumers that
+// never saw them, between its first delivery and one that comes later: one to each that
+// ended, and to one that was cut off one for each time that its lease may have run out.
+// Deliveries may arrive in another order than they were made.
+func (v *view) hidden(from, to int64) (n int) {
+	for _, c := range v.consumers {
+		for _, e := range c.ends {
+			if e.T0 < to && e.end() > from-v.setup.Grace {
+				n++
+			}
+		}
+		for _, s := range c.silent {
+			if s.T0 < to && s.T1 > from {
+				n += 1 + int((min(s.T1, to)-max(s.T0, from))/max(1, min(v.setup.Grace, v.setup.Lease)))
+			}
+		}
+	}
+	return n
 }
 
 // anyEnded says that before t a consumer may have been given a message that it

@@ -17,10 +17,11 @@ const linearTimeout = 10 * time.Second
 // compared with ==.
 type place struct {
 	phase phase
-	at    history.Place
-	high  int // the newest attempt granted
-	lost  int // attempts up to here do not hold it any more
-	acked int // the attempt that ended it
+	at    history.Place // where it was stored
+	now   history.Place // where it is, when it was sent back to work since
+	high  int           // the newest attempt granted
+	lost  int           // attempts up to here do not hold it any more
+	acked int           // the attempt that ended it
 }
 
 type phase uint8
@@ -43,7 +44,7 @@ func linearizable(v *view, r *Report) {
 		DescribeOperation: func(input, _ any) string { return describe(input.(known).op) },
 	}).ToModel()
 	for _, m := range v.order {
-		ops := m.operations(v.setup.Raw)
+		ops := m.operations(v.setup)
 		switch porcupine.CheckOperationsTimeout(model, ops, linearTimeout) {
 		case porcupine.Illegal:
 			var all []op
@@ -62,10 +63,10 @@ func linearizable(v *view, r *Report) {
 type known struct {
 	op
 	places []history.Place
-	raw    bool // nothing is sealed but what the history says
+	setup  history.Setup
 }
 
-func (m *message) operations(raw bool) []porcupine.Operation {
+func (m *message) operations(setup history.Setup) []porcupine.Operation {
 	var places []history.Place
 	for _, o := range append(append([]op(nil), m.publishes...), m.grants...) {
 		if (o.F == history.Deliver || o.Type == history.OK) && !slices.Contains(places, o.Place()) {
@@ -77,7 +78,7 @@ func (m *message) operations(raw bool) []porcupine.Operation {
 	}
 	var ops []porcupine.Operation
 	add := func(o op, call int64) {
-		ops = append(ops, porcupine.Operation{Input: known{o, places, raw}, Call: call, Return: o.end()})
+		ops = append(ops, porcupine.Operation{Input: known{o, places, setup}, Call: call, Return: o.end()})
 	}
 	// Operations that can be left out without changing the answer are, since the
 	// search is exponential in what overlaps: a refusal that is right in every state,
@@ -130,8 +131,10 @@ func step(state, input, _ any) []any {
 	case history.Seal:
 		o.seal(s, may)
 	case history.Deliver:
-		if s.phase == there && o.Attempt > s.high && o.Place() == s.at {
-			s.high = o.Attempt
+		// Where it was sent back to work it has moved on, and had failed before.
+		on := o.setup.Redriven && o.Attempt > 1 && movesOn(o.setup, s.now, o.Place())
+		if s.phase == there && o.Attempt > s.high && (o.Place() == s.now || on) {
+			s.high, s.now = o.Attempt, o.Place()
 			may(s)
 		}
 	case history.Ack:
@@ -143,7 +146,7 @@ func step(state, input, _ any) []any {
 }
 
 func (o known) publish(s place, may func(place)) {
-	stored := place{phase: there, at: o.Place()}
+	stored := place{phase: there, at: o.Place(), now: o.Place()}
 	isStored := s.phase == there || s.phase == gone
 	switch {
 	case o.Type == history.OK && !o.Dup:
@@ -159,7 +162,7 @@ func (o known) publish(s place, may func(place)) {
 		}
 	case o.Type == history.Fail && o.Err == "sealed":
 		// The client library seals by itself what it gives up.
-		if s.phase == sealedOff || s.phase == absent && !o.raw {
+		if s.phase == sealedOff || s.phase == absent && !o.setup.Raw {
 			s.phase = sealedOff
 			may(s)
 		}
@@ -169,7 +172,7 @@ func (o known) publish(s place, may func(place)) {
 		may(s)
 		if s.phase == absent {
 			for _, at := range o.places {
-				may(place{phase: there, at: at})
+				may(place{phase: there, at: at, now: at})
 			}
 		}
 	}

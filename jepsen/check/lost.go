@@ -14,6 +14,7 @@ func lost(v *view, r *Report) {
 		return // vacuity says so
 	}
 	lostByOutbox(v, r)
+	end := v.drains[len(v.drains)-1].T1
 	byProducer := map[string][]*message{}
 	var producers []string
 	for _, m := range v.order {
@@ -41,7 +42,7 @@ func lost(v *view, r *Report) {
 		for i, m := range ms {
 			p, _ := m.confirmed()
 			switch {
-			case v.removed(m), len(m.dead) > 0:
+			case v.removed(m), len(m.dead) > 0, m.tooOldAt() <= end:
 			case len(m.grants) == 0:
 				where := "middle"
 				if i > last {

@@ -1,6 +1,11 @@
 package check
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+
+	"onceq/jepsen/history"
+)
 
 // digests: replicas at one index are identical.
 func digests(v *view, r *Report) {
@@ -55,11 +60,40 @@ func leaders(v *view, r *Report) {
 	}
 }
 
-// crash: no fault that we make is one that a node must end for.
+// crash: most faults that we make are none that a node must end for. Where it has to,
+// it says why: a disk that has failed it, damage that it has found. It does not fall
+// over, and its state is that of the others.
 func crash(v *view, r *Report) {
 	for _, o := range v.crashes {
 		r.broken("crash", o.Node, []op{o}, "%s ended by itself (%s): %s", o.Node, o.Err, o.Text)
 	}
+	for _, o := range v.gaveUps {
+		if line := wrongEnd(o.Text); line != "" {
+			r.broken("crash", o.Node, []op{o}, "%s had to end, and not for this: %s", o.Node, line)
+		}
+	}
+}
+
+// wrongEnd finds the line of a log that says that its process ended for what must never
+// happen. That there is no memory the runtime tells by an end of its own, and as a bus
+// error that a part of a file which is mapped into memory cannot be read, bbolt's: a
+// pointer that leads nowhere is another signal. A node's last words have these lines
+// wherever they stand in its log: proc picks them by their beginnings, which are the same
+// there.
+func wrongEnd(log string) string {
+	unreadable := strings.Contains(log, "[signal SIGBUS")
+	for line := range strings.Lines(log) {
+		line = strings.TrimSpace(line)
+		switch {
+		case unreadable && strings.HasPrefix(line, "fatal error: fault"):
+		case strings.HasPrefix(line, "panic: "),
+			strings.HasPrefix(line, "fatal error: ") && !strings.Contains(line, "memory"),
+			strings.Contains(line, "WARNING: DATA RACE"),
+			strings.Contains(line, "the replicas of the log do not agree"):
+			return line
+		}
+	}
+	return ""
 }
 
 // wentOn: after a write or fsync that failed nothing that a disk says can be
@@ -67,5 +101,14 @@ func crash(v *view, r *Report) {
 func wentOn(v *view, r *Report) {
 	for _, o := range v.wentOn {
 		r.broken("went-on", o.Node, []op{o}, "%s did not end: %s", o.Node, o.Text)
+	}
+}
+
+// verify: what a node leaves behind when it ends in order is whole.
+func verify(v *view, r *Report) {
+	for _, o := range v.verified {
+		if o.Type == history.Fail {
+			r.broken("verify", o.Node, []op{o}, "%s had ended in order, and its files are not: %s", o.Node, o.Err)
+		}
 	}
 }

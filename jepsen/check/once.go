@@ -7,7 +7,8 @@ import (
 	"onceq/transport/wire"
 )
 
-// storedTwice looks for ids with more than one place.
+// storedTwice looks for ids with more than one place. One that has failed may be sent
+// back to work, to a place further back: see moved.
 func storedTwice(v *view, r *Report) {
 	for _, m := range v.order {
 		var place, fresh op
@@ -32,10 +33,35 @@ func storedTwice(v *view, r *Report) {
 			}
 			fresh = p
 		}
+		if v.setup.Redriven {
+			moved(v, m, place, r)
+			continue
+		}
 		for _, g := range m.grants {
 			seen(g)
 		}
 	}
+}
+
+// moved: a message that nobody has seen is where it was stored, and from one attempt to
+// the next it only moves on, to the end of its queue, with its priority. Nodes of the
+// first machine's build sent it back without one.
+func moved(v *view, m *message, stored op, r *Report) {
+	last := stored
+	for _, g := range m.grants {
+		if last.Event != nil && last.Place() != g.Place() && (g.Attempt == 1 || !movesOn(v.setup, last.Place(), g.Place())) {
+			r.broken("stored-twice", m.id, []op{last, g}, "attempt %d is at %v, and before it was at %v (%s)", g.Attempt, g.Place(), last.Place(), last.F)
+		}
+		last = g
+	}
+}
+
+// movesOn says that what was sent back to work may come from one place to another.
+func movesOn(s history.Setup, from, to history.Place) bool {
+	if from.Lane == to.Lane {
+		return to.Offset > from.Offset
+	}
+	return s.Older && (from.Lane == 0 || to.Lane == 0)
 }
 
 // collision looks for two ids in one place.
@@ -82,7 +108,7 @@ func wrongDup(v *view, r *Report) {
 }
 
 // refused looks for refusals that no honest copy may get: what one id is published
-// with never changes, no session ends within a run, and what was stored together
+// with never changes, no session ends that was active within its expiry, and what was stored together
 // with an ack is judged by its record, whatever has become of the lease. A producer's
 // floor stays below what it has not heard the outcome of, so unless another owner of
 // its session has raised it the cluster can always tell.
@@ -100,6 +126,9 @@ func refused(v *view, r *Report) {
 			}
 			switch p.Err {
 			case "session expired":
+				if v.mayHaveExpired(p) {
+					continue
+				}
 				r.broken("refused", m.id, []op{p}, "the session of %s is unknown", p.Inner)
 			case "lease lost", "consumer gone":
 				if first, ok := m.confirmed(); ok {
@@ -113,4 +142,32 @@ func refused(v *view, r *Report) {
 			}
 		}
 	}
+}
+
+// mayHaveExpired says that since the newest answer that the session of a publish had got
+// when that was refused so much time has passed that the cluster may have forgotten it.
+func (v *view) mayHaveExpired(p op) bool {
+	if v.setup.Expiry == 0 {
+		return false
+	}
+	active := int64(0)
+	for _, m := range v.order {
+		for _, o := range m.publishes {
+			if o.Type == history.OK && o.T1 <= p.T1 && sessionOf(o) == sessionOf(p) {
+				active = max(active, o.T0)
+			}
+		}
+	}
+	idle := p.T1 - active
+	for _, d := range v.passed {
+		if d.T1 >= active && d.T0 <= p.T1 {
+			idle += d.Delay
+		}
+	}
+	return idle >= v.setup.Expiry-v.setup.Epsilon
+}
+
+// sessionOf is the session of an inner-msg-id: what comes before its sequence.
+func sessionOf(o op) string {
+	return o.Inner[:max(0, strings.LastIndexByte(o.Inner, '.'))]
 }

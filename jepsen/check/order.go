@@ -31,7 +31,7 @@ func reordered(v *view, r *Report) {
 	}
 	for _, l := range lanes {
 		inTime(byLane[l], r)
-		if v.setup.ProducerOrder {
+		if v.setup.ProducerOrder && !v.setup.Older {
 			inProducer(byLane[l], r)
 		}
 	}
@@ -48,21 +48,36 @@ type lane struct {
 
 func laneOf(o op) lane { return lane{o.Key, o.Number, o.Lane} }
 
-// afterwards: what names another id in After is stored behind it, or that one is
-// never stored.
+// afterwards: what names another id in After is stored behind it; or that one is
+// never stored, then behind the one that it has named itself.
 func afterwards(v *view, r *Report) {
 	for _, m := range v.order {
 		for _, p := range m.publishes {
-			earlier := v.ids[p.After]
-			if p.After == "" || p.Type != history.OK || earlier == nil {
+			if p.Type != history.OK {
 				continue
 			}
-			if e, ok := earlier.placed(); ok && laneOf(e) == laneOf(p) && e.Seq > p.Seq {
-				r.broken("reordered", m.id, []op{e, p}, "%s was to come after %s, and they are at %d and %d", m.id, p.After, p.Seq, e.Seq)
+			if e, ok := v.before(p); ok && laneOf(e) == laneOf(p) && e.Seq > p.Seq {
+				r.broken("reordered", m.id, []op{e, p}, "%s was to come after %s, and they are at %d and %d", m.id, e.ID, p.Seq, e.Seq)
 				break
 			}
 		}
 	}
+}
+
+// before is the nearest of those that p was to come after, one named by the other,
+// that is stored.
+func (v *view) before(p op) (op, bool) {
+	for range v.order { // so that names in a circle end
+		m := v.ids[p.After]
+		if p.After == "" || m == nil {
+			break
+		}
+		if e, ok := m.placed(); ok || v.setup.Older || len(m.publishes) == 0 {
+			return e, ok
+		}
+		p = m.publishes[0]
+	}
+	return op{}, false
 }
 
 // placed is an event that tells where the message is stored.
@@ -127,7 +142,8 @@ func firstDeliveries(v *view, r *Report) {
 			continue
 		}
 		for _, g := range m.grants {
-			if g.Attempt == 1 {
+			// Handlers that run at one time say so in any order.
+			if g.Attempt == 1 && (!g.Alive || g.Alone) {
 				firsts = append(firsts, g)
 			}
 		}

@@ -98,6 +98,8 @@ func (x *round) judge(r *Report, id string) {
 		switch {
 		case !known:
 			r.broken("restored", id, []op{*x.backup, f}, "it was first sent after the backup, and is there after the restore")
+		case f.Err != "":
+			r.broken("restored", id, []op{*x.restore, f}, "it is there with a body that is not its own: %s", f.Err)
 		case !f.Seen:
 			r.broken("restored", id, []op{*x.restore, f}, "it is not marked as restored")
 		case i > 0 && f.Place() != found[0].Place():

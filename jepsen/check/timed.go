@@ -21,7 +21,7 @@ func early(v *view, r *Report) {
 				continue
 			}
 			n, ok := m.nacked(g.Attempt - 1)
-			if ok && n.Delay > 0 && g.T1 < n.T0+n.Delay-v.epsilon(n.T0, g.T1) {
+			if ok && n.Delay > 0 && g.T1 < n.T0+n.Delay-v.epsilon(n.T0, g.T1) && !v.redrivenWithin(n.T0, g.T1) {
 				r.broken("early", m.id, []op{n, g}, "given back for %.3f s, and %s got it after %.3f s", float64(n.Delay)/1e9, g.Proc, float64(g.T1-n.T0)/1e9)
 				break
 			}

@@ -53,14 +53,32 @@ func vacuity(v *view, r *Report) {
 		{"commands on queues answered ok", commands, least.Commands},
 		{"rounds of backup and restore", v.roundsDone(), least.Rounds},
 		{"dead letters", dead, least.Dead},
+		{"messages sent back to work from another queue, as counted at the end", v.movedInTheEnd(), least.Moved},
+		{"messages seen parked at once", v.parkedMost(), least.Parked},
+		{"messages handed out behind one of their ordering key that was given up", s.KeysPassed, least.KeysPassed},
+		{"pairs of one ordering key sent back to work one after the other", s.KeysMoved, least.KeysMoved},
 		{"answers to who the members are", len(v.members), least.Members},
 		{"changes of the members that were seen", v.memberChanges(), least.Changes},
 		{"publishes of replaced owners refused", fenced, least.Fenced},
 		{"publishes sealed as never stored", s.Seals["ok sealed"], least.Sealed},
+		{"digests of the state compared between nodes at the end", v.compared(), least.Digests},
+		{"messages too old, as counted at the end", v.tooOldInTheEnd(), least.Expired},
+		{"nodes whose files were looked at in the end", len(v.verified), least.Verified},
+		{"queues counted at the end", v.counted(), least.Counted},
+		{"nodes whose disk and memory were measured after the drain", v.measured(), least.Sized},
+		{"stops of clients longer than a lease or the grace time", s.Stops[stopsLong], least.Stops},
+		{"of them in which the cluster gave the connection up", s.Stops[stopsCutOff], least.CutOff},
+		{"messages that others got since their consumer was stopped", s.Stops[stopsOvertaken], least.Overtaken},
+		{"settles after a stop answered as lost", s.Stops[stopsLate], least.Late},
+		{"handlers that heard that their lease is lost", s.Stops[stopsTold], least.Told},
+		{"settles of what was held throughout a stop", s.Stops[stopsKept], least.Kept},
 	} {
 		if n.have < n.want {
 			r.unknown("%d %s, %d are needed", n.have, n.what, n.want)
 		}
+	}
+	if s.Compared == 0 && v.carries() {
+		r.unknown("nothing of what was handed out was compared with what was published")
 	}
 	if v.setup.Mix {
 		mixed(v, r)
@@ -79,6 +97,106 @@ func vacuity(v *view, r *Report) {
 		}
 	}
 	calm(v, r)
+	blind(v, r)
+}
+
+// blind: times are excused by those in which the harness stood still. When those are
+// long nothing that depends on time was judged.
+func blind(v *view, r *Report) {
+	longest, sum, end := int64(0), int64(0), int64(0)
+	for _, s := range v.stalls {
+		longest, sum = max(longest, s.T1-s.T0), sum+s.T1-s.T0
+		end = max(end, s.T1)
+	}
+	for _, d := range v.drains {
+		end = max(end, d.T1)
+	}
+	if longest >= min(v.setup.Lease, v.setup.Grace) || blindMost*sum > end && sum > v.setup.Epsilon {
+		r.unknown("the harness stood still for %.1f s of %.1f s, once for %.1f s: what depends on time could not be judged", float64(sum)/1e9, float64(end)/1e9, float64(longest)/1e9)
+	}
+}
+
+// blindMost: the harness may stand still for a fifth of a run.
+const blindMost = 5
+
+// compared is at how many indexes the states of two nodes or more were compared after
+// the drain.
+func (v *view) compared() int {
+	at := map[uint64]map[string]bool{}
+	for _, o := range v.states {
+		if i := o.State.DigestIndex; i > 0 && v.afterDrain(o) {
+			if at[i] == nil {
+				at[i] = map[string]bool{}
+			}
+			at[i][o.Node] = true
+		}
+	}
+	n := 0
+	for _, nodes := range at {
+		if len(nodes) > 1 {
+			n++
+		}
+	}
+	return n
+}
+
+// counted is of how many queues the counts were read after the drain.
+func (v *view) counted() int {
+	of := map[string]bool{}
+	for _, o := range v.queues {
+		if v.afterDrain(o) {
+			of[o.Key] = true
+		}
+	}
+	return len(of)
+}
+
+// measured is of how many nodes disk and memory were measured after the drain.
+func (v *view) measured() int {
+	of := map[string]bool{}
+	for _, o := range v.sizes {
+		if v.afterDrain(o) {
+			of[o.Node] = true
+		}
+	}
+	return len(of)
+}
+
+// carries says that the history tells with what messages were published.
+func (v *view) carries() bool {
+	told := func(p op) bool { return p.Carried != "" }
+	for _, x := range v.rounds {
+		for _, copies := range x.copies {
+			if slices.ContainsFunc(copies, told) {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(v.order, func(m *message) bool { return slices.ContainsFunc(m.publishes, told) })
+}
+
+// movedInTheEnd is how many messages have moved from one queue to another by command.
+func (v *view) movedInTheEnd() (n int) {
+	last := map[string]op{}
+	for _, o := range v.queues {
+		last[o.Key] = o
+	}
+	for _, o := range last {
+		n += int(o.Queue.Moved)
+	}
+	return n
+}
+
+// parkedMost is how many messages of a queue were parked at the same time.
+func (v *view) parkedMost() (n int) {
+	for _, o := range v.queues {
+		n = max(n, int(o.Queue.Parked))
+	}
+	return n
+}
+
+func (v *view) afterDrain(o op) bool {
+	return v.drained() && o.T0 >= v.drains[len(v.drains)-1].T1
 }
 
 // mixed: in a mix not every kind comes, but half of those that came must have had

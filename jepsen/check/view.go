@@ -41,6 +41,7 @@ type message struct {
 	dead      []op // seen as a dead letter
 	resumed   []op // attaches that were told that they hold it, with the attempt
 	settles   []op // acks, nacks and extends, in the order they were asked for
+	told      []op // how a handler heard that its lease is lost
 }
 
 // confirmed returns the publish that was answered ok first.
@@ -83,13 +84,17 @@ type view struct {
 	consumers map[string]*consumer
 	faults    []op
 	stalls    []op
+	stops     []op // of the processes of clients
 	frozen    []op
+	passed    []op
 	held      []op
 	calms     []op
 	states    []op
 	queues    []op
 	drains    []op
 	crashes   []op
+	gaveUps   []op
+	verified  []op
 	wentOn    []op
 	attaches  []op
 	opens     []op // ok
@@ -98,10 +103,17 @@ type view struct {
 	members   []op
 	rounds    map[int]*round
 	restores  []op
+	starts    []op
+	sizes     []op
+	alone     map[string][]op // by consumer, the lines of handlers that run one at a time
+	tidies    []op
+	doing     map[string][]int64 // when a client stored something or was handed something, in order
+	producers map[string]bool    // clients that publish
+	last      int64              // when the last thing happened
 }
 
 func newView(events []history.Event) *view {
-	v := &view{ids: map[string]*message{}, consumers: map[string]*consumer{}}
+	v := &view{ids: map[string]*message{}, consumers: map[string]*consumer{}, doing: map[string][]int64{}, alone: map[string][]op{}, producers: map[string]bool{}}
 	finished := map[int]bool{}
 	for i := range events {
 		if e := &events[i]; e.Type != history.Invoke && e.Of >= 0 {
@@ -111,6 +123,16 @@ func newView(events []history.Event) *view {
 	for i := range events {
 		if e := &events[i]; e.Type != history.Invoke || !finished[e.I] {
 			v.add(op{e})
+			v.last = max(v.last, e.T0, e.T1)
+		}
+	}
+	for _, times := range v.doing {
+		slices.Sort(times)
+	}
+	for _, s := range v.stops {
+		if !v.producers[s.Proc] {
+			c := v.consumer(s.Proc) // it could hear nothing
+			c.silent = append(c.silent, s)
 		}
 	}
 	for _, a := range v.attaches {
@@ -131,6 +153,13 @@ func newView(events []history.Event) *view {
 }
 
 func (v *view) add(o op) {
+	switch o.F {
+	case history.Publish, history.Deliver: // an ack is the end of what was done before
+		v.producers[o.Proc] = v.producers[o.Proc] || o.F == history.Publish
+		if o.Type == history.OK {
+			v.doing[o.Proc] = append(v.doing[o.Proc], o.T1)
+		}
+	}
 	switch o.F {
 	case history.Run:
 		if o.Setup != nil {
@@ -153,6 +182,9 @@ func (v *view) add(o op) {
 	case history.Deliver:
 		m := v.message(o.ID)
 		m.grants = append(m.grants, o)
+		if o.Alone {
+			v.alone[o.Proc] = append(v.alone[o.Proc], o)
+		}
 	case history.Ack, history.Nack, history.Extend:
 		m := v.message(o.ID)
 		m.settles = append(m.settles, o)
@@ -165,6 +197,11 @@ func (v *view) add(o op) {
 	case history.Silent:
 		c := v.consumer(o.Proc)
 		c.silent = append(c.silent, o)
+	case history.Stopped:
+		v.stops = append(v.stops, o)
+	case history.Told:
+		m := v.message(o.ID)
+		m.told = append(m.told, o)
 	case history.Fault:
 		v.faults = append(v.faults, o)
 	case history.Stall:
@@ -175,6 +212,8 @@ func (v *view) add(o op) {
 		if o.Type == history.OK {
 			v.frozen = append(v.frozen, o)
 		}
+	case history.Passed:
+		v.passed = append(v.passed, o)
 	case history.Calm:
 		v.calms = append(v.calms, o)
 	case history.Status:
@@ -209,10 +248,24 @@ func (v *view) add(o op) {
 		v.round(o)
 	case history.Crash:
 		v.crashes = append(v.crashes, o)
+	case history.GaveUp:
+		v.gaveUps = append(v.gaveUps, o)
+	case history.Verify:
+		if o.Type != history.Info {
+			v.verified = append(v.verified, o)
+		}
 	case history.WentOn:
 		v.wentOn = append(v.wentOn, o)
 	case history.Drain:
 		v.drains = append(v.drains, o)
+	case history.Started:
+		v.starts = append(v.starts, o)
+	case history.Sizes:
+		if o.Sizes != nil && o.Type == history.OK {
+			v.sizes = append(v.sizes, o)
+		}
+	case history.Tidy:
+		v.tidies = append(v.tidies, o)
 	}
 }
 
@@ -269,12 +322,17 @@ func (v *view) epsilon(from, to int64) int64 {
 const heldSlack = int64(time.Second)
 
 // sent makes a delivery begin when it was sent at the earliest: it may have been
-// held on its way. The event of the history stays as it is.
+// held on its way, or waited for its consumer's process to go on. The event of the history stays as it is.
 func (v *view) sent(g op) op {
 	t := g.T0
 	for _, h := range v.held {
-		if h.T0 <= g.T1 && g.T1 <= h.T1+heldSlack {
+		if holdsBack(h, g) {
 			t = min(t, h.T0)
+		}
+	}
+	for _, s := range v.stops {
+		if v.stopsBefore(s, g) {
+			t = min(t, s.T0)
 		}
 	}
 	if t == g.T0 {
@@ -283,6 +341,15 @@ func (v *view) sent(g op) op {
 	e := *g.Event
 	e.T0 = t
 	return op{&e}
+}
+
+// holdsBack says that a delivery may have been among the frames that were held.
+func holdsBack(h, g op) bool { return h.T0 <= g.T1 && g.T1 <= h.T1+heldSlack }
+
+// stopsBefore says that a delivery may have been seen late because its consumer's process
+// was stopped.
+func (v *view) stopsBefore(s, g op) bool {
+	return s.Proc == g.Proc && s.T0 <= g.T1 && g.T1 <= s.T1+heldSlack+v.stalled(s.T1, g.T1)
 }
 
 // frozenMost is what a stretch in which every node stood still may cost.
@@ -302,7 +369,10 @@ type Stats struct {
 	Messages   int            `json:"messages"`
 	Publishes  map[string]int `json:"publishes"` // by type
 	Duplicates int            `json:"duplicates"`
-	Recovered  int            `json:"recovered"` // handed out although no publish was confirmed
+	Compared   int            `json:"compared"`              // times that something was handed out, and how it was published is known
+	KeysPassed int            `json:"keys_passed,omitempty"` // handed out behind one of their ordering key that was given up
+	KeysMoved  int            `json:"keys_moved,omitempty"`  // pairs of one ordering key sent back to work one after the other
+	Recovered  int            `json:"recovered"`             // handed out although no publish was confirmed
 	Deliveries int            `json:"deliveries"`
 	Again      map[string]int `json:"again"` // redeliveries, by cause
 	Acks       map[string]int `json:"acks"`  // by type
@@ -311,6 +381,7 @@ type Stats struct {
 	Faults     map[string]int `json:"faults"` // whose effect was seen, by kind
 	Unseen     map[string]int `json:"faults_unseen,omitempty"`
 	LongestGap float64        `json:"longest_gap_seconds"`
+	Stops      map[string]int `json:"stops,omitempty"` // of the processes of clients, and what came of them
 	// Stalls are by kind of fault.
 	Stalls map[string]Stall `json:"stalls,omitempty"`
 }
@@ -361,5 +432,10 @@ func (v *view) stats() Stats {
 		s.LongestGap = max(s.LongestGap, time.Duration(oks[i]-oks[i-1]).Seconds())
 	}
 	s.Stalls = v.stallsBy(oks)
+	v.compare(func(op, op) { s.Compared++ })
+	s.KeysPassed, s.KeysMoved = v.keysOf()
+	if len(v.stops) > 0 {
+		s.Stops = v.stopsOf()
+	}
 	return s
 }

@@ -28,7 +28,7 @@ import (
 func Build(ctx context.Context, out string) error {
 	root, err := proc.Root(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("the faulty disk: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "./cmd/faultfs")
 	cmd.Dir = filepath.Join(root, "jepsen", "faultfs")

@@ -18,11 +18,13 @@ type steps struct {
 }
 
 // CutBefore plans a power cut right before the n-th change from now on; 0 forgets
-// the plan.
+// the plan, but not a cut that has come: it may just have.
 func (s *FS) CutBefore(n int, l Loss) {
 	s.steps.mu.Lock()
 	defer s.steps.mu.Unlock()
-	s.steps.left, s.steps.loss, s.steps.at = max(n, 0), l, ""
+	if s.steps.left, s.steps.loss = max(n, 0), l; n > 0 {
+		s.steps.at = ""
+	}
 }
 
 // CutAt is the change before which the planned cut came, kind and path; "" when it

@@ -13,7 +13,8 @@ import (
 // Writer numbers events and writes them as lines. It is safe for concurrent
 // use: the numbers are the order in which the harness learned of things.
 type Writer struct {
-	start time.Time
+	start  time.Time
+	atOnce bool // each line is written when it is there
 
 	mu  sync.Mutex // guards what follows
 	out *bufio.Writer
@@ -24,6 +25,12 @@ type Writer struct {
 // NewWriter writes to w. Time starts now.
 func NewWriter(w io.Writer) *Writer {
 	return &Writer{start: time.Now(), out: bufio.NewWriterSize(w, 1<<16)}
+}
+
+// NewWriterSince writes for a process beside that of the run, whose time began at
+// start: each line at once, since the process may be stopped or killed after it.
+func NewWriterSince(w io.Writer, start time.Time) *Writer {
+	return &Writer{start: start, atOnce: true, out: bufio.NewWriterSize(w, 1<<16)}
 }
 
 // Now is the time of the run.
@@ -41,6 +48,9 @@ func (w *Writer) Add(e Event) int {
 	b, err := json.Marshal(e)
 	if err == nil {
 		_, err = w.out.Write(append(b, '\n'))
+	}
+	if err == nil && w.atOnce {
+		err = w.out.Flush()
 	}
 	if w.err == nil {
 		w.err = err

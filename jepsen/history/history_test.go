@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestWriter_WhatIsWrittenIsRead(t *testing.T) {
@@ -38,6 +39,20 @@ func TestWriter_WhatIsWrittenIsRead(t *testing.T) {
 	}
 	if s := got[3].State; s == nil || s.Applied != 1<<60 || s.Digest != "ffffffffffffffff" {
 		t.Errorf("the state is %+v", s)
+	}
+}
+
+func TestWriterSince_EachLineIsThereAtOnceWithTheTimeOfTheOtherProcess(t *testing.T) {
+	t.Parallel()
+	var buf bytes.Buffer
+	w := NewWriterSince(&buf, time.Now().Add(-time.Hour))
+	w.Complete(w.Invoke(Event{F: Ack}), OK)
+	got, err := Read(bytes.NewReader(buf.Bytes()))
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%d lines are there, %v", len(got), err)
+	}
+	if at := time.Duration(got[1].T0); at < time.Hour || at > time.Hour+time.Minute {
+		t.Errorf("the run has lasted for an hour, and the line is of %v", at)
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 //
 // Times are milliseconds; a + in err and text is a blank; t1 may be "-" for an operation that never ended. type
 // is ok unless it is given. Names are those of the JSON form, and of setup,
-// state and queue; flags are dup and seen. A "run" line sets up; without one
+// state, queue, and sizes in KiB; limits are those of log and bodies in KiB, and whether
+// memory counts; flags are dup, seen, alive, alone and patient. A "run" line sets up; without one
 // there is a lease of 10 s, a grace of 5 s and an epsilon of 100 ms. Empty
 // lines and what follows a # are ignored.
 func ParseText(text string) ([]Event, error) {
@@ -76,9 +77,9 @@ func parseLine(all *[]Event, words []string) error {
 	return nil
 }
 
-var reserved = map[string]bool{"ok": true, "fail": true, "info": true, "dup": true, "seen": true}
+var reserved = map[string]bool{"ok": true, "fail": true, "info": true, "dup": true, "seen": true, "alive": true, "alone": true, "patient": true}
 
-var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true, Attach: true, Open: true, Look: true, Admin: true, Members: true, Backup: true, Restore: true, Copy: true}
+var asked = map[string]bool{Publish: true, Ack: true, Nack: true, Extend: true, Seal: true, Leave: true, Told: true, Attach: true, Open: true, Look: true, Admin: true, Members: true, Backup: true, Restore: true, Copy: true}
 
 type parser struct {
 	e   *Event
@@ -112,6 +113,12 @@ func (p *parser) word(w string) {
 			e.Dup = true
 		case "seen":
 			e.Seen = true
+		case "alive":
+			e.Alive = true
+		case "alone":
+			e.Alone = true
+		case "patient":
+			e.Patient = true
 		default:
 			p.err = fmt.Errorf("unknown word %q", w)
 		}
@@ -129,7 +136,41 @@ func (p *parser) word(w string) {
 		}
 		return e.Queue
 	}
+	kib := func() uint64 { return p.number(value) << 10 }
+	sizes := func() *Bytes {
+		if e.Sizes == nil {
+			e.Sizes = &Bytes{}
+		}
+		return e.Sizes
+	}
 	switch name {
+	case "log":
+		sizes().Log = kib()
+	case "bodies":
+		sizes().Bodies = kib()
+	case "snapshots":
+		sizes().Snapshots = kib()
+	case "kept":
+		sizes().Kept = p.number(value)
+	case "ballast":
+		sizes().Ballast = kib()
+	case "rest":
+		sizes().Rest = kib()
+	case "resident":
+		sizes().Resident = kib()
+	case "peak":
+		sizes().Peak = kib()
+	case "limits": // log:bodies:memory
+		w := strings.Split(value+"::", ":")
+		e.Setup.Limits = &Limits{Log: p.number(w[0]) << 10, Bodies: p.number(w[1]) << 10, Memory: w[2] == "memory"}
+	case "sized":
+		e.Setup.Least.Sized = int(p.number(value))
+	case "leader":
+		state().Leader = value
+	case "serving":
+		state().Serving = value == "yes"
+	case "nodes":
+		e.Setup.Nodes = int(p.number(value))
 	case "key":
 		e.Key = value
 	case "node":
@@ -150,6 +191,10 @@ func (p *parser) word(w string) {
 		e.OrderingKey = value
 	case "delay":
 		e.Delay = p.millis(value)
+	case "ttl":
+		e.TTL = p.millis(value)
+	case "old":
+		queue().TooOld = p.number(value)
 	case "after":
 		e.After = value
 	case "attempt":
@@ -162,6 +207,8 @@ func (p *parser) word(w string) {
 		}
 	case "err":
 		e.Err = strings.ReplaceAll(value, "+", " ")
+	case "carried":
+		e.Carried = value
 	case "text":
 		e.Text = strings.ReplaceAll(value, "+", " ")
 	case "copies":
@@ -170,6 +217,10 @@ func (p *parser) word(w string) {
 		e.Hold = p.millis(value)
 	case "life":
 		e.Life = int(p.number(value))
+	case "expiry":
+		e.Setup.Expiry = p.millis(value)
+	case "inner":
+		e.Inner = value
 	case "grace":
 		e.Setup.Grace = p.millis(value)
 	case "faults":
@@ -178,8 +229,12 @@ func (p *parser) word(w string) {
 		e.Setup.Mix = value == "yes"
 	case "order":
 		e.Setup.ProducerOrder = value == "producer"
+	case "older":
+		e.Setup.Older = value == "yes"
 	case "raw":
 		e.Setup.Raw = value == "yes"
+	case "redriven":
+		e.Setup.Redriven = value == "yes"
 	case "limit":
 		e.Setup.Limit = int(p.number(value))
 	case "graves":
@@ -190,8 +245,26 @@ func (p *parser) word(w string) {
 		e.Setup.Least.Publishes = int(p.number(value))
 	case "deliveries":
 		e.Setup.Least.Deliveries = int(p.number(value))
+	case "digests":
+		e.Setup.Least.Digests = int(p.number(value))
+	case "verified":
+		e.Setup.Least.Verified = int(p.number(value))
+	case "counted":
+		e.Setup.Least.Counted = int(p.number(value))
 	case "changes":
 		e.Setup.Least.Changes = int(p.number(value))
+	case "stops":
+		e.Setup.Least.Stops = int(p.number(value))
+	case "cutoff":
+		e.Setup.Least.CutOff = int(p.number(value))
+	case "overtaken":
+		e.Setup.Least.Overtaken = int(p.number(value))
+	case "late":
+		e.Setup.Least.Late = int(p.number(value))
+	case "through":
+		e.Setup.Least.Kept = int(p.number(value))
+	case "told":
+		e.Setup.Least.Told = int(p.number(value))
 	case "calm":
 		e.Setup.Least.CalmOK = int(p.number(value))
 	case "duplicates":
@@ -224,9 +297,29 @@ func (p *parser) word(w string) {
 	case "purged":
 		queue().Purged = p.number(value)
 	case "parked":
-		queue().Parked = p.number(value)
+		if e.Setup != nil {
+			e.Setup.Least.Parked = int(p.number(value))
+		} else {
+			queue().Parked = p.number(value)
+		}
+	case "moved":
+		if e.Setup != nil {
+			e.Setup.Least.Moved = int(p.number(value))
+		} else {
+			queue().Moved = p.number(value)
+		}
+	case "keyspassed":
+		e.Setup.Least.KeysPassed = int(p.number(value))
+	case "keysmoved":
+		e.Setup.Least.KeysMoved = int(p.number(value))
+	case "dead":
+		queue().DeadLettered = p.number(value)
 	case "delayed":
 		queue().Delayed = p.number(value)
+	case "nacked":
+		queue().Nacked = p.number(value)
+	case "delivered":
+		queue().Delivered = p.number(value)
 	case "deleted":
 		queue().Deleted = p.number(value)
 	case "listed": // id@attempt:state,... or server@node:state,...

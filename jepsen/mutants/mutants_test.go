@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"onceq/jepsen/check"
 	"onceq/jepsen/nemesis"
 	"onceq/jepsen/workload"
 )
@@ -58,7 +59,12 @@ func TestMutants_NamesAreUniqueAndWhatTheyNeedIsThere(t *testing.T) {
 		if _, _, err := nemesis.Find(m.Faults); err != nil || len(m.Faults) == 0 {
 			t.Errorf("%s: faults %v: %v", m.Name, m.Faults, err)
 		}
-		if m.Breaks == "" || len(m.Edits) == 0 {
+		for _, by := range m.By {
+			if !slices.ContainsFunc(check.Checkers(), func(c check.Checker) bool { return c.Name == by }) {
+				t.Errorf("%s: no checker %q", m.Name, by)
+			}
+		}
+		if m.Breaks == "" || len(m.Edits) == 0 || len(m.By) == 0 {
 			t.Errorf("%s breaks nothing", m.Name)
 		}
 	}
@@ -83,5 +89,18 @@ func TestPrepare_AnEditThatMatchesTwiceOrNotIsRefused(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(dir, "both", "0_a.go"))
 	if err != nil || string(b) != "five two" {
 		t.Errorf("the edited file is %q, %v", b, err)
+	}
+}
+
+func TestCaught_OnlyByACheckerThatIsAboutTheRule(t *testing.T) {
+	t.Parallel()
+	m := Mutant{By: []string{"digest", "lost"}}
+	for _, c := range []struct {
+		by   []string
+		want bool
+	}{{nil, false}, {[]string{"crash"}, false}, {[]string{"crash", "lost"}, true}, {[]string{"digest"}, true}} {
+		if got := m.Caught(c.by); got != c.want {
+			t.Errorf("%v: %v", c.by, got)
+		}
 	}
 }

@@ -2,16 +2,12 @@ package nemesis
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"onceq/jepsen/history"
@@ -67,11 +63,8 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 		t.start(node)
 		return node, false, err.Error()
 	}
-	said, code, err := t.Cluster.Tool(healing, "node", "verify", "-o", "json", dir)
-	if err != nil {
-		t.try(err)
-	}
-	found := readVerify(said, code)
+	found, err := t.Cluster.Verify(healing, node)
+	t.try(err)
 	t.Cluster.Expect(node, true)
 	defer t.Cluster.Expect(node, false)
 	t.start(node)
@@ -87,7 +80,7 @@ func damage(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string)
 	switch {
 	case len(found.Problems) == 0 && !refused && served:
 		return node, false, what + ": it was not in use"
-	case served && !refused && found.inUse():
+	case served && !refused && found.InUse():
 		t.wentOn(node, what+": it serves, with "+found.Problems[0])
 		fallthrough
 	case !refused:
@@ -131,41 +124,6 @@ func (t *Target) damagedLate(ctx context.Context, node, before, what string) (st
 		return node, ended, text + "; " + err.Error()
 	}
 	return node, ended, text + "; " + back
-}
-
-// verified is what onceq node verify says of the files of a node.
-type verified struct {
-	SnapshotIndex uint64   `json:"snapshot_index"`
-	Problems      []string `json:"problems"`
-}
-
-// readVerify reads what verify said. One that could not even look has said why, in its
-// last line.
-func readVerify(said string, code int) (v verified) {
-	if at := strings.IndexByte(said, '{'); at >= 0 && json.NewDecoder(strings.NewReader(said[at:])).Decode(&v) == nil {
-		return v
-	}
-	if code != 0 {
-		lines := strings.Split(strings.TrimSpace(said), "\n")
-		v.Problems = []string{lines[len(lines)-1]}
-	}
-	return v
-}
-
-var damagedEntry = regexp.MustCompile(`^raft log entry (\d+) in `)
-
-// inUse says that a start reads what is damaged. It does not read the entries that its
-// snapshot has in it: those come to light when a follower asks for them, or a scrub
-// reads them.
-func (v verified) inUse() bool {
-	return slices.ContainsFunc(v.Problems, func(p string) bool {
-		m := damagedEntry.FindStringSubmatch(p)
-		if m == nil {
-			return true
-		}
-		index, err := strconv.ParseUint(m[1], 10, 64)
-		return err != nil || index > v.SnapshotIndex
-	})
 }
 
 // wentOn reports a node that serves although it must not.

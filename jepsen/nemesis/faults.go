@@ -238,6 +238,7 @@ func cut(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	node := t.linked(r)
 	ways := [][]proxyDirection{{toServer}, {toClient}, {toServer, toClient}}[r.IntN(3)]
+	before := t.Net.Stood(node)
 	for _, d := range ways {
 		t.Net.Hold(node, d, true)
 	}
@@ -255,8 +256,8 @@ func hold(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	for _, d := range ways {
 		t.Net.Hold(node, d, false)
 	}
-	held := t.Net.Links(node)
-	return node, held+n > 0, fmt.Sprintf("%d ways of %d links, %d were cut", len(ways), held+n, n)
+	stood := t.Net.Stood(node) - before
+	return node, stood > 0, fmt.Sprintf("%d frames on %d ways stood still, %d links were cut", stood, len(ways), n)
 }
 
 // DelayMost is how late a frame can be through the delay fault.

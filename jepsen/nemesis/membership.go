@@ -104,26 +104,39 @@ const askTimeout = 5 * time.Second
 
 // rolling restarts each node in order, the next one when the last one is back.
 func rolling(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
-	return t.roll(ctx, r, func(string) {})
+	return t.roll(ctx, r, func(string) {}, func(string) {})
 }
 
 // upgrade is a rolling restart with another build. Builds of two versions serve
-// together meanwhile, and lead one after the other.
+// together meanwhile, and lead one after the other: who leads after a restart is
+// chance, so a node that has the newer one is also handed the leadership.
 func upgrade(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {
 	if t.Newer == "" {
 		return "", false, "there is no newer build"
 	}
-	return t.roll(ctx, r, func(node string) {
-		t.Cluster.Replace(node, t.Newer)
+	changed := 0
+	node, seen, text := t.roll(ctx, r, func(node string) {
+		if t.Cluster.Replace(node, t.Newer) {
+			changed++
+		}
 		if r.IntN(2) == 0 {
 			wait(ctx, between(r, 0, 2*time.Second)) // mixed
 		}
+	}, func(node string) {
+		if changed == 0 || r.IntN(3) == 0 {
+			return
+		}
+		leading, cancel := context.WithTimeout(ctx, askTimeout)
+		_ = t.Transfer(leading, node) // it may lead already, or others may be faster
+		cancel()
+		wait(ctx, between(r, time.Second, 3*time.Second))
 	})
+	return node, seen && changed > 0, fmt.Sprintf("%d had the older build; %s", changed, text)
 }
 
 // roll restarts each node in order, the next one when the last one is back. down is
-// called while a node is down.
-func (t *Target) roll(ctx context.Context, r *rand.Rand, down func(node string)) (string, bool, string) {
+// called while a node is down, back when it is back.
+func (t *Target) roll(ctx context.Context, r *rand.Rand, down, back func(node string)) (string, bool, string) {
 	names := t.Cluster.Names()
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	began := time.Now()
@@ -140,6 +153,7 @@ func (t *Target) roll(ctx context.Context, r *rand.Rand, down func(node string))
 		if err != nil {
 			return n, false, fmt.Sprintf("after %d nodes: %v", i+1, err)
 		}
+		back(n)
 	}
 	return strings.Join(names, ","), true, fmt.Sprintf("each was restarted, in %.1f s", time.Since(began).Seconds())
 }

@@ -136,11 +136,12 @@ func unreachable(ctx context.Context, t *Target, r *rand.Rand) (string, bool, st
 	if node == "" {
 		return "", false, "nobody leads"
 	}
-	links := t.Net.Links(node)
+	before := t.Net.Stood(node)
 	t.strand(node, true)
 	defer t.strand(node, false)
 	wait(ctx, between(r, time.Second, 10*time.Second))
-	return node, links > 0, fmt.Sprintf("%d links carried nothing", links)
+	stood := t.Net.Stood(node) - before
+	return node, stood > 0, fmt.Sprintf("%d frames stood still", stood)
 }
 
 func partitionHalves(ctx context.Context, t *Target, r *rand.Rand) (string, bool, string) {

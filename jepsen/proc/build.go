@@ -21,11 +21,11 @@ type Build struct {
 func Root(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		return "", fmt.Errorf("find the module: go list -m: %w (jepsen builds onceq from its sources: run it inside them, or name a binary)", err)
+		return "", fmt.Errorf("find the module: go list -m: %w (it is built from the sources of onceq: run this inside them)", err)
 	}
 	dir := strings.TrimSpace(string(out))
 	if dir == "" {
-		return "", errors.New("find the module: this directory is in none (jepsen builds onceq from its sources: run it inside them, or name a binary)")
+		return "", errors.New("find the module: this directory is in none (it is built from the sources of onceq: run this inside them)")
 	}
 	return dir, nil
 }

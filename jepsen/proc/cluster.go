@@ -49,6 +49,9 @@ type Config struct {
 	Spare bool
 	// OnEnd is told of a node that ended by itself. It is called without locks held.
 	OnEnd func(End)
+	// OnStart is told of each start of a node, and how often it was started by now. It must
+	// not block. It may be nil.
+	OnStart func(node string, life int)
 	// OnResume is told for how long a node stood still that goes on. It must not
 	// block. It may be nil.
 	OnResume func(node string, from, to time.Time)
@@ -210,13 +213,17 @@ func (c *Cluster) find(name string) *node {
 	return c.nodes[i]
 }
 
-// Replace says what a node runs from its next start on.
-func (c *Cluster) Replace(name, binary string) {
+// Replace says what a node runs from its next start on, and returns whether that is
+// something else than before.
+func (c *Cluster) Replace(name, binary string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n := c.find(name); n != nil {
-		n.binary = binary
+	n := c.find(name)
+	if n == nil || n.binary == binary {
+		return false
 	}
+	n.binary = binary
+	return true
 }
 
 var errNoNode = errors.New("no such node")
@@ -239,7 +246,7 @@ func (c *Cluster) Start(name string) error {
 		return err
 	}
 	defer log.Close()
-	fmt.Fprintf(log, "--- start %d at %s\n", n.lives+1, time.Now().Format(time.RFC3339Nano))
+	fmt.Fprintf(log, startMark+"%d at %s\n", n.lives+1, time.Now().Format(time.RFC3339Nano))
 	args := []string{"server", "--name", n.name, "--data-dir", n.dir, "--bind", n.client, "--gossip-bind", n.gossip,
 		"--end-with-parent", "--gossip-fast"}
 	if !n.spare {
@@ -261,6 +268,9 @@ func (c *Cluster) Start(name string) error {
 	}
 	n.child, n.state = child, Running
 	n.lives++
+	if c.cfg.OnStart != nil {
+		c.cfg.OnStart(name, n.lives)
+	}
 	c.watches.Go(func() { c.watch(n, child) })
 	return nil
 }
@@ -275,7 +285,7 @@ func (c *Cluster) watch(n *node, ch *child) {
 	}
 	c.mu.Unlock()
 	if byItself && c.cfg.OnEnd != nil {
-		c.cfg.OnEnd(End{n.name, ch.cmd.ProcessState.String(), lastLines(n.log, 5), expected})
+		c.cfg.OnEnd(End{n.name, ch.cmd.ProcessState.String(), lastWords(n.log, 5), expected})
 	}
 }
 
@@ -379,9 +389,11 @@ func (c *Cluster) Close() {
 	c.spawner.close()
 }
 
-// lastLines is the end of a file.
-func lastLines(path string, n int) string {
-	const tail = 8192
+// lastWords is what a node has said at the end of its newest life: the last lines of its
+// log, and before them those that say that it fell over, which a trace of its goroutines
+// follows.
+func lastWords(path string, n int) string {
+	const tail = 1 << 20
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -393,6 +405,20 @@ func lastLines(path string, n int) string {
 	}
 	b := make([]byte, min(tail, st.Size()))
 	k, _ := f.ReadAt(b, st.Size()-int64(len(b)))
-	lines := strings.Split(strings.TrimSpace(string(b[:k])), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	text := string(b[:k])
+	if at := strings.LastIndex(text, startMark); at >= 0 {
+		text = text[at:]
+	}
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	from := max(0, len(lines)-n)
+	var words []string
+	for _, line := range lines[:from] {
+		if len(words) < n && (strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "[signal ") || strings.Contains(line, "WARNING: DATA RACE")) {
+			words = append(words, line)
+		}
+	}
+	return strings.Join(append(words, lines[from:]...), "\n")
 }
+
+// startMark begins the line in a node's log that a start writes.
+const startMark = "--- start "

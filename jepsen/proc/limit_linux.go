@@ -48,13 +48,24 @@ func OpenFiles(pid int) (int, error) {
 }
 
 // Memory is how many bytes of memory of its own a process has, as LimitMemory counts.
-func Memory(pid int) (uint64, error) {
+func Memory(pid int) (uint64, error) { return statusBytes(pid, "VmData:") }
+
+// Resident is how many bytes of a process are in memory, and how many have been at most.
+func Resident(pid int) (now, peak uint64, err error) {
+	now, err = statusBytes(pid, "VmRSS:")
+	if err == nil {
+		peak, err = statusBytes(pid, "VmHWM:")
+	}
+	return now, peak, err
+}
+
+func statusBytes(pid int, what string) (uint64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range bytes.Lines(b) {
-		if f := bytes.Fields(line); len(f) == 3 && string(f[0]) == "VmData:" {
+		if f := bytes.Fields(line); len(f) == 3 && string(f[0]) == what {
 			kib, err := strconv.ParseUint(string(f[1]), 10, 64)
 			return kib << 10, err
 		}

@@ -17,3 +17,6 @@ func OpenFiles(int) (int, error) { return 0, errLimits }
 
 // Memory fails: see LimitsPossible.
 func Memory(int) (uint64, error) { return 0, errLimits }
+
+// Resident fails: see LimitsPossible.
+func Resident(int) (now, peak uint64, err error) { return 0, 0, errLimits }

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -106,6 +107,29 @@ func TestCluster_ReportsANodeThatEndsByItself(t *testing.T) {
 	}
 }
 
+// The line that says why a process fell over has a trace behind it.
+func TestLastWords_SayThatANodeFellOver(t *testing.T) {
+	t.Parallel()
+	trace := strings.Repeat("main.main()\n\t/onceq/main.go:7 +0x1d\n", 40)
+	for text, want := range map[string]string{
+		startMark + "1 at x\nready\npanic: a row of no table\n\ngoroutine 1 [running]:\n" + trace:                  "panic: a row of no table",
+		startMark + "1 at x\nfatal error: concurrent map writes\n\n" + trace:                                       "fatal error: concurrent map writes",
+		startMark + "1 at x\nfatal error: fault\n[signal SIGBUS: bus error code=0x2 addr=0x7f pc=0x4]\n\n" + trace: "fatal error: fault\n[signal SIGBUS: bus error code",
+		startMark + "1 at x\n==================\nWARNING: DATA RACE\n" + trace:                                     "WARNING: DATA RACE",
+		startMark + "1 at x\npanic: long ago\n" + trace + startMark + "2 at y\nready\nerror the disk has failed\n": "error the disk has failed",
+		startMark + "1 at x\n" + trace + "error \"the replicas of the log do not agree\"\n":                        "the replicas of the log do not agree",
+	} {
+		path := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := lastWords(path, 5)
+		if !strings.Contains(got, want) || strings.Contains(got, "long ago") || strings.Count(got, "\n") > 9 {
+			t.Errorf("of %q only %q is told", text, got)
+		}
+	}
+}
+
 func TestCluster_ASpareIsNoMember(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -202,6 +226,11 @@ func TestCluster_LimitIsOfTheRunningProcessAndIsLifted(t *testing.T) {
 	if err := c.Start("n1"); err != nil {
 		t.Fatal(err)
 	}
+	// A shell that is still beginning ends when it gets no memory. This one waits for a line.
+	waitFor(t, "n1 waits", func() bool {
+		log, _ := os.ReadFile(c.Log("n1"))
+		return bytes.Contains(log, []byte("started")) && processState(t, c.Pid("n1")) == "S"
+	})
 	limits := func() string {
 		b, err := os.ReadFile(procPath(c.Pid("n1")) + "/limits")
 		if err != nil {
@@ -249,7 +278,9 @@ func TestCluster_FirstBuildUntilReplaced(t *testing.T) {
 	if err := c.Start(c.Spare()); err != nil {
 		t.Errorf("the spare node: %v", err)
 	}
-	c.Replace("n1", newer)
+	if !c.Replace("n1", newer) || c.Replace("n1", newer) {
+		t.Error("a node gets another build once")
+	}
 	if err := c.Start("n1"); err != nil {
 		t.Errorf("after it was replaced: %v", err)
 	}

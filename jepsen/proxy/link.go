@@ -202,8 +202,8 @@ func (l *link) wait(d Direction, due time.Time) bool {
 			return false
 		}
 	}
-	for {
-		held, changed := l.n.held(l.Node, d)
+	for first := true; ; first = false {
+		held, changed := l.n.held(l.Node, d, first)
 		if !held {
 			return true
 		}

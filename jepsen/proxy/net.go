@@ -69,6 +69,7 @@ type rules struct {
 	linger  time.Duration
 	garble  int // one frame in so many
 	late    int // frames that were delayed
+	stood   int // frames that were held
 }
 
 // New makes a network without faults. tap may be nil.
@@ -210,6 +211,13 @@ func (n *Net) Late(node string) int {
 	return n.nodes[node].late
 }
 
+// Stood is how many frames of a node's links were held since the last Heal.
+func (n *Net) Stood(node string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.nodes[node].stood
+}
+
 // Asked says whether any client has asked for an op.
 func (n *Net) Asked(op wire.Op) bool { return n.asked[op].Load() > 0 }
 
@@ -281,11 +289,15 @@ func (n *Net) due(node string) time.Time {
 }
 
 // held says whether a direction is held now, and gives a channel that is closed
-// when that may have changed.
-func (n *Net) held(node string, d Direction) (bool, <-chan struct{}) {
+// when that may have changed. first is whether a frame asks for the first time.
+func (n *Net) held(node string, d Direction, first bool) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.nodes[node].held[d], n.changed
+	r := n.nodes[node]
+	if first && r.held[d] {
+		r.stood++
+	}
+	return r.held[d], n.changed
 }
 
 // loses says whether the reply to a request of op is to be lost.

@@ -190,10 +190,18 @@ func TestNet_WhatAClientSentBeforeItWasGoneArrivesLate(t *testing.T) {
 	c := dial(t, n, s)
 	c.ask(t, wire.OpPing, 1, "")
 	c.want(t, 1, "")
+	if k := n.Stood("n1"); k != 0 {
+		t.Errorf("%d frames were held, and nothing holds them", k)
+	}
 	n.Hold("n1", ToServer, true)
 	c.ask(t, wire.OpPublish, 2, "late")
 	_ = c.Close()
 	other := dial(t, n, s)
+	for began := time.Now(); n.Stood("n1") == 0; time.Sleep(time.Millisecond) {
+		if time.Since(began) > waitMax {
+			t.Fatal("the frame is not counted as held")
+		}
+	}
 	n.Hold("n1", ToServer, false)
 	other.ask(t, wire.OpPing, 1, "")
 	other.want(t, 1, "")

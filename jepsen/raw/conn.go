@@ -40,8 +40,13 @@ type Conn struct {
 	push   Push
 	done   chan struct{} // closed when the reader has ended
 	pinged sync.WaitGroup
+	pongs  chan uint32 // pings of the server that are to be answered
 
-	mu    sync.Mutex // guards what follows, and writing
+	// writing is a token: who has it writes. It is no mutex, since the other side may
+	// read nothing for a while: answers are read meanwhile, and virtual time goes on.
+	writing chan struct{}
+
+	mu    sync.Mutex // guards what follows; nothing blocks under it
 	calls map[uint32]chan wire.Frame
 	corr  uint32
 	err   error
@@ -50,8 +55,8 @@ type Conn struct {
 // Message is anything that can be sent.
 type Message interface{ Append(w *pack.Writer) }
 
-// Push gets what the server sends unasked, on the reader. gap is how long nothing
-// had come before: the frame was sent no earlier than that ago.
+// Push gets what the server sends unasked, on the reader. The frame was sent no earlier
+// than gap ago.
 type Push func(op wire.Op, payload []byte, gap time.Duration)
 
 // Dial connects and shakes hands. push may be nil.
@@ -66,7 +71,7 @@ func Dial(ctx context.Context, dial Dialer, address, client string, push Push) (
 		push = func(wire.Op, []byte, time.Duration) {}
 	}
 	c := &Conn{
-		nc: nc, push: push, done: make(chan struct{}), calls: map[uint32]chan wire.Frame{},
+		nc: nc, push: push, done: make(chan struct{}), calls: map[uint32]chan wire.Frame{}, writing: make(chan struct{}, 1), pongs: make(chan uint32, 16),
 		frames: wire.NewFrameReader(bufio.NewReader(nc), wire.FrameBytesMax),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
@@ -114,23 +119,24 @@ func replyError(payload []byte) error {
 
 func (c *Conn) read() {
 	defer close(c.done)
-	heard := time.Now()
+	age := newAges(time.Now())
 	for {
+		asked := time.Now()
 		f, err := c.frames.Next()
 		if err != nil {
 			c.fail(err)
 			break
 		}
-		gap := time.Since(heard)
-		heard = heard.Add(gap)
+		gap := age.of(asked, time.Now())
 		if !f.Reply {
 			if f.Op != wire.OpPing {
 				c.push(f.Op, f.Payload, gap)
 				continue
 			}
-			c.mu.Lock()
-			_, _ = c.nc.Write(wire.AppendFrame(nil, wire.OpPing, true, f.Corr, nil)) // the reader notices
-			c.mu.Unlock()
+			select {
+			case c.pongs <- f.Corr:
+			default: // it has enough to answer
+			}
 			continue
 		}
 		c.mu.Lock()
@@ -151,7 +157,8 @@ func (c *Conn) read() {
 
 const pingInterval = 2 * time.Second
 
-// ping keeps the server from thinking that we are gone.
+// ping keeps the server from thinking that we are gone, and answers its own pings: the
+// reader waits for no writer.
 func (c *Conn) ping() {
 	t := time.NewTicker(pingInterval)
 	defer t.Stop()
@@ -159,6 +166,11 @@ func (c *Conn) ping() {
 		select {
 		case <-t.C:
 			_, _ = c.send(wire.OpPing, nil) // its answer is dropped
+		case corr := <-c.pongs:
+			c.writing <- struct{}{}
+			_ = c.nc.SetWriteDeadline(time.Now().Add(handshakeTimeout))
+			_, _ = c.nc.Write(wire.AppendFrame(nil, wire.OpPing, true, corr, nil)) // the reader notices
+			<-c.writing
 		case <-c.done:
 			return
 		}
@@ -176,20 +188,31 @@ func (c *Conn) fail(err error) {
 
 // send writes a request. The channel gets its reply, or is closed.
 func (c *Conn) send(op wire.Op, payload []byte) (<-chan wire.Frame, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil || c.calls == nil {
+	c.writing <- struct{}{}
+	defer func() { <-c.writing }()
+	corr, answer := c.expect()
+	if answer == nil {
 		return nil, fmt.Errorf("not sent: %w", net.ErrClosed)
 	}
-	c.corr++
-	answer := make(chan wire.Frame, 1)
-	c.calls[c.corr] = answer
 	_ = c.nc.SetWriteDeadline(time.Now().Add(handshakeTimeout))
-	if _, err := c.nc.Write(wire.AppendFrame(nil, op, false, c.corr, payload)); err != nil {
+	if _, err := c.nc.Write(wire.AppendFrame(nil, op, false, corr, payload)); err != nil {
 		_ = c.nc.Close()
 		return answer, nil // a part may have arrived: it ends as lost
 	}
 	return answer, nil
+}
+
+// expect makes room for an answer; nil when the connection has ended.
+func (c *Conn) expect() (corr uint32, answer chan wire.Frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.calls == nil {
+		return 0, nil
+	}
+	c.corr++
+	answer = make(chan wire.Frame, 1)
+	c.calls[c.corr] = answer
+	return c.corr, answer
 }
 
 // ErrUnsent wraps what kept a request from being written: it had no effect.
@@ -238,4 +261,31 @@ func (c *Conn) Leader() string {
 		}
 	}
 	return ""
+}
+
+// ages tells how long ago frames were sent at most. What came after a silence may have
+// been sent at its beginning, and so may all that was there to be read behind it: whoever
+// writes may stand still with several frames in hand.
+type ages struct {
+	heard time.Time // when the newest frame had been read
+	since time.Time // all of this row of frames was sent after it
+	began time.Time // when the first of the row had been read
+}
+
+// waited is for how long a reader finds nothing, at least, when it has read all there is.
+const waited = 5 * time.Millisecond
+
+// rowMost bounds a row: nobody has more in hand, and on a busy connection there is
+// always something to read.
+const rowMost = time.Second
+
+func newAges(now time.Time) *ages { return &ages{heard: now, since: now, began: now} }
+
+// of is the age of a frame that was waited for since asked, and has been read now.
+func (a *ages) of(asked, now time.Time) time.Duration {
+	if now.Sub(asked) >= waited || now.Sub(a.began) > rowMost {
+		a.since, a.began = a.heard, now
+	}
+	a.heard = now
+	return now.Sub(a.since)
 }

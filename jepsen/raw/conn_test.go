@@ -127,3 +127,28 @@ func TestPush_SaysHowLongNothingCame(t *testing.T) {
 		t.Errorf("pushed %+v", p)
 	}
 }
+
+// TestAges_OfSeveralBehindOneSilence: each of them may be as old as it.
+func TestAges_OfSeveralBehindOneSilence(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
+	a := newAges(start)
+	for _, x := range []struct{ asked, read, age int }{
+		{0, 200, 200}, // a silence
+		{201, 202, 202},
+		{290, 291, 291}, // handling the one before took long
+		{292, 300, 9},   // it had to be waited for: what is read now came since
+		{300, 301, 10},
+		{301, 311, 10},
+		{311, 1311, 1000}, // a silence again
+		{1311, 2311, 1000},
+		{2311, 2312, 1001},
+		{3310, 3311, 2000}, // nobody has so much in hand
+		{3312, 3313, 2},
+	} {
+		if got := a.of(at(x.asked), at(x.read)); got != time.Duration(x.age)*time.Millisecond {
+			t.Errorf("read at %d: %v old at most, want %d ms", x.read, got, x.age)
+		}
+	}
+}

@@ -30,6 +30,7 @@ type Row struct {
 type Mutant struct {
 	Name, Breaks, Workload string
 	By                     []string // checkers, the one that showed first in front; none: it survived
+	Beside                 []string // of one that survived: what was seen that is not about the rule
 	Seconds                float64  // of traffic until it showed
 	Runs                   int
 	Error                  string // it could not be run
@@ -103,6 +104,9 @@ func WriteMutants(w io.Writer, all []Mutant) error {
 		case len(m.By) == 0:
 			survived++
 			by, after = cell{Text: "survived", Class: "bad"}, cell{}
+			if len(m.Beside) > 0 {
+				by.Text += ", seen only by " + strings.Join(m.Beside, ", ")
+			}
 		default:
 			caught++
 		}

@@ -68,6 +68,7 @@ func TestWriteMutants_OneThatWasNotRunHasNeitherSurvivedNorBeenCaught(t *testing
 	}{
 		{[]Mutant{caught}, []string{">all caught</h1>", "lost, counts", "1.2 s", "Of 1 deliberately broken builds 1 were caught, 0 survived and 0 could not be run."}},
 		{[]Mutant{{Name: "a", Runs: 3}}, []string{">not all caught</h1>", ">survived<", "0 were caught, 1 survived and 0 could not be run"}},
+		{[]Mutant{{Name: "a", Runs: 3, Beside: []string{"crash"}}}, []string{">not all caught</h1>", ">survived, seen only by crash<"}},
 		{[]Mutant{caught, broken}, []string{">not all run</h1>", "not run: it does not build", "1 were caught, 0 survived and 1 could not be run"}},
 		{[]Mutant{broken, {Name: "a", Runs: 3}}, []string{">not all caught</h1>", "0 were caught, 1 survived and 1 could not be run"}},
 	} {

@@ -77,6 +77,7 @@ func Write(w io.Writer, r Run) error {
 		"Rows": rows(r), "Checkers": checkers, "Violations": violations(r), "Faults": faults(r.Events),
 		"Stalls": stalls(r.Report.Stats.Stalls),
 		"Rates":  rates(s, r.Events), "Latencies": latencies(s, r.Events), "Leaders": leaders(s, r.Events),
+		"Memory": resident(s, r.Events), "Disk": onDisk(s, r.Events),
 		"Logs": r.Logs, "Notes": r.Notes, "Command": r.Command,
 	})
 }
@@ -116,6 +117,8 @@ func rows(r Run) []row {
 		{"seals", counted(s.Seals)},
 		{"faults, whose effect was seen", counted(s.Faults)},
 		{"faults without an effect that was seen", counted(s.Unseen)},
+		{"most memory, most disk of a node", most(r.Events)},
+		{"stops of clients", counted(s.Stops)},
 		{"longest time without a confirmed publish", fmt.Sprintf("%.2f s", s.LongestGap)},
 		{"took", r.Elapsed.Round(time.Second / 10).String()},
 	}
@@ -215,7 +218,7 @@ func told(r Run) []violation {
 	for _, e := range r.Events {
 		if e.ID != "" {
 			byID[e.ID] = append(byID[e.ID], e)
-		} else if e.F == history.Fault || e.F == history.Crash || e.F == history.Drain || e.F == history.Silent || e.F == history.Die || e.F == history.Leave {
+		} else if e.F == history.Fault || e.F == history.Crash || e.F == history.Drain || e.F == history.Silent || e.F == history.Stopped || e.F == history.Die || e.F == history.Leave {
 			around = append(around, e)
 		}
 	}
@@ -324,6 +327,9 @@ func describe(e history.Event) string {
 	}
 	if e.Queue != nil {
 		fmt.Fprintf(&b, " %+v", *e.Queue)
+	}
+	if e.Sizes != nil {
+		fmt.Fprintf(&b, " %+v", *e.Sizes)
 	}
 	return b.String()
 }

@@ -251,3 +251,27 @@ func TestExcerpt_AllNamedLinesAreKept(t *testing.T) {
 		t.Errorf("%d lines when none is named", n)
 	}
 }
+
+// TestWrite_ShowsWhatNodesTake: a line for each node, with a gap where nobody could tell.
+func TestWrite_ShowsWhatNodesTake(t *testing.T) {
+	t.Parallel()
+	page := pageOf(t, `
+		0 100 j sizes node=n1 log=1024 bodies=1024 ballast=999999 resident=4096 peak=8192
+		0 100 j sizes node=n2 log=1024 resident=2048 peak=4096
+		2000 2100 j sizes node=n1 log=3072 resident=0
+		2000 2100 j sizes node=n2 log=1024 resident=4096 peak=4096
+		3900 4000 j drain`, Run{Report: &check.Report{}})
+	memory, disk := part(t, page, `aria-label="memory"`, "</svg>"), part(t, page, `aria-label="disk"`, "</svg>")
+	if xs, ys := points(t, memory, "ok"); len(xs) != 4 || ys[0] != ys[3] {
+		t.Errorf("memory of n1: x %v, y %v", xs, ys)
+	}
+	if xs, ys := points(t, memory, "deliver"); len(xs) != 9 || ys[0] <= ys[8] {
+		t.Errorf("memory of n2: x %v, y %v", xs, ys)
+	}
+	if xs, ys := points(t, disk, "ok"); len(xs) != 9 || ys[0] <= ys[8] {
+		t.Errorf("disk of n1: x %v, y %v", xs, ys)
+	}
+	if !strings.Contains(page, "<td>8 MiB, 3 MiB</td>") || strings.Count(page, "<i></i>n1</span>") != 2 {
+		t.Error("the most, or the names, are not there")
+	}
+}

@@ -96,7 +96,9 @@ func (s scale) lines(all []series, unit string, y func(v, most float64) float64,
 	most := 1.0
 	for _, x := range all {
 		for _, v := range x.values {
-			most = max(most, v)
+			if v > most { // a gap is none
+				most = v
+			}
 		}
 	}
 	var b strings.Builder

@@ -13,6 +13,7 @@ import (
 
 const (
 	wardenEvery   = 1500 * time.Millisecond // commands on one queue
+	wardenEnd     = time.Minute             // for what it does last
 	commandMost   = 8 * time.Second
 	recreateMost  = 300 * time.Millisecond
 	pausedMost    = 1500 * time.Millisecond
@@ -79,10 +80,11 @@ func (k *warden) run(ctx context.Context) {
 		cancel()
 		_ = k.c.Close()
 	}
-	ending := context.WithoutCancel(ctx)
+	// A cluster that is broken for good is left as it is: the drain tells of it.
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), wardenEnd)
+	defer cancel()
 	if k.c = k.w.connect(ending, k.proc+".end"); k.c != nil {
-		for k.create(ending) != nil || k.resume(ending) != nil {
-			pause(ending, 200*time.Millisecond)
+		for (k.create(ending) != nil || k.resume(ending) != nil) && pause(ending, 200*time.Millisecond) {
 		}
 		_ = k.c.Close()
 	}
@@ -153,7 +155,7 @@ func (k *warden) deleteSome(ctx context.Context) {
 			continue
 		}
 		places = append(places, m.Place())
-		items = append(items, history.Item{ID: m.Content.BizID})
+		items = append(items, history.Item{ID: idOfBizID(m.Content.BizID)})
 	}
 	_ = k.do(ctx, history.DeleteMessages, items, func(ctx context.Context) error {
 		states, err := k.c.Admin().DeleteMessages(ctx, k.queue, places...)
@@ -164,22 +166,27 @@ func (k *warden) deleteSome(ctx context.Context) {
 	})
 }
 
-// do runs a command and writes what came of it.
+// do commands the warden's queue.
 func (k *warden) do(ctx context.Context, what string, items []history.Item, f func(ctx context.Context) error) error {
-	op := k.w.H.Invoke(history.Event{Proc: k.proc, Client: k.proc, F: history.Admin, Key: k.queue, Text: what, Listed: items})
+	return k.w.command(ctx, k.proc, k.queue, what, items, f)
+}
+
+// command runs a command on a queue and writes what came of it.
+func (w *World) command(ctx context.Context, proc, queue, what string, items []history.Item, f func(ctx context.Context) error) error {
+	op := w.H.Invoke(history.Event{Proc: proc, Client: proc, F: history.Admin, Key: queue, Text: what, Listed: items})
 	// A command that was begun is seen through: how it ends is what this is about.
 	trying, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandMost)
 	defer cancel()
 	err := f(trying)
 	switch {
 	case err == nil:
-		k.w.H.Complete(op, history.OK)
+		w.H.Complete(op, history.OK)
 	case errors.Is(err, client.ErrRevision), errors.Is(err, client.ErrNoQueue):
 		op.Err = err.Error()
-		k.w.H.Complete(op, history.Fail)
+		w.H.Complete(op, history.Fail)
 	default:
 		op.Err = err.Error()
-		k.w.H.Complete(op, history.Info)
+		w.H.Complete(op, history.Info)
 	}
 	return err
 }

@@ -29,6 +29,7 @@ const (
 func backups() Workload {
 	return Workload{
 		Name:   "backup",
+		Apart:  true,
 		Newest: true, // a restore
 		What:   "rounds of publishes, a backup, more publishes, a restore in place, and late copies of all of them",
 		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}},
@@ -99,7 +100,7 @@ func (k *keeper) run(ctx context.Context) {
 	send := func(n int) {
 		for range n {
 			id := fmt.Sprintf("%s-%s.%d-%d", k.w.Run, k.name, k.round, len(sent)+1)
-			messages := []wire.Message{{Body: []byte(id)}}
+			messages := []wire.Message{wireContent(id)}
 			o := old{id, wire.PublishFrame{
 				Incarnation: session.Session.Incarnation, Group: session.Session.Group, Session: session.Session.Number, Epoch: session.Epoch,
 				Floor: 1, Queue: "jepsen",
@@ -167,7 +168,7 @@ func (k *keeper) copy(ctx context.Context, o old) bool {
 		pause(ctx, 50*time.Millisecond)
 		return false
 	}
-	op := k.w.H.Invoke(history.Event{Proc: k.name, Client: k.name, Node: c.Welcome.Node, F: history.Copy, ID: o.id, Life: k.round})
+	op := k.w.H.Invoke(history.Event{Proc: k.name, Client: k.name, Node: c.Welcome.Node, F: history.Copy, ID: o.id, Life: k.round, Carried: carried(o.frame.Publishes[0].Messages[0])})
 	payload, err := c.Call(asking, wire.OpPublish, o.frame)
 	res, err := onlyResult(payload, err)
 	switch {
@@ -238,10 +239,14 @@ func (k *keeper) empty(ctx context.Context) {
 	mine := fmt.Sprintf("%s-%s.%d-", k.w.Run, k.name, k.round)
 	wg.Go(func() {
 		_ = k.c.Consume(consuming, "jepsen", func(_ context.Context, d *client.Delivery) error {
-			if id := string(d.Body()); strings.HasPrefix(id, mine) {
+			if id, bad := idOf(d.Body(), d.BizID()); strings.HasPrefix(id, mine) {
 				now := k.w.H.Now()
-				k.w.H.Add(history.Event{Proc: k.name, Client: k.name, F: history.Found, Type: history.OK, Of: -1, T0: now, T1: now,
-					ID: id, Life: k.round, Seq: d.ID().Offset, Lane: int(d.ID().Lane), Attempt: d.Attempt(), Seen: d.Restored()})
+				e := history.Event{Proc: k.name, Client: k.name, F: history.Found, Type: history.OK, Of: -1, T0: now, T1: now,
+					ID: id, Life: k.round, Seq: d.ID().Offset, Lane: int(d.ID().Lane), Attempt: d.Attempt(), Seen: d.Restored(), Carried: carriedTo(d)}
+				if bad != nil {
+					e.Err = bad.Error()
+				}
+				k.w.H.Add(e)
 			}
 			k.w.Count.Delivered.Add(1)
 			return nil

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 )
 
@@ -26,8 +27,29 @@ func TestBody_IsRecognisedAndDamageIsNot(t *testing.T) {
 			t.Errorf("%d bytes are taken for the body", len(bad))
 		}
 	}
-	if _, err := idOf(b, "r1-p1-8"); err == nil {
-		t.Error("another biz-id is not seen")
+	if id, err := idOf([]byte("nothing"), "r1-p1-7|filling"); id != "r1-p1-7" || err == nil {
+		t.Errorf("without an id in the body: read %q, %v", id, err)
+	}
+}
+
+func TestBody_SomeAreLarge(t *testing.T) {
+	t.Parallel()
+	large := 0
+	for i := range 40 * largeOne {
+		id := fmt.Sprintf("r1-p1-%d", i)
+		b := body(id)
+		if len(b) > largeMost {
+			t.Fatalf("%s has %d bytes", id, len(b))
+		}
+		if len(b) > bodyMax+100 {
+			large++
+			if got, err := idOf(b, id); got != id || err != nil {
+				t.Errorf("read %q, %v", got, err)
+			}
+		}
+	}
+	if large == 0 || large > 400 {
+		t.Errorf("%d of %d are large", large, 40*largeOne)
 	}
 }
 

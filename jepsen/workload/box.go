@@ -6,11 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
-	"os/exec"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,10 +14,7 @@ import (
 	obox "onceq/client/outbox"
 )
 
-// boxEnv makes this program, started again, the process of an outbox.
-const boxEnv = "ONCEQ_JEPSEN_OUTBOX"
-
-// boxJob is what that process is to do.
+// boxJob is what the process of an outbox is to do.
 type boxJob struct {
 	File, Queue, URL, Name, Label string
 	Via                           map[string]string // where to dial for the address of a node
@@ -38,25 +31,6 @@ type saying struct {
 	Duplicate bool   `json:"duplicate,omitempty"`
 	Attempts  int    `json:"attempts,omitempty"`
 	Inner     string `json:"inner,omitempty"`
-}
-
-// Box runs the process of an outbox if this process is to be one, and says so. A
-// program that runs workloads calls it before anything else.
-func Box() bool {
-	text := os.Getenv(boxEnv)
-	if text == "" {
-		return false
-	}
-	var job boxJob
-	err := json.Unmarshal([]byte(text), &job)
-	if err == nil {
-		err = runBox(job)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	return true
 }
 
 // names are the ids of entries by number, and results that came before their id was
@@ -114,18 +88,12 @@ func runBox(job boxJob) error {
 			return err
 		}
 		for _, e := range left {
-			n.ids[e.Number] = e.Messages[0].BizID
+			n.ids[e.Number] = idOfBizID(e.Messages[0].BizID)
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		if via, ok := job.Via[address]; ok {
-			address = via
-		}
-		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}
-	b, err := obox.Open(job.File, job.Queue, obox.WithURL(job.URL, client.WithDialer(dial), client.WithLabel(job.Label)),
+	b, err := obox.Open(job.File, job.Queue, obox.WithURL(job.URL, client.WithDialer(dialVia(job.Via)), client.WithLabel(job.Label)),
 		obox.WithName(job.Name), obox.WithMaxInFlight(inFlightMax), obox.WithResults(n.told))
 	if err != nil {
 		return err
@@ -134,7 +102,7 @@ func runBox(job boxJob) error {
 	asked := bufio.NewScanner(os.Stdin)
 	for asked.Scan() {
 		id := asked.Text()
-		number, err := b.Publish(context.Background(), client.Message{Body: body(id), BizID: id})
+		number, err := b.Publish(context.Background(), content(id))
 		if err != nil {
 			return fmt.Errorf("publish %s: %w", id, err)
 		}
@@ -149,80 +117,8 @@ func runBox(job boxJob) error {
 }
 
 // box is such a process, as its parent sees it.
-type box struct {
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser
-	asks   chan string
-	closed bool // asks is
-	writer sync.WaitGroup
-	said   chan saying // closed at its end
-	errors strings.Builder
-}
+type box = child[saying]
 
 func startBox(job boxJob) (*box, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	env, err := json.Marshal(job)
-	if err != nil {
-		return nil, err
-	}
-	b := &box{cmd: exec.Command(self), asks: make(chan string, 2*outboxAskedMax), said: make(chan saying, 4096)}
-	b.cmd.Env = append(os.Environ(), boxEnv+"="+string(env))
-	b.cmd.Stderr = &b.errors
-	if b.stdin, err = b.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := b.cmd.StdoutPipe()
-	if err == nil {
-		err = b.cmd.Start()
-	}
-	if err != nil {
-		return nil, err
-	}
-	b.writer.Go(func() {
-		defer b.stdin.Close()
-		for id := range b.asks {
-			if _, err := io.WriteString(b.stdin, id+"\n"); err != nil {
-				for range b.asks { // it has died: nobody takes the rest
-				}
-			}
-		}
-	})
-	go func() {
-		defer close(b.said)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			var s saying
-			if json.Unmarshal(lines.Bytes(), &s) == nil {
-				b.said <- s
-			}
-		}
-	}()
-	return b, nil
-}
-
-// ask never blocks: what is asked for at once is bounded by the caller.
-func (b *box) ask(id string) { b.asks <- id }
-
-// noMore says that nothing more is asked for.
-func (b *box) noMore() {
-	if !b.closed {
-		b.closed = true
-		close(b.asks)
-	}
-}
-
-func (b *box) kill() { _ = b.cmd.Process.Kill() }
-
-// end waits for the process, whose words have all been heard, and says how it ended:
-// "" when in order.
-func (b *box) end() string {
-	b.noMore()
-	err := b.cmd.Wait()
-	b.writer.Wait()
-	if err == nil {
-		return ""
-	}
-	return strings.TrimSpace(err.Error() + " " + b.errors.String())
+	return startChild[saying](childJob{Outbox: &job}, 2*outboxAskedMax)
 }

@@ -101,9 +101,9 @@ func (g *ghosts) send(op history.Event, id client.InnerMsgID, m client.Message) 
 	if c == nil {
 		return
 	}
-	messages := []wire.Message{{Body: m.Body, BizID: m.BizID}}
+	messages := []wire.Message{{Body: m.Body, BizID: m.BizID, Headers: m.Headers}}
 	copied := g.w.H.Invoke(history.Event{
-		Proc: g.name + ".ghost", Client: g.name + ".ghost", Node: c.Welcome.Node, F: history.Publish, Key: op.Key, ID: op.ID, Copies: 1,
+		Proc: g.name + ".ghost", Client: g.name + ".ghost", Node: c.Welcome.Node, F: history.Publish, Key: op.Key, ID: op.ID, Carried: carried(messages[0]), Copies: 1,
 		Inner: id.Short(), Text: "after its seal",
 	})
 	payload, err := c.Call(ctx, wire.OpPublish, wire.PublishFrame{

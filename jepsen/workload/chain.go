@@ -63,26 +63,27 @@ func (s *consumer) passOn(ctx context.Context, c *client.Client, ack history.Eve
 		out := fmt.Sprintf("%s>%d.%d", ack.ID, ack.Attempt, try)
 		ack.Text = history.Chained
 		acked := s.w.H.Invoke(ack)
-		published := s.w.H.Invoke(history.Event{Proc: ack.Proc, Client: ack.Client, F: history.Publish, Key: s.chain, ID: out})
+		m := content(out)
+		published := s.w.H.Invoke(history.Event{Proc: ack.Proc, Client: ack.Client, F: history.Publish, Key: s.chain, ID: out, Carried: carriedBy(m)})
 		trying, cancel := context.WithTimeout(ctx, chainPatienceLeast)
-		receipts, err := c.AckAndPublish(trying, d, client.Outgoing{Queue: s.chain, Message: client.Message{Body: body(out), BizID: out}})
+		receipts, err := c.AckAndPublish(trying, d, client.Outgoing{Queue: s.chain, Message: m})
 		cancel()
 		unknown := (*client.OutcomeUnknownError)(nil)
 		switch {
 		case err == nil && len(receipts) == 1:
 			s.w.published(published, receipts[0], nil)
-			s.settled(acked, nil)
+			s.w.settled(acked, nil)
 			return
 		case errors.As(err, &unknown):
 			s.w.published(published, client.Receipt{}, err)
-			s.settled(acked, err)
+			s.w.settled(acked, err)
 			if s.became(ctx, c, published, unknown.ID) {
 				return
 			}
 			continue // never: the delivery is still to be settled
 		case errors.Is(err, client.ErrLeaseLost):
 			s.w.published(published, client.Receipt{}, err)
-			s.settled(acked, err)
+			s.w.settled(acked, err)
 			return
 		case err == nil:
 			err = fmt.Errorf("%d receipts", len(receipts))
@@ -134,5 +135,5 @@ func (s *consumer) giveBack(ack history.Event, d *client.Delivery) {
 	defer cancel()
 	ack.F, ack.Text = history.Nack, ""
 	op := s.w.H.Invoke(ack)
-	s.settled(op, d.Nack(ctx, nil))
+	s.w.settled(op, d.Nack(ctx, nil))
 }

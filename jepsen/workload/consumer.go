@@ -113,7 +113,7 @@ func (s *consumer) handle(c *client.Client, proc string, d *client.Delivery, r *
 		Proc: proc, Client: proc, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1,
 		Key: s.queue, ID: id, Seq: d.ID().Offset, Lane: int(d.ID().Lane), Lease: proc, Attempt: d.Attempt(),
 		// The library renews leases when a third of them is gone.
-		Hold: int64(s.lease) * 2 / 3,
+		Hold: int64(s.lease) * 2 / 3, Carried: carriedTo(d),
 	}
 	if s.w.Numbers {
 		e.Number = d.ID().QueueNumber
@@ -142,7 +142,7 @@ func (s *consumer) handle(c *client.Client, proc string, d *client.Delivery, r *
 		if reject {
 			op.F, op.Text = history.Nack, history.Rejected
 			op = s.w.H.Invoke(op)
-			s.settled(op, d.Reject(ctx, "the workload has had enough"))
+			s.w.settled(op, d.Reject(ctx, "the workload has had enough"))
 			return
 		}
 		if nack {
@@ -153,24 +153,25 @@ func (s *consumer) handle(c *client.Client, proc string, d *client.Delivery, r *
 			op = s.w.H.Invoke(op)
 			err = d.Ack(ctx)
 		}
-		s.settled(op, err)
+		s.w.settled(op, err)
 	})
 }
 
-func (s *consumer) settled(op history.Event, err error) {
+// settled writes what became of an ack or a nack.
+func (w *World) settled(op history.Event, err error) {
 	if err != nil {
 		op.Err = err.Error()
 	}
 	switch {
 	case err == nil:
-		s.w.H.Complete(op, history.OK)
+		w.H.Complete(op, history.OK)
 		if op.F == history.Ack {
-			s.w.Count.Acked.Add(1)
+			w.Count.Acked.Add(1)
 		}
 	case errors.Is(err, client.ErrLeaseLost):
-		s.w.Count.Lost.Add(1)
-		s.w.H.Complete(op, history.Fail)
+		w.Count.Lost.Add(1)
+		w.H.Complete(op, history.Fail)
 	default:
-		s.w.H.Complete(op, history.Info)
+		w.H.Complete(op, history.Info)
 	}
 }

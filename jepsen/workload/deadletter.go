@@ -16,6 +16,7 @@ const (
 	deadRejects  = 5
 	deadBackoff  = 20 * time.Millisecond
 	deadPrefetch = 32
+	deadKeys     = 16
 )
 
 // deadletter is about what fails for good: it goes to the dead-letter queue when it
@@ -24,7 +25,7 @@ const (
 func deadletter() Workload {
 	return Workload{
 		Name: "deadletter",
-		What: "a queue with a delivery limit, whose consumers give back and reject much, die and leave; what has failed too often comes out of the dead-letter queue, once",
+		What: "a queue with a delivery limit, whose consumers give back and reject much, die and leave; what has failed too often comes out of the dead-letter queue, once, and what is behind it in its ordering key goes on, not before",
 		Queues: map[string]client.QueueSettings{
 			"jepsen": {LeaseTime: queueLease, DeliveryLimit: deadLimit, DeadLetter: graves, BackoffMin: deadBackoff, BackoffMax: 10 * deadBackoff},
 			graves:   {LeaseTime: queueLease},
@@ -32,12 +33,16 @@ func deadletter() Workload {
 		Setup: func(s *history.Setup, seconds float64) {
 			s.Lease, s.Limit, s.DeadLetters = int64(queueLease), deadLimit, graves
 			least := int(seconds * 10)
-			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least / 2, Dead: int(seconds), CalmOK: 80}
+			s.Least = history.Least{Publishes: least, Deliveries: least, Acks: least / 2, Dead: int(seconds), KeysPassed: int(seconds / 2), CalmOK: 80}
 		},
 		Start: func(ctx context.Context, w *World) *Traffic {
 			t, producing, consuming := newTraffic(ctx)
 			for i := range 2 {
 				p := &producer{w: w, queue: "jepsen", rate: float64(w.Rate) / 4, pipelined: true}
+				if i == 1 {
+					p.keys = deadKeys
+					p.rate /= 3 // of a key there is one at a time
+				}
 				t.producers.Go(func() { p.run(producing, fmt.Sprintf("p%d", i+1)) })
 			}
 			for i := range 3 {
@@ -59,7 +64,7 @@ func (s *consumer) bury(proc string, d *client.Delivery, id string, bad error) {
 	now := s.w.H.Now()
 	e := history.Event{
 		Proc: proc, Client: proc, F: history.Dead, Type: history.OK, T0: now, T1: now, Of: -1,
-		Key: s.queue, ID: id, Seq: d.ID().Offset, Lane: int(d.ID().Lane), Attempt: info.Attempts, Text: info.Reason,
+		Key: s.queue, ID: id, Seq: d.ID().Offset, Lane: int(d.ID().Lane), Attempt: info.Attempts, Text: info.Reason, Carried: carriedTo(d),
 	}
 	switch {
 	case bad != nil:

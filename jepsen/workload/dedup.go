@@ -92,7 +92,7 @@ type entry struct {
 	queue    string
 	sequence uint64
 	floor    uint64 // when it was first sent, which late copies carry too
-	after    *entry // named by each copy; nil for none
+	after    *entry // the one of its key before it; nil for none
 	alone    bool   // it has a process of its own in the history
 	messages []wire.Message
 
@@ -106,6 +106,22 @@ func (e *entry) final() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.stored || e.sealed
+}
+
+// before is the one that a copy of now names: of those before it the newest that may
+// still be stored, or is.
+func (e *entry) before() *entry {
+	b := e.after
+	for b != nil && b.isSealed() {
+		b = b.after
+	}
+	return b
+}
+
+func (e *entry) isSealed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sealed
 }
 
 func retransmit(ctx context.Context, w *World, name string, rate float64, how retransmission) {
@@ -182,11 +198,11 @@ func (d *retransmitter) take() *entry {
 	if d.r.IntN(100) < d.how.small {
 		queue = "small"
 	}
-	e := &entry{id: id, queue: queue, sequence: d.next, floor: d.floor, messages: []wire.Message{{Body: body(id), BizID: id}}}
+	e := &entry{id: id, queue: queue, sequence: d.next, floor: d.floor, messages: []wire.Message{wireContent(id)}}
 	if d.r.IntN(100) < d.how.batch {
 		for i := range 1 + d.r.IntN(batchMost-1) {
 			part := fmt.Sprintf("%s.%d", id, i+2)
-			e.messages = append(e.messages, wire.Message{Body: body(part), BizID: part})
+			e.messages = append(e.messages, wireContent(part))
 		}
 	}
 	d.next++
@@ -256,7 +272,7 @@ func (d *retransmitter) drive(e *entry, r *rand.Rand) {
 		}
 		if r.IntN(12) == 0 {
 			other := e.id + "x" // another body under the same inner-msg-id
-			d.send(e, to, []wire.Message{{Body: body(other), BizID: other}})
+			d.send(e, to, []wire.Message{wireContent(other)})
 			continue
 		}
 		d.send(e, to, e.messages)
@@ -290,12 +306,12 @@ func (d *retransmitter) send(e *entry, to line, messages []wire.Message) {
 		Inner: d.inner(e), Text: fmt.Sprintf("copy %d", n), OrderingKey: messages[0].OrderingKey,
 	}
 	after := uint64(0)
-	if e.after != nil {
-		after, invoke.After = e.after.sequence, e.after.id
+	if b := e.before(); b != nil {
+		after, invoke.After = b.sequence, b.id
 	}
 	ops := make([]history.Event, len(messages))
 	for i, m := range messages {
-		invoke.ID = m.BizID
+		invoke.ID, invoke.Carried = idOfBizID(m.BizID), carried(m)
 		ops[i] = d.w.H.Invoke(invoke)
 	}
 	payload, err := c.Call(ctx, wire.OpPublish, wire.PublishFrame{
@@ -310,7 +326,7 @@ func (d *retransmitter) send(e *entry, to line, messages []wire.Message) {
 	for i, op := range ops {
 		res := res
 		res.Offset += uint64(i)
-		d.outcome(e, op, res, err, messages[0].BizID == e.id)
+		d.outcome(e, op, res, err, idOfBizID(messages[0].BizID) == e.id)
 	}
 }
 
@@ -382,7 +398,7 @@ func (d *retransmitter) seal(e *entry, to line) {
 	}
 	ops := make([]history.Event, len(e.messages))
 	for i, m := range e.messages {
-		ops[i] = d.w.H.Invoke(history.Event{Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: e.queue, ID: m.BizID, Inner: d.inner(e)})
+		ops[i] = d.w.H.Invoke(history.Event{Proc: d.proc(e), Client: d.name, Node: c.Welcome.Node, F: history.Seal, Key: e.queue, ID: idOfBizID(m.BizID), Inner: d.inner(e)})
 	}
 	payload, err := c.Call(ctx, wire.OpSeal, wire.Seal{
 		Incarnation: d.session.Session.Incarnation, Group: d.session.Session.Group, Session: d.session.Session.Number, Epoch: d.session.Epoch,

@@ -155,9 +155,9 @@ func (o *owner) send(id string, sequence uint64) (final bool) {
 	if c == nil {
 		return false
 	}
-	messages := []wire.Message{{Body: body(id), BizID: id}}
+	messages := []wire.Message{wireContent(id)}
 	op := o.w.H.Invoke(history.Event{
-		Proc: o.proc, Client: o.proc, Node: c.Welcome.Node, F: history.Publish, Key: "jepsen", ID: id, Copies: 1,
+		Proc: o.proc, Client: o.proc, Node: c.Welcome.Node, F: history.Publish, Key: "jepsen", ID: id, Carried: carried(messages[0]), Copies: 1,
 		Inner: wire.InnerMsgID{Session: o.has.Session, Sequence: sequence}.Short(), Session: o.session, Epoch: o.has.Epoch,
 	})
 	payload, err := c.Call(ctx, wire.OpPublish, wire.PublishFrame{

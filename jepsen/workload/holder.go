@@ -403,7 +403,7 @@ func (s *holder) deliver(n uint64, x wire.Delivery, gap time.Duration) {
 		Proc: s.proc, Client: s.proc, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1, Key: s.queue, ID: id,
 		Seq: x.Offset, Lease: fmt.Sprintf("%s:%d", s.proc, x.Number), Attempt: int(x.Attempt),
 		// What remained when it was sent, which may have been a while ago.
-		Hold: max(1, int64(x.Remaining-gap)),
+		Hold: max(1, int64(x.Remaining-gap)), Carried: carried(m),
 	}
 	if err != nil {
 		e.Err = err.Error()

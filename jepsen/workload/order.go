@@ -18,6 +18,7 @@ const (
 	overtakeLong = 6 // sequences of one key that go about at once
 	overtakeWait = 40 * time.Millisecond
 	overtakeMost = 15 * time.Second // then what has no outcome is sealed
+	hurryPercent = 10               // of sequences that are sealed after their first copy
 )
 
 // order is about the order of what has one ordering key. Producers hand in more
@@ -103,9 +104,14 @@ func (d *retransmitter) overtake() {
 }
 
 // hurry sends one sequence again and again, and seals it when nothing comes of it.
+// Now and then that is at once: then what comes behind may name a sealed one, while
+// what comes before is not stored yet.
 func (d *retransmitter) hurry(e *entry, r *rand.Rand) {
-	began := time.Now()
-	for !e.final() && time.Since(began) < overtakeMost {
+	began, most := time.Now(), overtakeMost
+	if r.IntN(100) < hurryPercent {
+		most = 0
+	}
+	for first := true; !e.final() && (first || time.Since(began) < most); first = false {
 		time.Sleep(between(r, 0, overtakeWait))
 		d.send(e, d.peers.toLeader(r), e.messages)
 	}

@@ -27,6 +27,7 @@ const (
 func outbox() Workload {
 	return Workload{
 		Name:   "outbox",
+		Apart:  true,
 		What:   "producers with an outbox, in processes of their own that are killed every few seconds and go on with the same file",
 		Queues: map[string]client.QueueSettings{"jepsen": {LeaseTime: queueLease}},
 		Setup: func(s *history.Setup, seconds float64) {
@@ -128,8 +129,8 @@ func (p *boxed) live(ctx context.Context, job boxJob, life time.Duration, r *ran
 			asked++
 			id := p.w.id(p.name, p.n)
 			p.n++
-			p.asked[id] = p.w.H.Invoke(history.Event{Proc: p.name, Client: fmt.Sprintf("%s.%d", p.name, p.life), F: history.Publish, Key: p.queue, ID: id})
-			box.ask(id)
+			p.asked[id] = p.w.H.Invoke(history.Event{Proc: p.name, Client: fmt.Sprintf("%s.%d", p.name, p.life), F: history.Publish, Key: p.queue, ID: id, Carried: carriedBy(content(id))})
+			box.tell(id) // it never blocks: what is asked for at once is bounded
 		case <-over.C:
 			p.end(box)
 			return

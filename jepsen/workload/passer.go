@@ -44,7 +44,7 @@ func pass(ctx, bad context.Context, w *World, queue, to, name string, how holdin
 func (p *passer) pass(s *holder, h *held, r *rand.Rand) {
 	e := p.take()
 	e.queue, e.id = p.to, fmt.Sprintf("%s>%d.%s.%d", h.id, h.attempt, p.name, e.sequence)
-	e.messages = []wire.Message{{Body: body(e.id), BizID: e.id}}
+	e.messages = []wire.Message{wireContent(e.id)}
 	for !p.passed(s, h, e, r) {
 		if s.isOver() {
 			return // the sequence stays open, and so does the floor
@@ -99,7 +99,7 @@ func (p *passer) copy(s *holder, h *held, e *entry, to line, open bool) (final b
 		acked = s.w.H.Invoke(acked)
 	}
 	published := s.w.H.Invoke(history.Event{
-		Proc: p.proc(e), Client: p.name, Node: c.Welcome.Node, F: history.Publish, Key: e.queue, ID: e.id, Copies: 1, Inner: p.inner(e),
+		Proc: p.proc(e), Client: p.name, Node: c.Welcome.Node, F: history.Publish, Key: e.queue, ID: e.id, Carried: carried(e.messages[0]), Copies: 1, Inner: p.inner(e),
 	})
 	end := func(t history.Type, reason string) {
 		published.Err, acked.Err = reason, reason

@@ -21,11 +21,16 @@ type producer struct {
 	queue     string
 	rate      float64
 	pipelined bool
-	session   string // name of the session, "" for none
-	burst     int    // so many at once, 0 for one by one; the rate stays
-	keys      int    // ordering keys, drawn for each message; 0 for none
-	timed     bool   // priorities, and some are kept back
-	hasty     bool   // it gives up while copies are under way, and always asks what became of them
+	session   string        // name of the session, "" for none
+	burst     int           // so many at once, 0 for one by one; the rate stays
+	keys      int           // ordering keys, drawn for each message; 0 for none
+	timed     bool          // priorities, and some are kept back
+	prior     bool          // priorities, and nothing is kept back
+	expires   bool          // messages have a time to live of their own
+	queueTTL  time.Duration // of the queue, 0 for none
+	stays     bool          // it ends with the run, in order, and asks what became of each unknown one
+	patient   int           // per cent of the publishes that it waits for until they have an answer
+	hasty     bool          // it gives up while copies are under way, and always asks what became of them
 	// after is called, when it is set, with each publish that was sealed.
 	after func(op history.Event, id client.InnerMsgID, m client.Message)
 
@@ -37,10 +42,12 @@ type producer struct {
 const leftMax = 200
 
 const (
-	inFlightMax      = 512
-	patienceLeast    = 1500 * time.Millisecond
-	patienceMost     = 6 * time.Second
-	closeTimeout     = 5 * time.Second
+	inFlightMax   = 512
+	patienceLeast = 1500 * time.Millisecond
+	patienceMost  = 6 * time.Second
+	closeTimeout  = 5 * time.Second
+	// patientMost is more than anything may take that has to happen at some time.
+	patientMost      = 75 * time.Second
 	crashPercent     = 30
 	resolvePercent   = 50
 	outcomePatience  = 10 * time.Second
@@ -84,8 +91,12 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 			p.seal(c, proc, op)
 		}
 	})
-	living, cancel := context.WithTimeout(ctx, between(r, producerLifeMin, producerLifeMost))
-	defer cancel()
+	living := ctx
+	if !p.stays {
+		var cancel context.CancelFunc
+		living, cancel = context.WithTimeout(ctx, between(r, producerLifeMin, producerLifeMost))
+		defer cancel()
+	}
 	burst := max(p.burst, 1)
 	tick := time.NewTicker(time.Duration(float64(time.Second) * float64(burst) / p.rate))
 	defer tick.Stop()
@@ -99,8 +110,10 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 		}
 		id := p.w.id(proc, n)
 		m := p.message(id, r)
+		patient := p.patient > 0 && r.IntN(100) < p.patient
 		op := p.w.H.Invoke(history.Event{
-			Proc: proc, Client: proc, F: history.Publish, Key: p.queue, ID: id, OrderingKey: m.OrderingKey, Lane: m.Priority, Delay: int64(m.Delay),
+			Proc: proc, Client: proc, F: history.Publish, Key: p.queue, ID: id, OrderingKey: m.OrderingKey, Lane: m.Priority, Delay: int64(m.Delay), TTL: int64(p.tooOld(m)),
+			Patient: patient, Carried: carriedBy(m),
 		})
 		// The publish outlives the producer's life: how it ends is what the end of a
 		// life is about.
@@ -109,6 +122,10 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 			patience = between(r, 0, hastyMost)
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		if patient {
+			cancel()
+			ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+		}
 		if !p.pipelined {
 			receipt, err := pr.Publish(ctx, m)
 			cancel()
@@ -129,7 +146,11 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 		_ = c.Close() // what is in flight ends as unknown
 		return
 	}
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	timeout := closeTimeout
+	if p.patient > 0 {
+		timeout = patientMost
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	_ = pr.Close(closing) // each publish tells its own outcome
 	waiting.Wait()
@@ -137,24 +158,38 @@ func (p *producer) live(ctx context.Context, c *client.Client, proc string, r *r
 
 // message makes a message of the producer's kind.
 func (p *producer) message(id string, r *rand.Rand) client.Message {
-	m := client.Message{Body: body(id), BizID: id}
+	m := content(id)
 	if p.keys > 0 {
 		m.OrderingKey = fmt.Sprintf("k%d", r.IntN(p.keys))
 	}
-	if p.timed {
+	if p.timed || p.prior {
 		m.Priority = r.IntN(priorities)
+	}
+	if p.timed {
 		if r.IntN(100) < delayPercent {
 			m.Delay = between(r, delayLeast, delayMost)
 		}
 	}
+	if p.expires {
+		m.TTL = between(r, ttlLeast, ttlMost)
+	}
 	return m
+}
+
+// tooOld is after how long a message is, 0 for never: by its own time to live or by
+// that of its queue, whichever is over first.
+func (p *producer) tooOld(m client.Message) time.Duration {
+	if m.TTL == 0 || p.queueTTL > 0 && p.queueTTL < m.TTL {
+		return p.queueTTL
+	}
+	return m.TTL
 }
 
 // resolve asks, for some of the publishes that ended as unknown, what became of
 // them. When the client was closed, the next life asks.
 func (p *producer) resolve(c *client.Client, proc string, op history.Event, err error, r *rand.Rand) {
 	unknown := (*client.OutcomeUnknownError)(nil)
-	if !errors.As(err, &unknown) || !p.hasty && r.IntN(100) >= resolvePercent {
+	if !errors.As(err, &unknown) || !p.hasty && !p.stays && r.IntN(100) >= resolvePercent {
 		return
 	}
 	op.Inner = unknown.ID.String()
@@ -196,6 +231,6 @@ func (p *producer) seal(c *client.Client, proc string, op history.Event) {
 	}
 	p.w.H.Complete(seal, history.OK)
 	if p.after != nil {
-		p.after(op, id, client.Message{Body: body(op.ID), BizID: op.ID})
+		p.after(op, id, content(op.ID))
 	}
 }

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -17,10 +18,16 @@ type relay struct {
 	wg        sync.WaitGroup
 	ctx       context.Context // ends with close
 	cancel    context.CancelFunc
+
+	mu     sync.Mutex // guards what follows
+	joined map[net.Conn]bool
 }
 
 func newRelay(w *World, client string) (*relay, error) {
-	r := &relay{dial: w.Dial(client), listeners: map[string]net.Listener{}}
+	if w.Virtual {
+		return nil, errors.New("no client is in a process of its own in virtual time")
+	}
+	r := &relay{dial: w.Dial(client), listeners: map[string]net.Listener{}, joined: map[net.Conn]bool{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	for _, address := range w.Addrs {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -43,6 +50,16 @@ func (r *relay) via() map[string]string {
 	return via
 }
 
+// dialVia dials what via has for an address, in the other process.
+func dialVia(via map[string]string) raw.Dialer {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if at, ok := via[address]; ok {
+			address = at
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+}
+
 func (r *relay) serve(l net.Listener, address string) {
 	for {
 		near, err := l.Accept()
@@ -61,6 +78,8 @@ func (r *relay) join(near net.Conn, address string) {
 		return
 	}
 	defer far.Close()
+	r.note(far, true)
+	defer r.note(far, false)
 	stop := context.AfterFunc(r.ctx, func() {
 		near.Close()
 		far.Close()
@@ -77,6 +96,23 @@ func (r *relay) join(near net.Conn, address string) {
 	near.Close()
 	far.Close()
 	<-done
+}
+
+func (r *relay) note(far net.Conn, joined bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.joined[far] = joined; !joined {
+		delete(r.joined, far)
+	}
+}
+
+// hangUp ends what is joined now: either side sees the end of its connection.
+func (r *relay) hangUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for far := range r.joined {
+		far.Close()
+	}
 }
 
 func (r *relay) close() {

@@ -31,6 +31,9 @@ type World struct {
 	// connection keeps the leases of dead consumers for longer, for a minute at most,
 	// since it may be one of theirs.
 	Draining chan struct{}
+	// Virtual: time is that of a bubble, which stands still for ever when something in it
+	// waits for what is outside: a listener of the system, a process.
+	Virtual bool
 	// Report is told of errors that no history has a place for.
 	Report func(format string, args ...any)
 
@@ -52,8 +55,11 @@ type Workload struct {
 	// Numbers: its queues are deleted and created again, so that a place is told with
 	// the queue's number.
 	Numbers bool
-	// Newest: it needs what came with the newest version of the machine.
+	// Newest: it needs what came after the first version of the machine.
 	Newest bool
+	// Apart: it starts processes, or works on those of the nodes, so there is none of it
+	// in virtual time.
+	Apart bool
 	// Setup adds to the first line of the history; seconds is how long it will run.
 	Setup func(s *history.Setup, seconds float64)
 	// Start starts the traffic.
@@ -93,7 +99,7 @@ func (t *Traffic) Stop() {
 
 // All are the workloads there are.
 func All() []Workload {
-	return []Workload{queue(), dedup(), lease(), order(), delay(), chain(), cancel(), resume(), admin(), members(), backups(), outbox(), deadletter(), pull(), fence()}
+	return []Workload{queue(), dedup(), lease(), order(), delay(), chain(), cancel(), resume(), admin(), members(), backups(), outbox(), stall(), stallLong(), deadletter(), pull(), fence(), expiry(), redrive()}
 }
 
 // Find finds a workload by its name.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"onceq/transport/wire/pack"
@@ -41,4 +42,23 @@ func BenchmarkPublishFrame(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/message")
 	})
+}
+
+// BenchmarkFrameReader reads frames of which everything has arrived.
+func BenchmarkFrameReader(b *testing.B) {
+	for _, kib := range []int{1, 32, 64, 128, 512, 1024} {
+		b.Run(fmt.Sprintf("%dKiB", kib), func(b *testing.B) {
+			frame := AppendFrame(nil, OpPublish, false, 1, make([]byte, kib<<10))
+			r := bytes.NewReader(frame)
+			frames := NewFrameReader(r, FrameBytesMax)
+			b.SetBytes(int64(len(frame)))
+			b.ReportAllocs()
+			for b.Loop() {
+				r.Reset(frame)
+				if _, err := frames.Next(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

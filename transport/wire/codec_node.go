@@ -18,7 +18,7 @@ func DecodeNodeStatusRequest(b []byte) (NodeStatusRequest, error) {
 
 // Append writes the payload.
 func (m NodeStatus) Append(w *pack.Writer) {
-	w.Array(32)
+	w.Array(36)
 	w.Str(m.Node)
 	w.Str(m.ServerID)
 	w.Str(m.Cluster)
@@ -51,10 +51,14 @@ func (m NodeStatus) Append(w *pack.Writer) {
 	w.Int(int64(m.BodiesStalled))
 	w.Int(int64(m.AppendP50))
 	w.Int(int64(m.AppendP99))
+	w.Uint(m.SnapshotsTaken)
+	w.Uint(m.SnapshotsReceived)
+	w.Uint(m.BodyCompactions)
+	w.Str(m.SnapshotDamage[:min(len(m.SnapshotDamage), TextBytesMax)])
 }
 
 func (m *NodeStatus) read(r *pack.Reader) {
-	r.ArrayExact(32)
+	r.ArrayExact(36)
 	m.Node = r.Str(NodeNameBytesMax)
 	m.ServerID = r.Str(NodeNameBytesMax)
 	m.Cluster = r.Str(ClusterBytesMax)
@@ -85,6 +89,8 @@ func (m *NodeStatus) read(r *pack.Reader) {
 	m.DiskBallast = r.Uint()
 	m.BodiesStalled = readDuration(r)
 	m.AppendP50, m.AppendP99 = readDuration(r), readDuration(r)
+	m.SnapshotsTaken, m.SnapshotsReceived, m.BodyCompactions = r.Uint(), r.Uint(), r.Uint()
+	m.SnapshotDamage = r.Str(TextBytesMax)
 }
 
 // DecodeNodeStatus reads what NodeStatus.Append writes.

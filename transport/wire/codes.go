@@ -47,6 +47,7 @@ const (
 	CodeRestoreStale       Code = 4008 // another restore is under way, or this one was replaced
 	CodeBadBackup          Code = 4009 // a file that is no backup, or a damaged one
 	CodeBackup             Code = 4010 // a backup could not be made or was cut short
+	CodeBadSettings        Code = 4011 // settings of a queue that exclude each other, or one out of range
 	CodeMalformed          Code = 5001
 	CodeUnsupportedVersion Code = 5002
 	CodeFrameTooLarge      Code = 5003

@@ -122,7 +122,7 @@ var explanations = map[Code]Explanation{
 		Name:      "out of order",
 		What:      "An earlier message of this producer has not been stored yet. This copy was not stored, so that order is kept.",
 		Why:       "An earlier frame was refused or is under way over another connection.",
-		Do:        "Nothing: the client sends both again, in order.",
+		Do:        "Nothing: the client sends both again, in order. Who speaks the protocol by hand names the one before it when the one named was sealed.",
 		Retriable: true,
 	},
 	CodeDiskFull: {
@@ -186,16 +186,16 @@ var explanations = map[Code]Explanation{
 	},
 	CodeIndexCap: {
 		Name:      "too many indexed messages",
-		What:      "The group holds as many messages with a record of their own as it allows. The message was not stored.",
-		Why:       "Messages with an ordering key, a delay or a time to live, returned messages, parked messages and dead letters take memory each; all others do not. Where returned ones have no room left either, only they are handed out.",
-		Do:        "Consume, delete or purge such messages (`onceq queue ls` shows where they are), or publish without these options. Publishing again is safe.",
+		What:      "The group holds as many messages with a record of their own as it allows, or has as many gaps in queues that nobody reads. The message was not stored.",
+		Why:       "Messages with an ordering key, a delay or a time to live, returned messages, parked messages and dead letters take memory each; all others do not. Where returned ones have no room left either, only they are handed out. A gap is what expires or is deleted between messages that stay, behind one that nobody has read.",
+		Do:        "Consume, delete or purge such messages (`onceq queue ls` shows where they are), consume the oldest of a queue that nobody reads, or publish without these options. Publishing again is safe.",
 		Retriable: true,
 	},
 	CodeBadOptions: {
 		Name: "options exclude each other",
-		What: "The options of the message do not go together, or one is out of range. It was not stored.",
-		Why:  "An ordering key keeps messages in the order in which they were stored, so it excludes priority, delay and deliver-at; delay excludes deliver-at; a batch has one priority.",
-		Do:   "Leave one of them away. The text says which, the README has the table.",
+		What: "The options of the message do not go together, or one is out of range; or messages were to go to the queue that they are in. Nothing was stored or moved.",
+		Why:  "An ordering key keeps messages in the order in which they were stored, so it excludes priority, delay and deliver-at; delay excludes deliver-at; a batch has one priority. A redrive or a move names another queue.",
+		Do:   "Leave one of the options away, or name another queue. The text says which, the README has the table of options.",
 	},
 	CodeRestored: {
 		Name: "restored: cannot be judged",
@@ -292,9 +292,15 @@ var explanations = map[Code]Explanation{
 	CodeBackup: {
 		Name:      "backup failed",
 		What:      "The node could not make the backup, or stopped in the middle. No file was left under the name that was given.",
-		Why:       "The node ended, lost its connection, has no room for a snapshot, or makes as many backups as it may at once.",
+		Why:       "The node ended, lost its connection, is behind the others, has no room for a snapshot, or makes as many backups as it may at once.",
 		Do:        "Run it again; the client asks another node. The text says what was wrong.",
 		Retriable: true,
+	},
+	CodeBadSettings: {
+		Name: "bad settings of a queue",
+		What: "The settings of the queue do not go together, or one is out of range. The queue was not created or changed.",
+		Why:  "A lease time is from 1s to 12h, times to live and backoffs have a longest value, a backoff begins with no more than its longest delay, and a queue is not its own dead-letter queue. The text says which it is.",
+		Do:   "Change that setting. `onceq queue create --help` has the ranges.",
 	},
 	CodeMalformed: {
 		Name: "malformed",

@@ -110,14 +110,22 @@ func putHeader(frame []byte, op Op, reply bool, corr uint32) {
 // crc32c. Up to three flipped bits in length and check are noticed, whichever they are.
 func lengthCheck(frame []byte) uint16 { return uint16(crc32.Checksum(frame[:4], castagnoli)) }
 
-// payloadStep is how much of a payload is made room for at first. A header that
-// promises megabytes is only believed as far as they arrive.
-const payloadStep = 64 << 10
+const (
+	// payloadStep is how much of a payload is made room for at first. A header that
+	// promises megabytes is only believed as far as they arrive.
+	payloadStep = 64 << 10
+	// heldLeast is the largest payload that SetHeld's function is not told of: these are
+	// many, and a connection has one of them at a time. It is less than payloadStep, so
+	// that headers alone, each with its first step, are counted, and the frames of a
+	// usual batch are still read without growing.
+	heldLeast = 16 << 10
+)
 
 // FrameReader reads frames.
 type FrameReader struct {
 	r        io.Reader
 	bytesMax int
+	held     func(n int)
 	header   [FrameHeaderBytes]byte
 }
 
@@ -129,6 +137,11 @@ func NewFrameReader(r io.Reader, bytesMax int) *FrameReader {
 
 // SetBytesMax changes the bound, up to FrameBytesMax.
 func (f *FrameReader) SetBytesMax(n int) { f.bytesMax = min(n, FrameBytesMax) }
+
+// SetHeld has f called with the bytes that are kept of a payload of which a part has
+// arrived, before room is made for more, and with 0 when it is complete or fails. It
+// is not called for payloads of up to heldLeast.
+func (f *FrameReader) SetHeld(held func(n int)) { f.held = held }
 
 // Next reads one frame. The payload is the caller's. The error is io.EOF when
 // the input ends between frames, io.ErrUnexpectedEOF when it ends in one, a
@@ -168,7 +181,14 @@ func (f *FrameReader) payload(n int) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	b := make([]byte, min(n, payloadStep))
+	held := f.held
+	if held == nil || n <= heldLeast {
+		held = func(int) {}
+	}
+	defer held(0)
+	step := min(n, payloadStep)
+	held(step)
+	b := make([]byte, step)
 	for have := 0; ; {
 		if _, err := io.ReadFull(f.r, b[have:]); err != nil {
 			if errors.Is(err, io.EOF) {
@@ -180,8 +200,13 @@ func (f *FrameReader) payload(n int) ([]byte, error) {
 		if have == n {
 			return b, nil
 		}
-		grown := make([]byte, min(n, 4*have))
+		// Twice, so that somebody who stops sending has at most twice what it sent. Four
+		// times would copy less, which only frames of a mebibyte and more notice.
+		step = min(n, 2*have)
+		held(have + step) // both are there for a moment
+		grown := make([]byte, step)
 		copy(grown, b)
 		b = grown
+		held(step)
 	}
 }

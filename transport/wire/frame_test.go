@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/iotest"
 
@@ -156,6 +157,47 @@ func TestFrameReader_BelievesLengthsAsTheyArrive(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if grown := after.TotalAlloc - before.TotalAlloc; grown > 2*payloadStep {
 		t.Fatalf("%d bytes allocated for 1000 that came", grown)
+	}
+}
+
+// TestFrameReader_TellsWhatItHolds: never less than there is, at most twice what has come
+// and the first step (three times while it grows), and nothing in the end.
+func TestFrameReader_TellsWhatItHolds(t *testing.T) {
+	for _, c := range []struct{ promised, come int }{
+		{PayloadBytesMax, 1<<20 + 64},
+		{PayloadBytesMax, PayloadBytesMax},
+		{payloadStep + 1, payloadStep + 1},
+		{payloadStep, 100},
+		{heldLeast + 1, heldLeast + 1},
+		{heldLeast, heldLeast}, // not told
+		{0, 0},
+	} {
+		b := AppendFrame(nil, OpPublish, false, 1, make([]byte, c.promised))[:FrameHeaderBytes+c.come]
+		var told []int
+		come := bytes.NewReader(b)
+		frames := NewFrameReader(come, FrameBytesMax)
+		frames.SetHeld(func(n int) {
+			told = append(told, n)
+			if sofar := len(b) - FrameHeaderBytes - come.Len(); n > 0 && n > max(payloadStep, 3*sofar) {
+				t.Errorf("%d of %d bytes: %d are held when %d have come", c.come, c.promised, n, sofar)
+			}
+		})
+		if _, err := frames.Next(); (err == nil) != (c.come == c.promised) {
+			t.Fatal(err)
+		}
+		if c.promised <= heldLeast {
+			if len(told) > 0 {
+				t.Errorf("%d bytes: told %v", c.promised, told)
+			}
+			continue
+		}
+		last := len(told) - 1
+		if last < 1 || told[last] != 0 || told[last-1] < c.come || told[last-1] > max(payloadStep, 2*c.come) {
+			t.Errorf("%d of %d bytes: told %v", c.come, c.promised, told)
+		}
+		if c.come > payloadStep && slices.Max(told) <= told[last-1] {
+			t.Errorf("%d of %d bytes: not told before it grew: %v", c.come, c.promised, told)
+		}
 	}
 }
 

@@ -46,6 +46,10 @@ const (
 	PriorityMax = 9
 	// DelayMax bounds a delay and a time to live.
 	DelayMax = 365 * 24 * time.Hour
+	// NackDelayMax bounds the delay of a nack.
+	NackDelayMax = 24 * time.Hour
+	// LeaseTimeMax bounds a queue's lease time, and an extension.
+	LeaseTimeMax = 12 * time.Hour
 	// BodyBytesMax is the most that Welcome.BodyBytesMax can allow.
 	BodyBytesMax = PayloadBytesMax
 )

@@ -141,8 +141,10 @@ type PublishFrame struct {
 type Publish struct {
 	Sequence uint64 // from 1
 	// After is the newest earlier sequence of this producer that had no final
-	// outcome when this copy was sent, 0 for none. While After has no record
-	// and is not below the floor, the copy is refused StatusOutOfOrder.
+	// outcome when this copy was sent, 0 for none. Unless After is recorded as
+	// stored or is below the floor, the copy is refused StatusOutOfOrder. A sealed
+	// After refuses too, since a seal says nothing of what comes before it: name the
+	// one before it then.
 	After    uint64
 	Checksum uint64 // pack.Sum over queue and messages, see PublishChecksum
 	Messages []Message
@@ -382,7 +384,7 @@ type Lost struct {
 type QueueSettings struct {
 	LeaseTime time.Duration // default 30 s, 1 s to 12 h
 	LengthMax uint64        // messages ready, delayed and leased; 0: no limit
-	BytesMax  uint64        // bytes of messages not delivered yet; 0: no limit
+	BytesMax  uint64        // bytes of messages not delivered yet, so not of dead letters; 0: no limit
 	TTL       time.Duration // how long a message may wait; 0: for ever
 	// DeliveryLimit is how many attempts may fail before the message is a dead
 	// letter; 0: no limit.
@@ -569,6 +571,16 @@ type NodeStatus struct {
 	// took until they were durable; 0: there were none, or the log is in memory.
 	AppendP50 time.Duration
 	AppendP99 time.Duration
+
+	// SnapshotsTaken, SnapshotsReceived from a leader and BodyCompactions of the tables
+	// of bodies on disk are counted since the start.
+	SnapshotsTaken    uint64
+	SnapshotsReceived uint64
+	BodyCompactions   uint64
+
+	// SnapshotDamage is what was found damaged in the newest snapshot; empty once a newest
+	// one was read through and is whole.
+	SnapshotDamage string
 }
 
 // SnapshotTransfer is a snapshot on its way to or from a peer.

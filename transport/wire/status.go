@@ -13,7 +13,7 @@ const (
 	StatusWindowFull       Status = 5  // sequence at or above floor + 65,536
 	StatusSealed           Status = 6  // never stored, and never will be
 	StatusBodyDiffers      Status = 7  // the sequence has a record with another checksum
-	StatusOutOfOrder       Status = 8  // After has no record yet; retriable, nothing recorded
+	StatusOutOfOrder       Status = 8  // After is not stored; retriable, nothing recorded
 	StatusQueueFull        Status = 9  // nothing recorded
 	StatusTooLarge         Status = 10 // nothing recorded
 	StatusNoQueue          Status = 11 // nothing recorded

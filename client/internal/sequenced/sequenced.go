@@ -73,6 +73,9 @@ var (
 	Decode func(encoded []byte) (any, error)
 	// BodyBytesMax is what the cluster of a *client.Client accepts.
 	BodyBytesMax func(client any) int
+	// Was says whether the cluster of a *client.Client has this id, or had it before a
+	// restore.
+	Was func(client any, cluster string) bool
 	// Open opens the session called name for publishing to queue, through a
 	// *client.Client. It waits for a leader until ctx ends.
 	Open func(ctx context.Context, client any, queue, name string) (Session, error)

@@ -95,11 +95,10 @@ func appends(ctx context.Context, cfg DiskConfig, size, writers int) (DiskRow, e
 	if err := errors.Join(append(errs, os.RemoveAll(dir), context.Cause(ctx))...); err != nil {
 		return DiskRow{}, err
 	}
-	ms := func(q float64) float64 { return float64(h.At(q)) / float64(time.Millisecond) }
 	n := h.Count()
 	return DiskRow{
 		Bytes: size, Writers: writers, Appends: n, PerSecond: float64(n) / took, BytesPerSecond: float64(n) * float64(size) / took,
-		P50: ms(50), P99: ms(99), Max: ms(100),
+		P50: h.Millis(50), P99: h.Millis(99), Max: h.Millis(100),
 	}, nil
 }
 

@@ -255,7 +255,7 @@ func (g *growth) measure(ctx context.Context, of string, n uint64) (GrowthRow, e
 	var consume, produce sync.WaitGroup
 	for range consumers {
 		consume.Go(func() {
-			if err := l.consume(consuming, g.c, max(1, 1024/int(consumers))); err != nil {
+			if err := l.consume(consuming, g.c, max(prefetchLeast, prefetchAll/int(consumers))); err != nil {
 				cancel(err)
 			}
 		})
@@ -275,7 +275,7 @@ func (g *growth) measure(ctx context.Context, of string, n uint64) (GrowthRow, e
 	stop()
 	consume.Wait()
 	row.Of, row.N = of, n
-	row.P50 = float64(l.hist.At(50)) / float64(time.Millisecond)
+	row.P50 = l.hist.Millis(50)
 	return row, errors.Join(err, context.Cause(ctx))
 }
 
@@ -353,6 +353,11 @@ func (l *circle) produce(ctx, until context.Context, c *client.Client, b *bodies
 	p.Close(closing) // everything has its outcome
 	return err
 }
+
+// What the consumers take in advance, all together and each at least: with one message
+// each, a thousand of them would wait for one another's acks, and a batch would be what
+// they have acked meanwhile.
+const prefetchAll, prefetchLeast = 1024, 16
 
 // consume receives and acks.
 func (l *circle) consume(ctx context.Context, c *client.Client, prefetch int) error {

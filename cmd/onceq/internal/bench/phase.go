@@ -55,6 +55,12 @@ func (p *phase) run(ctx context.Context, t Target, row Row) (Row, error) {
 			consumers.Go(func() { p.note(p.consume(consuming)) })
 		}
 	}
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	seen, err := t.watch(watching, p.cfg.WarmUp)
+	if err != nil && !errors.Is(err, ErrMachine) {
+		return row, err
+	}
 	before, err := t.spent()
 	if err != nil {
 		return row, err
@@ -73,6 +79,11 @@ func (p *phase) run(ctx context.Context, t Target, row Row) (Row, error) {
 	}
 	took := time.Since(p.began)
 	after, err := t.spent()
+	if seen != nil {
+		if machine, err := seen(); err == nil { // else it is told without
+			row.Machine = &machine
+		}
+	}
 	stop()
 	consumers.Wait()
 	if err == nil {
@@ -95,8 +106,7 @@ func (p *phase) fill(row *Row, took time.Duration, e2e bool) {
 	row.Messages = uint64(p.hist.Count())
 	row.Seconds = took.Seconds()
 	row.PerSecond = float64(row.Messages) / took.Seconds()
-	ms := func(q float64) float64 { return float64(p.hist.At(q)) / float64(time.Millisecond) }
-	row.P50, row.P99, row.P999, row.Max = ms(50), ms(99), ms(99.9), ms(100)
+	row.P50, row.P99, row.P999, row.Max = p.hist.Millis(50), p.hist.Millis(99), p.hist.Millis(99.9), p.hist.Millis(100)
 	row.Retransmitted = p.again.Load()
 	row.Missing = p.failed.Load()
 	if e2e {

@@ -29,6 +29,8 @@ type Row struct {
 	// What all nodes together spent on a message; 0 when they are not ours.
 	CPUMicros float64 `json:"cpu_us_per_message,omitempty"`
 	DiskBytes float64 `json:"disk_bytes_per_message,omitempty"` // that reached the device, of whoever wrote there
+	// Machine is what the machine did meanwhile; nil when that was not watched.
+	Machine *MachineRow `json:"machine,omitempty"`
 }
 
 // Clean says that each message was confirmed, and received once.
@@ -39,6 +41,9 @@ type Target struct {
 	URL string
 	// Spent reads what the nodes have spent so far; nil when they are not ours.
 	Spent func() (Spent, error)
+	// Watch watches the machine that the nodes run on, from after on, until stop is
+	// called; nil when they are not ours. ErrMachine says that it cannot.
+	Watch func(ctx context.Context, after time.Duration) (stop func() (MachineRow, error), err error)
 	// Say shows progress.
 	Say func(format string, args ...any)
 }
@@ -149,4 +154,11 @@ func (t Target) spent() (Spent, error) {
 		return Spent{}, nil
 	}
 	return t.Spent()
+}
+
+func (t Target) watch(ctx context.Context, after time.Duration) (stop func() (MachineRow, error), err error) {
+	if t.Watch == nil {
+		return nil, ErrMachine
+	}
+	return t.Watch(ctx, after)
 }

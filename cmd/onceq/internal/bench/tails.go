@@ -20,6 +20,7 @@ const (
 	TailCompaction  = "compaction"  // messages that do not fit in memory are written and purged
 	TailSlow        = "slow"        // a follower stands still half of the time
 	TailCatchUp     = "catch-up"    // a follower that was away comes back
+	TailTransfer    = "transfer"    // the same, and what it lacks is not in the log any more
 	TailSlowDisk    = "slow-disk"   // each fsync of the leader takes longer
 	TailConnections = "connections" // a thousand clients connect
 	TailQueues      = "queues"      // ten thousand queues, a hundred of them in use
@@ -27,7 +28,7 @@ const (
 )
 
 // Tails are all of them; the calm one is measured first and is what the others are compared with.
-var Tails = []string{TailCalm, TailSnapshot, TailCompaction, TailSlow, TailCatchUp, TailSlowDisk, TailConnections, TailQueues, TailLarge}
+var Tails = []string{TailCalm, TailSnapshot, TailCompaction, TailSlow, TailCatchUp, TailTransfer, TailSlowDisk, TailConnections, TailQueues, TailLarge}
 
 // TailsConfig says what is measured.
 type TailsConfig struct {
@@ -40,6 +41,10 @@ type TailsConfig struct {
 
 	Connections, Queues, Active int // of the events of these names
 	Behind                      int // messages that the follower has missed that comes back
+
+	// Smoke is whether it matters only that everything works: what does not happen in
+	// so short a time is no error.
+	Smoke bool
 }
 
 // Validate refuses nonsense before anything starts.
@@ -106,6 +111,7 @@ var ErrUnavailable = errors.New("not possible here")
 var TailArgs = map[string][]string{
 	TailSnapshot:   {"--log-bytes", "32MiB"},
 	TailCompaction: {"--body-memory", "1MiB"},
+	TailTransfer:   {"--log-bytes", "8MiB"},
 }
 
 // MeasureTails measures the load during each event. open starts a cluster with those arguments, a new one for each event.
@@ -177,7 +183,7 @@ type happening struct {
 	s    Stage
 	c    *client.Client
 	node string // that it happens to
-	from uint64 // index of its snapshot before
+	from sights // before
 
 	mu      sync.Mutex // guards clients
 	clients []*client.Client
@@ -202,27 +208,38 @@ func (x *happening) prepare(ctx context.Context, event string) error {
 	switch event {
 	case TailSnapshot:
 		x.node = leader
-		x.from, err = x.snapshotIndex(ctx)
 	case TailSlowDisk:
 		x.node = leader
 		if x.s.SlowDisk == nil {
 			return fmt.Errorf("%w: strace makes a disk slow", ErrUnavailable)
 		}
-	case TailCatchUp:
+	case TailCatchUp, TailTransfer:
 		if err := x.s.Kill(x.node); err != nil {
 			return err
 		}
 		return x.fill(ctx, x.cfg.Behind)
 	case TailQueues:
-		return each(ctx, 0, uint64(x.cfg.Queues), func(ctx context.Context, i uint64) error {
-			_, err := x.c.Admin().CreateQueue(ctx, fmt.Sprintf("%s-%d", tailQueue, i), client.QueueSettings{})
-			return err
-		})
-	case TailCompaction, TailLarge:
+		err = x.queues(ctx, x.cfg.Queues)
+	case TailCompaction:
+		err = x.queues(ctx, purgedQueues)
+	case TailLarge:
 		_, err = x.c.Admin().CreateQueue(ctx, tailQueue, client.QueueSettings{})
+	}
+	if err == nil {
+		x.from, err = x.see(ctx)
 	}
 	return err
 }
+
+// queues creates n.
+func (x *happening) queues(ctx context.Context, n int) error {
+	return each(ctx, 0, uint64(n), func(ctx context.Context, i uint64) error {
+		_, err := x.c.Admin().CreateQueue(ctx, numbered(int(i)), client.QueueSettings{})
+		return err
+	})
+}
+
+func numbered(i int) string { return fmt.Sprintf("%s-%d", tailQueue, i) }
 
 // fill publishes n messages that nobody receives.
 func (x *happening) fill(ctx context.Context, n int) error {
@@ -238,11 +255,13 @@ func (x *happening) fill(ctx context.Context, n int) error {
 const slowFor, slowDiskBy = 50 * time.Millisecond, 20 * time.Millisecond
 
 // The loads beside the one that is measured: messages a second of each queue in use, and of large ones.
-// And what is written and purged beside it.
+// And what is written and purged beside it: of several queues, since tables of one
+// queue's messages do not overlap, and then nothing has to be compacted.
 const (
 	activeRate                           = 5
 	largeRate, largeBytes                = 4, 1 << 20
-	purgedRate, purgedBytes, purgedEvery = 40, 128 << 10, time.Second
+	purgedQueues                         = 4
+	purgedRate, purgedBytes, purgedEvery = 40, 128 << 10, time.Second // of each
 )
 
 // happen makes it happen until ctx ends.
@@ -260,8 +279,7 @@ func (x *happening) happen(ctx context.Context, event string) error {
 			x.count.Add(1)
 			pause(ctx, slowFor)
 		}
-	case TailCatchUp:
-		x.count.Add(1)
+	case TailCatchUp, TailTransfer:
 		return x.s.Start(x.node)
 	case TailSlowDisk:
 		undo, err := x.s.SlowDisk(ctx, x.node, slowDiskBy)
@@ -273,12 +291,24 @@ func (x *happening) happen(ctx context.Context, event string) error {
 	case TailCompaction:
 		var wg sync.WaitGroup
 		defer wg.Wait()
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
 		wg.Go(func() {
-			for pause(ctx, purgedEvery) {
-				x.c.Admin().PurgeQueue(ctx, tailQueue) // one that fails is made up for by the next
+			for i := 0; pause(ctx, purgedEvery); i++ {
+				x.c.Admin().PurgeQueue(ctx, numbered(i%purgedQueues)) // one that fails is made up for by the next
 			}
 		})
-		return x.publish(ctx, tailQueue, purgedRate, newBodies(purgedBytes, x.cfg.Seed), 0)
+		all := newBodies(purgedBytes, x.cfg.Seed)
+		for i := range purgedQueues {
+			wg.Go(func() {
+				err := x.publish(ctx, numbered(i), purgedRate, all.share(x.cfg.Seed+uint64(i)), float64(i)/purgedQueues)
+				if err != nil && ctx.Err() == nil {
+					cancel(err)
+				}
+			})
+		}
+		<-ctx.Done()
+		return context.Cause(ctx)
 	case TailConnections:
 		return each(ctx, 0, uint64(x.cfg.Connections), func(ctx context.Context, _ uint64) error {
 			c, err := client.Dial(ctx, x.s.URL, client.WithLabel("onceq bench tails, idle"))
@@ -292,7 +322,7 @@ func (x *happening) happen(ctx context.Context, event string) error {
 			return nil
 		})
 	case TailQueues:
-		return x.beside(ctx, x.cfg.Active, activeRate, x.cfg.Size, func(i int) string { return fmt.Sprintf("%s-%d", tailQueue, i) })
+		return x.beside(ctx, x.cfg.Active, activeRate, x.cfg.Size, numbered)
 	case TailLarge:
 		return x.beside(ctx, 1, largeRate, largeBytes, func(int) string { return tailQueue })
 	}
@@ -342,48 +372,82 @@ func (x *happening) publish(ctx context.Context, queue string, rate float64, b *
 	return nil
 }
 
+// sights are what nodes tell of events.
+type sights struct {
+	taken, received uint64 // snapshots of the node that it happens to
+	compactions     uint64 // of all nodes
+}
+
+// see asks all nodes that are there.
+func (x *happening) see(ctx context.Context) (s sights, err error) {
+	reports, err := x.c.Admin().Nodes(ctx)
+	if err != nil {
+		return s, err
+	}
+	known := false
+	for _, r := range reports {
+		if r.Err != nil {
+			return s, fmt.Errorf("%s: %w", r.Node, r.Err)
+		}
+		s.compactions += r.Status.BodyCompactions
+		if r.Node == x.node {
+			known = true
+			s.taken, s.received = r.Status.SnapshotsTaken, r.Status.SnapshotsReceived
+		}
+	}
+	if !known {
+		err = fmt.Errorf("%s is not known", x.node)
+	}
+	return s, err
+}
+
 // happened says what was seen of the event; the error is that nothing was.
 func (x *happening) happened(ctx context.Context, event string) (string, error) {
 	n := x.count.Load()
 	switch event {
 	case TailCalm:
 		return "", nil
-	case TailCompaction:
-		return fmt.Sprintf("%d MiB written and purged", n*purgedBytes>>20), nil
-	case TailSnapshot:
-		index, err := x.snapshotIndex(ctx)
-		if err == nil && index <= x.from {
-			return "no snapshot in this time", nil
-		}
-		return fmt.Sprintf("to index %d", index), err
 	case TailSlow:
-		return fmt.Sprintf("%d pauses of %s", n, slowFor), nil
-	case TailCatchUp:
-		began := time.Now()
-		if err := x.s.Whole(ctx); err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("%d behind, whole %.1f s after", x.cfg.Behind, time.Since(began).Seconds()), nil
+		return x.some(n, "%d pauses of %s", n, slowFor)
 	case TailSlowDisk:
 		return fmt.Sprintf("fsync takes %s longer", slowDiskBy), nil
 	case TailConnections:
-		return fmt.Sprintf("%d connected", n), nil
+		return x.some(n, "%d connected", n)
 	case TailQueues:
-		return fmt.Sprintf("%d of %d in use, %d messages", x.cfg.Active, x.cfg.Queues, n), nil
+		return x.some(n, "%d of %d in use, %d messages", x.cfg.Active, x.cfg.Queues, n)
+	case TailLarge:
+		return x.some(n, "%d of 1 MiB", n)
 	}
-	return fmt.Sprintf("%d of 1 MiB", n), nil
-}
-
-// snapshotIndex is that of the newest snapshot of the node that it happens to.
-func (x *happening) snapshotIndex(ctx context.Context) (uint64, error) {
-	reports, err := x.c.Admin().Nodes(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for _, r := range reports {
-		if r.Node == x.node {
-			return r.Status.SnapshotIndex, r.Err
+	began := time.Now()
+	if event == TailCatchUp || event == TailTransfer {
+		if err := x.s.Whole(ctx); err != nil {
+			return "", err
 		}
 	}
-	return 0, fmt.Errorf("%s is not known", x.node)
+	whole := time.Since(began).Seconds()
+	now, err := x.see(ctx)
+	if err != nil {
+		return "", err
+	}
+	switch event {
+	case TailSnapshot:
+		return x.some(now.taken-x.from.taken, "%d snapshots of the leader", now.taken-x.from.taken)
+	case TailCompaction:
+		compactions := now.compactions - x.from.compactions
+		return x.some(compactions, "%d compactions, %d MiB written and purged", compactions, n*purgedBytes>>20)
+	case TailTransfer:
+		return x.some(now.received, "%d behind, %d snapshots received, whole %.1f s after", x.cfg.Behind, now.received, whole)
+	}
+	if now.received > 0 {
+		return "", fmt.Errorf("it was sent a snapshot: of %d messages that it was behind some were not in the log any more", x.cfg.Behind)
+	}
+	return fmt.Sprintf("%d behind, from the log, whole %.1f s after", x.cfg.Behind, whole), nil
+}
+
+// some is what happened, if it did.
+func (x *happening) some(n uint64, format string, args ...any) (string, error) {
+	if n == 0 && !x.cfg.Smoke {
+		return "", fmt.Errorf("it did not happen in %s: a longer --time shows it", x.cfg.Time)
+	}
+	return fmt.Sprintf(format, args...), nil
 }

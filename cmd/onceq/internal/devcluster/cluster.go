@@ -185,14 +185,30 @@ func (c *Cluster) tryReady(ctx context.Context) (string, error) {
 	return leader, nil
 }
 
-// Leader asks the cluster who leads.
+// Leader asks the cluster who leads, until one does or ctx ends.
 func (c *Cluster) Leader(ctx context.Context) (string, error) {
 	cl, err := client.Dial(ctx, c.URL(), client.WithLabel("onceq local cluster"))
 	if err != nil {
 		return "", err
 	}
 	defer cl.Close()
-	return LeaderOf(ctx, cl)
+	return WaitLeader(ctx, cl)
+}
+
+// WaitLeader is LeaderOf, asked until a node leads or ctx ends: during an election
+// none does, and a busy one may answer too late.
+func WaitLeader(ctx context.Context, cl *client.Client) (string, error) {
+	for {
+		leader, err := LeaderOf(ctx, cl)
+		if err == nil || errors.Is(err, client.ErrClosed) {
+			return leader, err
+		}
+		select {
+		case <-time.After(startPoll):
+		case <-ctx.Done():
+			return "", err
+		}
+	}
 }
 
 // LeaderOf asks every node and names the one that serves at the highest term.
@@ -208,7 +224,7 @@ func LeaderOf(ctx context.Context, cl *client.Client) (string, error) {
 		}
 	}
 	if leader == "" {
-		return "", exit.Errorf(exit.Unavailable, "no node leads at the moment")
+		return "", exit.Errorf(exit.Unavailable, "no node leads at the moment: it takes a majority of the members, and  onceq status  tells which are up")
 	}
 	return leader, nil
 }

@@ -1,13 +1,18 @@
 package devcluster
 
 import (
+	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"onceq/client"
+	"onceq/client/onceqtest"
 	"onceq/cmd/onceq/internal/exit"
 	"onceq/jepsen/proc/proctest"
 )
@@ -145,6 +150,46 @@ func TestOpen_UnknownLayout_IsRefused(t *testing.T) {
 		if _, err := Open(Config{Binary: "/bin/true", Dir: dir}); err == nil || !strings.Contains(err.Error(), "cluster.json") {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// Between two leaders there is none: who needs one waits for it.
+func TestWaitLeader_NobodyLeads_WaitsForOne(t *testing.T) {
+	cluster := onceqtest.Start(t, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c := cluster.Client()
+	want, err := WaitLeader(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster.KillLeader()
+	if _, err := LeaderOf(ctx, c); exit.Of(err) != exit.Unavailable {
+		t.Fatalf("the only node is dead: %v", err)
+	}
+	short, end := context.WithCancel(ctx)
+	end()
+	if _, err := WaitLeader(short, c); err == nil {
+		t.Fatal("somebody leads a dead cluster")
+	}
+	type answer struct {
+		leader string
+		err    error
+	}
+	waited := make(chan answer, 1)
+	go func() {
+		leader, err := WaitLeader(ctx, c)
+		waited <- answer{leader, err}
+	}()
+	cluster.Restart()
+	if got := <-waited; got.err != nil || got.leader != want {
+		t.Errorf("%q leads, %v; want %q", got.leader, got.err, want)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := WaitLeader(ctx, c); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("asked by a closed client: %v", err)
 	}
 }
 

@@ -104,7 +104,7 @@ func OfCode(c wire.Code) int {
 		return Unknown
 	case wire.CodeBadBackup:
 		return CheckFailed
-	case wire.CodeBadName, wire.CodeBadOptions:
+	case wire.CodeBadName, wire.CodeBadOptions, wire.CodeBadSettings:
 		return Usage
 	}
 	return Failure

@@ -42,6 +42,7 @@ func TestOf_EachErrorHasItsCode(t *testing.T) {
 		{client.ErrSessionExpired, Unknown},
 		{&client.OutcomeUnknownError{Cause: context.DeadlineExceeded}, Unknown},
 		{client.ErrBadName, Usage},
+		{client.ErrBadSettings, Usage},
 		{client.ErrTooLarge, Failure},
 		{context.Canceled, Interrupted},
 		{Errorf(CheckFailed, "books"), CheckFailed},

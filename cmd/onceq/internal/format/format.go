@@ -36,8 +36,9 @@ type Dead struct {
 
 // Header is one name and value.
 type Header struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Base64 string `json:"value_base64,omitempty"` // in JSON, in place of a value that is not UTF-8
 }
 
 // Format is a parsed format string.
@@ -165,21 +166,53 @@ type line struct {
 	Queue       string    `json:"queue"`
 	Attempt     int       `json:"attempt"`
 	PublishedAt time.Time `json:"published_at"`
-	BizID       string    `json:"biz_id,omitempty"`
-	OrderingKey string    `json:"ordering_key,omitempty"`
-	Priority    int       `json:"priority,omitempty"`
-	Failures    int       `json:"failures,omitempty"`
-	Dead        *Dead     `json:"dead_letter,omitempty"`
-	Headers     []Header  `json:"headers,omitempty"`
-	Body        *string   `json:"body,omitempty"`
-	BodyBase64  *string   `json:"body_base64,omitempty"`
+	Keys
+	Priority   int      `json:"priority,omitempty"`
+	Failures   int      `json:"failures,omitempty"`
+	Dead       *Dead    `json:"dead_letter,omitempty"`
+	Headers    []Header `json:"headers,omitempty"`
+	Body       *string  `json:"body,omitempty"`
+	BodyBase64 *string  `json:"body_base64,omitempty"`
 }
 
-// AppendJSON appends m as one line of JSON. A body that is not UTF-8 comes as
-// body_base64, since a JSON string cannot carry it unchanged.
+// Keys are what a consumer recognises a message by, as they stand in JSON.
+type Keys struct {
+	BizID       string `json:"biz_id,omitempty"`
+	BizIDBase64 string `json:"biz_id_base64,omitempty"`
+	OrderingKey string `json:"ordering_key,omitempty"`
+	KeyBase64   string `json:"ordering_key_base64,omitempty"`
+}
+
+// KeysOf are those of a message.
+func KeysOf(bizID, orderingKey string) (k Keys) {
+	k.BizID, k.BizIDBase64 = text(bizID)
+	k.OrderingKey, k.KeyBase64 = text(orderingKey)
+	return k
+}
+
+// JSON is h as it stands in JSON.
+func (h Header) JSON() Header {
+	h.Value, h.Base64 = text(h.Value)
+	return h
+}
+
+// text is s where a JSON string can carry it, else its base64.
+func text(s string) (plain, inBase64 string) {
+	if utf8.ValidString(s) {
+		return s, ""
+	}
+	return "", base64.StdEncoding.EncodeToString([]byte(s))
+}
+
+// AppendJSON appends m as one line of JSON. A body, biz-id, ordering key or value of a
+// header that is not UTF-8 comes as body_base64 and so on, since a JSON string cannot
+// carry it unchanged: two of them would look the same to who recognises by them.
 func AppendJSON(b []byte, m *Message) ([]byte, error) {
-	l := line{ID: m.ID, Queue: m.Queue, Attempt: m.Attempt, BizID: m.BizID, Headers: m.Headers, PublishedAt: m.PublishedAt.UTC(),
-		OrderingKey: m.OrderingKey, Priority: m.Priority, Failures: m.Failures, Dead: m.Dead}
+	l := line{ID: m.ID, Queue: m.Queue, Attempt: m.Attempt, PublishedAt: m.PublishedAt.UTC(), Priority: m.Priority, Failures: m.Failures, Dead: m.Dead}
+	l.Keys = KeysOf(m.BizID, m.OrderingKey)
+	for _, h := range m.Headers {
+		l.Headers = append(l.Headers, h.JSON())
+	}
 	if utf8.Valid(m.Body) {
 		s := string(m.Body)
 		l.Body = &s

@@ -8,7 +8,7 @@ import (
 )
 
 var sample = &Message{ID: "orders/17", Queue: "orders", Attempt: 2, BizID: "order-42", Body: []byte("hi"),
-	Headers: []Header{{"a", "1"}, {"a", `"2"`}}, PublishedAt: time.Unix(1, 5),
+	Headers: []Header{{Name: "a", Value: "1"}, {Name: "a", Value: `"2"`}}, PublishedAt: time.Unix(1, 5),
 	Failures: 3, OrderingKey: "customer-7", Priority: 4, Dead: &Dead{Reason: "delivery limit reached", LastError: "no luck", Origin: "shop/9", Attempts: 5}}
 
 func TestFormat_Verbs(t *testing.T) {
@@ -82,5 +82,43 @@ func TestAppendJSON_OneLineThatReadsBack(t *testing.T) {
 		if text != body || got.ID != "orders/17" || got.Attempt != 2 || len(got.Headers) != 2 {
 			t.Fatalf("read back %+v from %s", got, b)
 		}
+	}
+}
+
+// TestAppendJSON_WhatIsNoText_StaysDistinct: who recognises messages by their biz-id must
+// not take two for one.
+func TestAppendJSON_WhatIsNoText_StaysDistinct(t *testing.T) {
+	type ids struct {
+		BizID       string `json:"biz_id"`
+		BizIDBase64 []byte `json:"biz_id_base64"`
+		Key         string `json:"ordering_key"`
+		KeyBase64   []byte `json:"ordering_key_base64"`
+		Headers     []struct {
+			Value  string `json:"value"`
+			Base64 []byte `json:"value_base64"`
+		} `json:"headers"`
+	}
+	for _, id := range []string{"\xff", "\xfe\x00", "order-7"} {
+		m := *sample
+		m.BizID, m.OrderingKey, m.Headers = id, id, []Header{{Name: "h", Value: id}}
+		b, err := AppendJSON(nil, &m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got ids
+		if err := json.Unmarshal(b, &got); err != nil {
+			t.Fatal(err)
+		}
+		for what, is := range map[string]string{
+			"biz-id": got.BizID + string(got.BizIDBase64), "ordering key": got.Key + string(got.KeyBase64),
+			"header": got.Headers[0].Value + string(got.Headers[0].Base64),
+		} {
+			if is != id {
+				t.Errorf("%s %q reads back as %q: %s", what, id, is, b)
+			}
+		}
+	}
+	if m := *sample; m.Headers[0].Base64 != "" {
+		t.Error("the message itself was changed")
 	}
 }

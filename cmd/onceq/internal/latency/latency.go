@@ -40,6 +40,9 @@ func (h *Histogram) At(q float64) time.Duration {
 	return time.Duration(h.h.ValueAtQuantile(q)) * time.Microsecond
 }
 
+// Millis is At in milliseconds, as rows have it.
+func (h *Histogram) Millis(q float64) float64 { return float64(h.At(q)) / float64(time.Millisecond) }
+
 // Count is how many were recorded.
 func (h *Histogram) Count() int64 {
 	h.mu.Lock()
