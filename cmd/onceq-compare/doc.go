@@ -5,6 +5,9 @@
 // of onceq's dependencies. NATS JetStream is built from its Go module, onceq from
 // this tree; RabbitMQ is used when the distribution's package is installed.
 //
+// The system bare is none of the peers: it is raft, its log and fsync without a queue, the
+// limit that there is on a machine (package bare).
+//
 // Each system runs three nodes on loopback with their data on one disk. Messages
 // are seeded random bytes. What a server spends is read from /proc: CPU seconds
 // of its processes, and the bytes that they caused to be written to the block

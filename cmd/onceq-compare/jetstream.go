@@ -39,7 +39,9 @@ func (s *jetstreamSystem) Version() string {
 	return s.version + ", its defaults (no fsync before a confirmation)"
 }
 
-func (s *jetstreamSystem) Durable() bool { return s.always }
+func (s *jetstreamSystem) Durable() bool  { return s.always }
+func (s *jetstreamSystem) Peer() bool     { return true }
+func (s *jetstreamSystem) Does(work) bool { return true }
 
 func (s *jetstreamSystem) Start(ctx context.Context, dir string) (cluster, error) {
 	ports, err := freePorts(2 * nodes)

@@ -30,6 +30,8 @@ type options struct {
 	Smoke   bool          `help:"A second of each, once: does everything still work?"`
 }
 
+const systemNames = "onceq, jetstream, jetstream-always, rabbitmq, bare"
+
 const description = `Runs onceq and its peers in turn, in one run, under the same load, and prints
 medians and ratios: how many times better onceq is than the best peer that is on
 disks, by fsync, before it confirms.
@@ -38,17 +40,23 @@ Run it in its folder: JetStream is built from its Go module, onceq from this tre
 RabbitMQ is used when it is installed (apt-get install rabbitmq-server). A full run
 takes about half an hour; use a machine that does nothing else.
 
+RATIO is onceq to the best peer that is durable. With --systems onceq,...,bare there is
+a limit beside: no queue, but three nodes of raft and raft-wal that make the same
+messages durable, push them, take acks, and do nothing else. OF BARE is how much of
+that onceq reaches.
+
 Exit codes: 0 done, 1 a system could not be measured, 2 bad usage, 8 onceq lost a
 message.`
 
 func main() {
+	beNode()
 	var o options
 	names := make([]string, len(works))
 	for i, w := range works {
 		names[i] = w.name + " (" + w.help + ")"
 	}
 	parser := kong.Must(&o, kong.Name("onceq-compare"), kong.Description(description), kong.Vars{
-		"systems": "onceq, jetstream, jetstream-always, rabbitmq", "works": strings.Join(names, "; "),
+		"systems": systemNames, "works": strings.Join(names, "; "),
 	})
 	if _, err := parser.Parse(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "onceq-compare:", err)
@@ -151,6 +159,9 @@ func measure(ctx context.Context, sys system, chosen []work, s sizes, dir string
 		if ctx.Err() != nil {
 			return results
 		}
+		if !sys.Does(w) {
+			continue
+		}
 		r := result{System: sys.Name(), Work: w.name, Run: run}
 		if err := do(ctx, c, w, s, &r); err != nil {
 			failed(w, err)
@@ -219,6 +230,12 @@ func chooseSystems(ctx context.Context, o options, dir string) (systems []system
 				return nil, err
 			}
 			systems = append(systems, &jetstreamSystem{nats, "nats-server " + version, name == "jetstream-always"})
+		case "bare":
+			s, err := newBare(ctx)
+			if err != nil {
+				return nil, err
+			}
+			systems = append(systems, s)
 		case "rabbitmq":
 			s, err := newRabbit(ctx)
 			if errors.Is(err, errNoRabbit) && len(o.Systems) > 1 {
@@ -230,7 +247,7 @@ func chooseSystems(ctx context.Context, o options, dir string) (systems []system
 			}
 			systems = append(systems, s)
 		default:
-			return nil, fmt.Errorf("no system %q; there is: onceq, jetstream, jetstream-always, rabbitmq", name)
+			return nil, fmt.Errorf("no system %q; there is: %s", name, systemNames)
 		}
 	}
 	if len(systems) == 0 {

@@ -44,7 +44,9 @@ func (s *onceqSystem) Name() string { return "onceq" }
 func (s *onceqSystem) Version() string {
 	return s.version + ", its defaults (fsync before each confirmation)"
 }
-func (s *onceqSystem) Durable() bool { return true }
+func (s *onceqSystem) Durable() bool  { return true }
+func (s *onceqSystem) Peer() bool     { return false }
+func (s *onceqSystem) Does(work) bool { return true }
 
 func (s *onceqSystem) Start(ctx context.Context, dir string) (cluster, error) {
 	nodes, err := proc.New(proc.Config{Binary: s.binary, Dir: dir, Nodes: nodes, Args: []string{"--log-level", "warn"}})

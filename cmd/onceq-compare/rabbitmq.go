@@ -39,6 +39,8 @@ func newRabbit(ctx context.Context) (*rabbitSystem, error) {
 func (s *rabbitSystem) Name() string    { return "rabbitmq" }
 func (s *rabbitSystem) Version() string { return s.version + ", quorum queue" }
 func (s *rabbitSystem) Durable() bool   { return true }
+func (s *rabbitSystem) Peer() bool      { return true }
+func (s *rabbitSystem) Does(work) bool  { return true }
 
 func (s *rabbitSystem) Start(ctx context.Context, dir string) (cluster, error) {
 	ports, err := freePorts(2*nodes + 1)

@@ -84,7 +84,7 @@ func ratio(results []result, systems []system, l line) (float64, bool) {
 	var best []float64
 	for _, s := range systems {
 		v := figures(results, l, s.Name())
-		if s.Name() != "onceq" && s.Durable() && len(v) > 0 {
+		if s.Peer() && s.Durable() && len(v) > 0 {
 			best = append(best, median(v))
 		}
 	}
@@ -97,6 +97,19 @@ func ratio(results []result, systems []system, l line) (float64, bool) {
 	return median(own) / slices.Max(best), true
 }
 
+// reached is how much of what is possible at most onceq does: of a figure of which less is
+// better, how much more is possible.
+func reached(results []result, l line) (float64, bool) {
+	own, most := figures(results, l, "onceq"), figures(results, l, "bare")
+	if len(own) == 0 || len(most) == 0 || median(own) == 0 || median(most) == 0 {
+		return 0, false
+	}
+	if l.less {
+		return median(most) / median(own), true
+	}
+	return median(own) / median(most), true
+}
+
 // writeTable prints a line for each figure and a column for each system.
 func writeTable(w io.Writer, systems []system, results []result, markdown bool) error {
 	head := []string{"WORK"}
@@ -104,6 +117,10 @@ func writeTable(w io.Writer, systems []system, results []result, markdown bool) 
 		head = append(head, strings.ToUpper(s.Name()))
 	}
 	head = append(head, "RATIO")
+	limit := slices.ContainsFunc(systems, func(s system) bool { return s.Name() == "bare" })
+	if limit {
+		head = append(head, "OF BARE")
+	}
 	rows := [][]string{}
 	for _, l := range lines {
 		row, any := []string{l.text}, false
@@ -119,7 +136,15 @@ func writeTable(w io.Writer, systems []system, results []result, markdown bool) 
 		if v, ok := ratio(results, systems, l); ok {
 			text = digits(v) + "x"
 		}
-		rows = append(rows, append(row, text))
+		row = append(row, text)
+		if limit {
+			text = "-"
+			if v, ok := reached(results, l); ok {
+				text = fmt.Sprintf("%.0f%%", v*100)
+			}
+			row = append(row, text)
+		}
+		rows = append(rows, row)
 	}
 	if markdown {
 		fmt.Fprintf(w, "| %s |\n|%s\n", strings.Join(head, " | "), strings.Repeat("---|", len(head)))

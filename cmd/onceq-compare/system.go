@@ -14,6 +14,10 @@ type system interface {
 	// Durable says whether a publish is on a majority's disks, by fsync, before it
 	// is confirmed.
 	Durable() bool
+	// Peer says whether it is a queue that onceq is compared with.
+	Peer() bool
+	// Does says whether it does a piece of work.
+	Does(w work) bool
 	// Start starts three nodes with their data in dir, and returns once a queue can
 	// be made.
 	Start(ctx context.Context, dir string) (cluster, error)

@@ -66,5 +66,30 @@ func do(ctx context.Context, c cluster, w work, s sizes, r *result) error {
 		// Before the next work starts: what is left over would cost it.
 		defer c.Delete(context.WithoutCancel(ctx), queue)
 	}
+	atRest(ctx, func() float64 { return deviceWritten(s.dir) }, time.Second)
 	return w.kind(newBench(c, w, s, queue), ctx, r)
+}
+
+// A disk is at rest when it takes less than that in a second. What a work leaves behind,
+// a snapshot or a compaction, is not to be counted for the next, for restBound at most.
+const (
+	restBytes = 1 << 20
+	restBound = 20 // looks
+)
+
+// atRest waits until the disk is.
+func atRest(ctx context.Context, written func() float64, every time.Duration) {
+	last := written()
+	for range restBound {
+		select {
+		case <-time.After(every):
+		case <-ctx.Done():
+			return
+		}
+		now := written()
+		if now-last < restBytes {
+			return
+		}
+		last = now
+	}
 }
