@@ -1,5 +1,6 @@
 """Reads the JSON events of `go test -json` and prints what a person wants:
-a line for each package, the output of what failed, what was skipped, the sum.
+a line for each package, the output of what failed, what was skipped, the tests that
+took longest, the sum.
 When the process of a package ended before its tests did (a panic, os.Exit, a kill),
 the tests that had not ended are named and what the process said last is shown.
 Exits 1 when something failed or was skipped, or when no test ran.
@@ -17,6 +18,9 @@ import sys
 # How the Go runtime and the go tool begin to tell that a process ended.
 DEATH = re.compile(r"(panic|fatal error|signal|unexpected fault address|SIG[A-Z]+|\*\*\* Test)\b")
 
+# How a line begins that a test says of itself.
+SAID = re.compile(r"\s+\w+\.go:\d+: ")
+
 expected = []
 if len(sys.argv) > 1:
     with open(sys.argv[1]) as f:
@@ -25,6 +29,7 @@ if len(sys.argv) > 1:
 output = collections.defaultdict(list)
 counts = collections.Counter()
 failed, skipped = [], []
+took = []  # of tests that are no part of another one
 running = collections.defaultdict(set)
 # test2json gives the last words of a process to whichever test printed last, even to
 # one that has passed, so they are looked for in the order of the package's lines.
@@ -51,6 +56,8 @@ for line in sys.stdin:
         if test:
             running[package].discard(test)
             counts[action] += 1
+            if "/" not in test:
+                took.append((event.get("Elapsed", 0), package, test))
             if action == "fail":
                 failed.append(key)
             elif action == "skip":
@@ -69,10 +76,14 @@ for key in failed:
     print(f"\n--- {' '.join(k for k in key if k)}")
     said, tail = output[key][:-200], output[key][-200:]
     # Logs of nodes are long: what the test itself says is not to be lost before them.
-    print("".join(line for line in said if "_test.go:" in line), end="")
+    print("".join(line for line in said if SAID.match(line)), end="")
     print("".join(tail), end="")
 # Said once more as the last lines, since of a long output the end is what is kept.
-causes = [f"failed: {package} {test}" for package, test in failed if test]
+causes = []
+for package, test in failed:
+    if test:
+        causes.append(f"failed: {package} {test}")
+        causes += [line.rstrip()[:300] for line in output[package, test] if SAID.match(line)][-4:]
 for package in died:
     print(f"\n--- {package} ended before its tests did")
     lines = list(recent[package])
@@ -88,6 +99,9 @@ for package, test in skipped:
     else:
         expected.remove(pattern)
 surprises += [f"expected to be skipped, and was not: {e}" for e in expected]
+for seconds, package, test in sorted(took, reverse=True)[:20]:
+    if seconds >= 10:
+        print(f"took {seconds:.0f} s: {package} {test}")
 print("".join(line + "\n" for line in surprises + causes), end="")
 print(f"{counts['pass']} passed, {len(failed)} failed, {counts['skip']} skipped")
 sys.exit(1 if failed or surprises or not counts["pass"] else 0)
