@@ -60,7 +60,7 @@
 //
 // A producer's publishes wait in two lists: fresh ones without a sequence, and
 // open ones, whose head is the floor that goes with each frame (producer.go). A
-// frame leaves at once when none is in flight, and collects while one is. After
+// frame leaves at once while few are in flight, and collects while more are. After
 // any refusal or reconnect all that is open is sent again in order before
 // anything new (producer_send.go). A refusal is reported only when every copy ever
 // sent has a definite answer; else the sequence is sealed first
@@ -68,8 +68,8 @@
 //
 // A consumer's deliveries are numbered by the cluster. What has no definite answer
 // is listed when the consumer resumes on a new connection, and the reply says what
-// became of each (attach.go). Acks are collected like publishes and repeated until
-// they are answered (settle.go).
+// became of each (attach.go). Acks are collected while a frame of them is in flight,
+// and repeated until they are answered (settle.go).
 //
 // A Receive is named by its consumer and the delivery number that it expects next,
 // and is repeated under the same name until it is answered or given up (receive.go).

@@ -418,6 +418,25 @@ func producer(t *testing.T, c *Client, opts ...ProducerOption) *Producer {
 	return p
 }
 
+// together lets nothing leave until all that f publishes is there, so that it goes in
+// one frame.
+func together(p *Producer, f func()) {
+	p.mu.Lock()
+	p.waitingRoom = true
+	p.mu.Unlock()
+	f()
+	p.room()
+}
+
+// untilItCollects publishes, with a frame each, until what comes next is held back.
+func untilItCollects(ctx context.Context, n1 *fakeNode, p *Producer) (sent []*Future, frames []*fakeRequest) {
+	for i := range eagerFrames {
+		sent = append(sent, p.PublishAsync(ctx, body(fmt.Sprint("sent ", i))))
+		frames = append(frames, n1.expect(wire.OpPublish))
+	}
+	return sent, frames
+}
+
 func body(s string) Message { return Message{Body: []byte(s)} }
 
 // published waits for a future and expects it to be stored.

@@ -67,9 +67,10 @@ func TestPublish_After_WithinEachPriority(t *testing.T) {
 		n1 := n.order[0]
 		p := producer(t, c)
 		first := p.PublishAsync(t.Context(), body("first"))
-		r := n1.expect(wire.OpPublish)
+		n1.expect(wire.OpPublish).results(wire.StatusOK)
+		published(t, first)
 		fs := []*Future{first}
-		for _, m := range []Message{
+		messages := []Message{
 			{},                                   // 2
 			{OrderingKey: "a"},                   // 3
 			{Priority: 5},                        // 4
@@ -78,11 +79,13 @@ func TestPublish_After_WithinEachPriority(t *testing.T) {
 			{Priority: 5},                        // 7
 			{},                                   // 8
 			{Priority: 5, DeliverAt: time.Now()}, // 9
-		} {
-			fs = append(fs, p.PublishAsync(t.Context(), m))
 		}
-		r.results(wire.StatusOK)
-		r = n1.expect(wire.OpPublish)
+		together(p, func() {
+			for _, m := range messages {
+				fs = append(fs, p.PublishAsync(t.Context(), m))
+			}
+		})
+		r := n1.expect(wire.OpPublish)
 		afters := func(r *fakeRequest) map[uint64]uint64 {
 			as := map[uint64]uint64{}
 			for _, p := range r.publish().Publishes {

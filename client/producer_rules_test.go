@@ -15,16 +15,20 @@ func TestPublish_SessionExpired_MovesOnlyWhatWasNeverWritten(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]
 		p := producer(t, c)
-		sent := p.PublishAsync(t.Context(), body("sent"))
-		r := n1.expect(wire.OpPublish)
+		sent, frames := untilItCollects(t.Context(), n1, p)
 		waiting := p.PublishAsync(t.Context(), body("waiting")) // collected: never written
-		r.results(wire.StatusSessionExpired)
-		err := refusedWith(t, sent, ErrOutcomeUnknown)
-		unknown := (*OutcomeUnknownError)(nil)
-		if !errors.As(err, &unknown) || !unknown.Final || !errors.Is(err, ErrSessionExpired) || unknown.ID.Short() != "s1.42.1" {
-			t.Fatalf("error %v", err)
+		for _, r := range frames {
+			r.results(wire.StatusSessionExpired)
 		}
-		r = n1.expect(wire.OpPublish)
+		for i, f := range sent {
+			err := refusedWith(t, f, ErrOutcomeUnknown)
+			unknown := (*OutcomeUnknownError)(nil)
+			id := fmt.Sprint("s1.42.", i+1)
+			if !errors.As(err, &unknown) || !unknown.Final || !errors.Is(err, ErrSessionExpired) || unknown.ID.Short() != id {
+				t.Fatalf("error %v", err)
+			}
+		}
+		r := n1.expect(wire.OpPublish)
 		fr := r.publish()
 		if fr.Session != 43 || len(fr.Publishes) != 1 || fr.Publishes[0].Sequence != 1 || string(fr.Publishes[0].Messages[0].Body) != "waiting" {
 			t.Fatalf("frame %+v", fr)
@@ -43,11 +47,19 @@ func TestPublish_Fenced_EndsTheProducer(t *testing.T) {
 		maybe := p.PublishAsync(t.Context(), body("maybe"))
 		n1.expect(wire.OpPublish).conn.cut() // an earlier copy whose fate is open
 		r := n1.expect(wire.OpPublish)
-		waiting := p.PublishAsync(t.Context(), body("waiting"))
-		r.results(wire.StatusFenced)
-		// Fenced says nothing about the earlier copy, all about what never left.
-		refusedWith(t, maybe, ErrOutcomeUnknown)
-		refusedWith(t, waiting, ErrFenced)
+		once := p.PublishAsync(t.Context(), body("once"))
+		behind := n1.expect(wire.OpPublish)
+		var waiting *Future
+		together(p, func() {
+			waiting = p.PublishAsync(t.Context(), body("waiting"))
+			r.results(wire.StatusFenced)
+			behind.results(wire.StatusFenced)
+			// Fenced says nothing about the earlier copy, all about what had none and what
+			// never left.
+			refusedWith(t, maybe, ErrOutcomeUnknown)
+			refusedWith(t, once, ErrFenced)
+			refusedWith(t, waiting, ErrFenced)
+		})
 		if _, err := p.Publish(t.Context(), body("later")); !errors.Is(err, ErrFenced) {
 			t.Fatalf("later: %v", err)
 		}
@@ -126,35 +138,37 @@ func TestProducer_NamedSession_TakesTheEpochOver(t *testing.T) {
 	})
 }
 
-func TestPublish_OneInFlight_OthersCollectIntoOneFrame(t *testing.T) {
+func TestPublish_FewInFlight_GoesAtOnce_OthersCollectIntoOneFrame(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]
 		p := producer(t, c)
-		first := p.PublishAsync(t.Context(), body("first"))
-		r := n1.expect(wire.OpPublish)
+		sent, frames := untilItCollects(t.Context(), n1, p)
+		for i, r := range frames {
+			if fr := r.publish(); len(fr.Publishes) != 1 || fr.Publishes[0].Sequence != uint64(i+1) || fr.Publishes[0].After != uint64(i) {
+				t.Fatalf("frame %d: %+v", i, fr)
+			}
+		}
 		var rest []*Future
 		for i := range 20 {
 			rest = append(rest, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
 		}
 		n1.quiet()
-		r.results(wire.StatusOK)
-		r = n1.expect(wire.OpPublish)
+		frames[0].results(wire.StatusOK)
+		r := n1.expect(wire.OpPublish)
 		fr := r.publish()
-		if len(fr.Publishes) != 20 {
-			t.Fatalf("%d publishes", len(fr.Publishes))
+		if len(fr.Publishes) != 20 || fr.Floor != 2 {
+			t.Fatalf("%d publishes, floor %d", len(fr.Publishes), fr.Floor)
 		}
 		for i, pb := range fr.Publishes {
-			after := uint64(i + 1)
-			if i == 0 {
-				after = 0 // the first has its outcome
-			}
-			if pb.Sequence != uint64(i+2) || pb.After != after || string(pb.Messages[0].Body) != fmt.Sprint(i) {
+			sequence := uint64(eagerFrames + i + 1)
+			if pb.Sequence != sequence || pb.After != sequence-1 || string(pb.Messages[0].Body) != fmt.Sprint(i) {
 				t.Fatalf("publish %d: %+v", i, pb)
 			}
 		}
-		r.results(wire.StatusOK)
-		published(t, first)
-		for _, f := range rest {
+		for _, r := range append(frames[1:], r) {
+			r.results(wire.StatusOK)
+		}
+		for _, f := range append(sent, rest...) {
 			published(t, f)
 		}
 	})
@@ -201,9 +215,11 @@ func TestPublish_OutOfOrder_ResendsWhatIsOpenInOrderBeforeAnythingNew(t *testing
 		p := producer(t, c)
 		all := []*Future{p.PublishAsync(t.Context(), body("first"))}
 		first := n1.expect(wire.OpPublish)
-		for i := range collectPublishes + 1 {
-			all = append(all, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
-		}
+		together(p, func() {
+			for i := range 20 {
+				all = append(all, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
+			}
+		})
 		second := n1.expect(wire.OpPublish)
 		first.fail(wire.CodeOverloaded, "")
 		second.results(wire.StatusOutOfOrder)
@@ -231,9 +247,11 @@ func TestPublish_SealedByAnother_WhatComesBehindNamesTheOneBefore(t *testing.T) 
 		p := producer(t, c)
 		all := []*Future{p.PublishAsync(t.Context(), body("first"))}
 		first := n1.expect(wire.OpPublish)
-		for i := range collectPublishes + 1 {
-			all = append(all, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
-		}
+		together(p, func() {
+			for i := range 20 {
+				all = append(all, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
+			}
+		})
 		second := n1.expect(wire.OpPublish)
 		first.fail(wire.CodeOverloaded, "")
 		second.results(wire.StatusSealed, wire.StatusOutOfOrder)
@@ -316,9 +334,11 @@ func TestPublish_QueueFullWithMoreInFlight_RefusesThemTogether(t *testing.T) {
 		ok := p.PublishAsync(t.Context(), body("ok"))
 		r := n1.expect(wire.OpPublish)
 		var rest []*Future
-		for i := range 50 {
-			rest = append(rest, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
-		}
+		together(p, func() {
+			for i := range 50 {
+				rest = append(rest, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
+			}
+		})
 		r.results(wire.StatusOK)
 		n1.expect(wire.OpPublish).results(wire.StatusQueueFull, wire.StatusOutOfOrder)
 		published(t, ok)
@@ -336,9 +356,11 @@ func TestPublish_FrameRefusedWhole_FindsTheOneToBlame(t *testing.T) {
 		first := p.PublishAsync(t.Context(), body("first"))
 		r := n1.expect(wire.OpPublish)
 		var rest []*Future
-		for i := range 3 {
-			rest = append(rest, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
-		}
+		together(p, func() {
+			for i := range 3 {
+				rest = append(rest, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
+			}
+		})
 		r.results(wire.StatusOK)
 		published(t, first)
 		n1.expect(wire.OpPublish).fail(wire.CodeTooLarge, "")
@@ -376,7 +398,8 @@ func TestPublish_FrameRefusedForWantOfRoom_IsRefusedTogether(t *testing.T) {
 		p := producer(t, c)
 		first := p.PublishAsync(t.Context(), body("first"))
 		r := n1.expect(wire.OpPublish)
-		a, b := p.PublishAsync(t.Context(), body("a")), p.PublishAsync(t.Context(), body("b"))
+		var a, b *Future
+		together(p, func() { a, b = p.PublishAsync(t.Context(), body("a")), p.PublishAsync(t.Context(), body("b")) })
 		r.results(wire.StatusOK)
 		published(t, first)
 		n1.expect(wire.OpPublish).fail(wire.CodeQueueFull, "")
@@ -518,24 +541,31 @@ func TestPublishAsync_ContextEnds_EndsAllItsPublishes(t *testing.T) {
 		n1 := n.order[0]
 		p := producer(t, c)
 		ctx, cancel := context.WithCancel(t.Context())
-		sent := p.PublishAsync(ctx, body("sent"))
-		r := n1.expect(wire.OpPublish)
+		sent, frames := untilItCollects(ctx, n1, p)
 		waiting := p.PublishAsync(ctx, body("waiting"))
 		other := p.PublishAsync(t.Context(), body("other"))
-		// The seal leaves before or after what comes next, or not at all.
+		// The seals leave before or after what comes next, or not at all.
 		n1.net.mu.Lock()
 		n1.auto[wire.OpSeal] = func(r *fakeRequest) {
-			r.reply(wire.SealReply{Status: wire.StatusOK, Outcomes: []wire.PublishResult{{Sequence: 1, Status: wire.StatusOK, Queue: 7, Count: 1}}})
+			var stored []wire.PublishResult
+			for _, s := range decoded(r, wire.DecodeSeal).Sequences {
+				stored = append(stored, wire.PublishResult{Sequence: s, Status: wire.StatusOK, Queue: 7, Count: 1})
+			}
+			r.reply(wire.SealReply{Status: wire.StatusOK, Outcomes: stored})
 		}
 		n1.net.mu.Unlock()
 		cancel()
-		refusedWith(t, sent, ErrOutcomeUnknown)
+		for _, f := range sent {
+			refusedWith(t, f, ErrOutcomeUnknown)
+		}
 		if err := refusedWith(t, waiting, context.Canceled); errors.Is(err, ErrOutcomeUnknown) {
 			t.Fatalf("never sent: %v", err)
 		}
-		r.results(wire.StatusOK) // before the seal's answer
+		for _, r := range frames {
+			r.results(wire.StatusOK) // before the seal's answer, or behind it
+		}
 		next := n1.expect(wire.OpPublish)
-		if fr := next.publish(); len(fr.Publishes) != 1 || fr.Publishes[0].Sequence != 2 || fr.Floor != 2 {
+		if fr := next.publish(); len(fr.Publishes) != 1 || fr.Publishes[0].Sequence != eagerFrames+1 {
 			t.Fatalf("frame %+v", fr)
 		}
 		next.results(wire.StatusOK)
@@ -646,6 +676,7 @@ func TestPublish_WhileSealing_RefusedSuccessorsWaitForTheSeal(t *testing.T) {
 		gone := p.PublishAsync(ctx, body("gone"))
 		first := n1.expect(wire.OpPublish)
 		next := p.PublishAsync(t.Context(), body("next"))
+		n1.expect(wire.OpPublish)
 		cancel()
 		refusedWith(t, gone, ErrOutcomeUnknown)
 		seal := n1.expect(wire.OpSeal)

@@ -10,8 +10,12 @@ const (
 	frameBytesMax     = 512 << 10 // of a frame with several publishes
 	framePublishesMax = 4096
 	pipelineMax       = 8 // publish frames without an answer
-	// With a frame in flight, a batch collects until its answer comes or it has
-	// grown to one of these.
+	// With fewer frames in flight than this, what is published goes at once. The
+	// leader collects too, while an entry is under way: what is held back here first
+	// waits twice.
+	eagerFrames = 4
+	// With as many, a batch collects until an answer comes or it has grown to one of
+	// these.
 	collectBytes     = 64 << 10
 	collectPublishes = 256
 )
@@ -67,7 +71,7 @@ func (p *Producer) pump() {
 			p.contagion = contagion{}
 			p.send = p.open.head
 		}
-		if p.frames > 0 && p.send == nil && p.fresh.n < collectPublishes && p.fresh.bytes < collectBytes {
+		if p.frames >= eagerFrames && p.send == nil && p.fresh.n < collectPublishes && p.fresh.bytes < collectBytes {
 			return
 		}
 		if !p.sendFrame() {

@@ -129,11 +129,10 @@ func TestPublish_ContextEndsInFlight_IsUnknownAtOnceAndSealedBehind(t *testing.T
 				}
 				// Until the seal is answered the floor stays.
 				f := p.PublishAsync(t.Context(), body("b"))
-				p.mu.Lock()
-				if floor := p.floor(); floor != 1 {
-					t.Errorf("floor %d", floor)
+				behind := n1.expect(wire.OpPublish)
+				if fr := behind.publish(); fr.Floor != 1 || fr.Publishes[0].Sequence != 2 || fr.Publishes[0].After != 1 {
+					t.Fatalf("frame %+v", fr)
 				}
-				p.mu.Unlock()
 				res, want := wire.PublishResult{Sequence: 1, Status: wire.StatusSealed}, Never
 				if stored {
 					res, want = wire.PublishResult{Sequence: 1, Status: wire.StatusOK, Queue: 7, Offset: 5, Count: 1}, Stored
@@ -146,12 +145,15 @@ func TestPublish_ContextEndsInFlight_IsUnknownAtOnceAndSealedBehind(t *testing.T
 					t.Fatalf("outcome %+v, %v", o, err)
 				}
 				first.results(wire.StatusSealed) // the late answer of the sealed copy
+				last := p.PublishAsync(t.Context(), body("c"))
 				r := n1.expect(wire.OpPublish)
-				if fr := r.publish(); fr.Floor != 2 || fr.Publishes[0].Sequence != 2 || fr.Publishes[0].After != 0 {
+				if fr := r.publish(); fr.Floor != 2 || fr.Publishes[0].Sequence != 3 || fr.Publishes[0].After != 2 {
 					t.Fatalf("frame %+v", fr)
 				}
+				behind.results(wire.StatusOK)
 				r.results(wire.StatusOK)
 				published(t, f)
+				published(t, last)
 				n1.manual(wire.OpCloseSession)
 				if err := p.Close(t.Context()); err != nil {
 					t.Fatal(err)

@@ -114,8 +114,13 @@ func TestSequenced_QueueFull_IsTriedAgainWithTheHead(t *testing.T) {
 		defer s.Close()
 		a := give(t, s, 1, false, "a")
 		r := n1.expect(wire.OpPublish)
-		b, d := give(t, s, 2, false, "b"), give(t, s, 3, false, "d")
+		b := give(t, s, 2, false, "b")
+		second := n1.expect(wire.OpPublish)
+		d := give(t, s, 3, false, "d")
+		third := n1.expect(wire.OpPublish)
 		r.results(wire.StatusQueueFull)
+		second.results(wire.StatusOutOfOrder)
+		third.results(wire.StatusOutOfOrder)
 		for range 4 {
 			r = n1.expect(wire.OpPublish)
 			if got := sequences(r.publish()); !slices.Equal(got, []uint64{1}) {
@@ -178,11 +183,19 @@ func TestSequenced_SessionExpired_EndsWithAllItHas(t *testing.T) {
 	bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
 		n1 := n.order[0]
 		s := sequencedOn(t, c)
-		sent := give(t, s, 1, false, "sent")
-		r := n1.expect(wire.OpPublish)
-		waits, resent := give(t, s, 2, false, "waits"), give(t, s, 3, true, "resent")
-		r.results(wire.StatusSessionExpired)
-		for _, o := range []*told{sent, resent} {
+		var maybe []*told
+		var frames []*fakeRequest
+		next := uint64(1)
+		for ; next <= eagerFrames; next++ {
+			maybe = append(maybe, give(t, s, next, false, "sent"))
+			frames = append(frames, n1.expect(wire.OpPublish))
+		}
+		waits := give(t, s, next, false, "waits")
+		maybe = append(maybe, give(t, s, next+1, true, "resent"))
+		for _, r := range frames {
+			r.results(wire.StatusSessionExpired)
+		}
+		for _, o := range maybe {
 			if err := o.wait(); !errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, ErrSessionExpired) {
 				t.Errorf("may have left: %v", err)
 			}
@@ -194,7 +207,7 @@ func TestSequenced_SessionExpired_EndsWithAllItHas(t *testing.T) {
 		if !errors.Is(s.Err(), ErrSessionExpired) {
 			t.Errorf("ended with %v", s.Err())
 		}
-		late := give(t, s, 4, false, "late")
+		late := give(t, s, next+2, false, "late")
 		if err := late.wait(); errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, ErrSessionExpired) {
 			t.Errorf("after the end: %v", err)
 		}

@@ -15,8 +15,8 @@ const (
 	settleCollect    = 64   // with a frame in flight, a batch collects until it has so many
 )
 
-// settleLocked asks for the verb, once. Acks and nacks are collected like
-// publishes: a batch leaves at once when none is in flight.
+// settleLocked asks for the verb, once. Acks and nacks are collected: a batch leaves
+// at once when none is in flight.
 func (s *consumer) settleLocked(d *Delivery, r verdict) {
 	if d.verb != 0 {
 		return
