@@ -31,6 +31,7 @@ const (
 	rpcsInFlight     = 2
 	peerPool         = 3
 	peerTimeout      = 10 * time.Second
+	silence          = 3 * time.Second
 )
 
 // node is one of three.
@@ -101,6 +102,9 @@ func openRaft(c Config, m *machine, log *wal.WAL) (*raft.Raft, error) {
 	conf.MaxAppendEntries = maxAppendEntries
 	conf.SnapshotThreshold = math.MaxUint64
 	conf.SnapshotInterval = 24 * time.Hour
+	// Nothing is measured of its elections, and one in the middle of a work ends that: a
+	// busy machine stands still for longer than the half second of raft's defaults.
+	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = silence, silence, silence
 	conf.NoLegacyTelemetry = true
 	conf.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: os.Stderr})
 	address, err := net.ResolveTCPAddr("tcp", c.Raft[c.ID])
