@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -103,8 +104,12 @@ func (b *benchRunCmd) Run(ctx context.Context, a *app, g *globals, k *kong.Conte
 	return judged(a, rows)
 }
 
-// judged tells of elections, and fails when a message was not treated as it should.
+// judged tells of elections and of what could not be watched, and fails when a message
+// was not treated as it should.
 func judged(a *app, rows []bench.Row) error {
+	if slices.ContainsFunc(rows, func(r bench.Row) bool { return r.Machine == nil }) {
+		a.Note("the machine was not watched: that takes a cluster that bench has started itself, Linux, and root or CAP_SYS_NICE")
+	}
 	for _, r := range rows {
 		if r.Terms > 0 {
 			a.Note("%s, %d bytes, %s: %d elections meanwhile", r.Workload, r.BodyBytes, r.Load, r.Terms)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"onceq/cluster/clustertest"
 	"onceq/cmd/onceq/internal/bench"
 	"onceq/cmd/onceq/internal/exit"
 )
@@ -78,6 +79,16 @@ func stateOf(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	return strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))[0]
+}
+
+// TestBench_AClusterThatIsNotItsOwn_SaysWhatItCannotTell, in place of leaving columns empty without a word.
+func TestBench_AClusterThatIsNotItsOwn_SaysWhatItCannotTell(t *testing.T) {
+	c := clustertest.New(t, 1)
+	url := strings.TrimPrefix(c.URL(), "onceq://")
+	o := inProcess(t, "", "bench", "pub", "--smoke", "--size", "16", "--load", "full", "--url", url).want(t, exit.OK, "the machine was not watched", "CAP_SYS_NICE")
+	if o.out == "" || strings.Contains(o.out, "watched") {
+		t.Errorf("on standard output: %q", o.out)
+	}
 }
 
 // TestBench_WatchesTheMachine beside each load of its own cluster.
