@@ -119,6 +119,23 @@ func TestDial_NodeOfAnotherClusterIsRefused(t *testing.T) {
 	}, "n1")
 }
 
+// A node that was started a moment ago does not say which cluster it belongs to.
+func TestDial_NodeOfNoCluster_IsToldToWait(t *testing.T) {
+	dialing(t, func(t *testing.T, n *fakeNet) {
+		n.welcome.Cluster = ""
+		_, err := n.client(n.url())
+		if !errors.Is(err, ErrNoLeader) || !strings.Contains(err.Error(), "n1 is starting, or in no cluster yet: wait") {
+			t.Fatal(err)
+		}
+		n.mu.Lock()
+		n.welcome.Cluster = "c1"
+		n.mu.Unlock()
+		if _, err := n.client(n.url()); err != nil {
+			t.Fatal(err)
+		}
+	}, "n1")
+}
+
 func TestDial_OtherProtocolVersion_IsRefused(t *testing.T) {
 	dialing(t, func(t *testing.T, n *fakeNet) {
 		n.welcome.Version = wire.Version + 1

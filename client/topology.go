@@ -38,7 +38,7 @@ func (t *topology) welcome(w wire.Welcome) (restored bool, err error) {
 		return false, newError(wire.CodeWrongCluster, "node %s belongs to cluster %s, this client to %s: check the address", w.Node, w.Cluster, t.cluster)
 	case w.Cluster == "":
 		defer t.mu.Unlock()
-		return false, newError(wire.CodeNoLeader, "node %s has not joined a cluster yet: start the other nodes, or wait", w.Node)
+		return false, newError(wire.CodeNoLeader, "node %s is starting, or in no cluster yet: wait, or start the other nodes", w.Node)
 	}
 	t.cluster = w.Cluster
 	// A node that has not come as far as the restore still tells the life before.
