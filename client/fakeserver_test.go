@@ -428,6 +428,16 @@ func together(p *Producer, f func()) {
 	p.room()
 }
 
+// numbered publishes 0 to n-1 in one frame.
+func numbered(ctx context.Context, p *Producer, n int) (all []*Future) {
+	together(p, func() {
+		for i := range n {
+			all = append(all, p.PublishAsync(ctx, body(fmt.Sprint(i))))
+		}
+	})
+	return all
+}
+
 // untilItCollects publishes, with a frame each, until what comes next is held back.
 func untilItCollects(ctx context.Context, n1 *fakeNode, p *Producer) (sent []*Future, frames []*fakeRequest) {
 	for i := range eagerFrames {

@@ -215,11 +215,7 @@ func TestPublish_OutOfOrder_ResendsWhatIsOpenInOrderBeforeAnythingNew(t *testing
 		p := producer(t, c)
 		all := []*Future{p.PublishAsync(t.Context(), body("first"))}
 		first := n1.expect(wire.OpPublish)
-		together(p, func() {
-			for i := range 20 {
-				all = append(all, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
-			}
-		})
+		all = append(all, numbered(t.Context(), p, 20)...)
 		second := n1.expect(wire.OpPublish)
 		first.fail(wire.CodeOverloaded, "")
 		second.results(wire.StatusOutOfOrder)
@@ -247,11 +243,7 @@ func TestPublish_SealedByAnother_WhatComesBehindNamesTheOneBefore(t *testing.T) 
 		p := producer(t, c)
 		all := []*Future{p.PublishAsync(t.Context(), body("first"))}
 		first := n1.expect(wire.OpPublish)
-		together(p, func() {
-			for i := range 20 {
-				all = append(all, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
-			}
-		})
+		all = append(all, numbered(t.Context(), p, 20)...)
 		second := n1.expect(wire.OpPublish)
 		first.fail(wire.CodeOverloaded, "")
 		second.results(wire.StatusSealed, wire.StatusOutOfOrder)
@@ -333,12 +325,7 @@ func TestPublish_QueueFullWithMoreInFlight_RefusesThemTogether(t *testing.T) {
 		p := producer(t, c)
 		ok := p.PublishAsync(t.Context(), body("ok"))
 		r := n1.expect(wire.OpPublish)
-		var rest []*Future
-		together(p, func() {
-			for i := range 50 {
-				rest = append(rest, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
-			}
-		})
+		rest := numbered(t.Context(), p, 50)
 		r.results(wire.StatusOK)
 		n1.expect(wire.OpPublish).results(wire.StatusQueueFull, wire.StatusOutOfOrder)
 		published(t, ok)
@@ -355,12 +342,7 @@ func TestPublish_FrameRefusedWhole_FindsTheOneToBlame(t *testing.T) {
 		p := producer(t, c)
 		first := p.PublishAsync(t.Context(), body("first"))
 		r := n1.expect(wire.OpPublish)
-		var rest []*Future
-		together(p, func() {
-			for i := range 3 {
-				rest = append(rest, p.PublishAsync(t.Context(), body(fmt.Sprint(i))))
-			}
-		})
+		rest := numbered(t.Context(), p, 3)
 		r.results(wire.StatusOK)
 		published(t, first)
 		n1.expect(wire.OpPublish).fail(wire.CodeTooLarge, "")
