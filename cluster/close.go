@@ -213,7 +213,7 @@ func (n *Node) Status() wire.NodeStatus {
 	s.ServerID, s.Incarnation = string(g.id), g.life.incarnation()
 	s.Leader, _ = g.topology.leader()
 	s.Term = inOneTerm(g.raft.CurrentTerm, func() { s.Role, s.Serving = g.role(), g.lead.serving() })
-	s.CommitIndex, s.LastLogIndex = g.raft.CommitIndex(), g.raft.LastIndex()
+	s.CommitIndex, s.LastLogIndex = g.store.HeldBack(g.raft.CommitIndex()), g.raft.LastIndex()
 	s.AppliedIndex, s.SnapshotIndex = at.applied, g.snapshotIndex()
 	s.MachineVersion, s.MachineSupports = g.version.active.Load(), g.version.supports
 	for _, d := range at.digests {

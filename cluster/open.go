@@ -124,7 +124,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 // error ends the node.
 func (n *Node) openStores(g *group) (raft.LogStore, raft.SnapshotStore, error) {
 	o := raftlog.Options{Kind: n.cfg.LogStore, Logger: n.log, Fatal: n.fatal, Annex: annex, SnapshotDamaged: g.noteDamagedSnapshot,
-		AppendTimeout: n.cfg.AppendTimeout}
+		AppendTimeout: n.cfg.AppendTimeout, Parallel: true}
 	if n.cfg.MemoryStores != nil {
 		log, stable, snapshots := n.cfg.MemoryStores()
 		o.Kind = raftlog.KindMemory

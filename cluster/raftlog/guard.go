@@ -68,6 +68,32 @@ func (g *guard) SetHeartbeatHandler(cb func(raft.RPC)) {
 	})
 }
 
+// AppendEntries tells the follower of what is durable here, too: it applies what is committed.
+func (g *guard) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	args.LeaderCommitIndex = g.store.HeldBack(args.LeaderCommitIndex)
+	return g.Transport.AppendEntries(id, target, args, resp)
+}
+
+// AppendEntriesPipeline is AppendEntries for several requests under way.
+func (g *guard) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	p, err := g.Transport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err // raft compares
+	}
+	return guardedPipeline{p, g.store}, nil
+}
+
+type guardedPipeline struct {
+	raft.AppendPipeline
+	store *Store
+}
+
+// AppendEntries is like the transport's.
+func (p guardedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	args.LeaderCommitIndex = p.store.HeldBack(args.LeaderCommitIndex)
+	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
 // Close may be called more than once.
 func (g *guard) Close() (err error) {
 	g.once.Do(func() {

@@ -3,7 +3,6 @@ package raftlog
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -22,20 +21,20 @@ func (s *Store) IsMonotonic() bool { return true }
 
 // FirstIndex returns the first index in the log, 0 when it is empty.
 func (s *Store) FirstIndex() (uint64, error) {
-	i, err := s.log.FirstIndex()
+	first, _, err := s.bounds()
 	if err != nil {
-		return 0, s.fail(fmt.Errorf("read first index of %s: %w", s.where(), err))
+		return 0, s.fail(fmt.Errorf("read bounds of %s: %w", s.where(), err))
 	}
-	return i, nil
+	return first, nil
 }
 
 // LastIndex returns the last index in the log, 0 when it is empty.
 func (s *Store) LastIndex() (uint64, error) {
-	i, err := s.log.LastIndex()
+	_, last, err := s.bounds()
 	if err != nil {
-		return 0, s.fail(fmt.Errorf("read last index of %s: %w", s.where(), err))
+		return 0, s.fail(fmt.Errorf("read bounds of %s: %w", s.where(), err))
 	}
-	return i, nil
+	return last, nil
 }
 
 // GetLog returns one entry: one of the newest from memory, where it is as it was verified when it was stored; any other is read and
@@ -49,6 +48,9 @@ func (s *Store) GetLog(index uint64, l *raft.Log) error {
 
 // getStored is GetLog from the disk.
 func (s *Store) getStored(index uint64, l *raft.Log) error {
+	if err := s.parallel.wait(index); err != nil {
+		return err
+	}
 	err := s.read(index, l)
 	switch {
 	case err == nil:
@@ -94,7 +96,8 @@ func (s *Store) corrupt(index uint64, err error) *CorruptError {
 func (s *Store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 // StoreLogs appends the entries. An entry without a checksum is this node's own, made by the proposer or inside raft, and gets
-// one; an entry of a peer has come through Guard and has one, which is verified before it is stored.
+// one; an entry of a peer has come through Guard and has one, which is verified before it is stored. They are durable when it returns,
+// save with Options.Parallel this node's own commands (parallel.go). raft calls it from one goroutine.
 func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
@@ -109,6 +112,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 			return fmt.Errorf("append %d to %s: %w", l.Index, s.where(), err)
 		}
 	}
+	ahead := s.parallel.takes(logs)
 	for _, l := range logs {
 		if len(l.Extensions) == 0 {
 			sealEntry(l)
@@ -120,19 +124,16 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err := s.join(logs); err != nil {
 		return s.fail(fmt.Errorf("append %d to %d to %s: %w", first, last, s.where(), err))
 	}
-	bytes := 0
-	for _, l := range logs {
-		bytes += len(l.Data)
+	if ahead {
+		return s.parallel.add(logs)
 	}
-	done, began := s.watch.begin("append", bytes), time.Now()
-	err := s.log.StoreLogs(logs)
-	s.appends.note(time.Since(began))
-	done()
-	if err != nil {
-		return s.fail(fmt.Errorf("append %d to %d to %s: %w", first, last, s.where(), err))
+	if err := s.parallel.wait(last); err != nil {
+		return err
+	}
+	if err := s.append(logs); err != nil {
+		return err
 	}
 	s.recent.put(logs)
-	s.acknowledged(logs[len(logs)-1])
 	return nil
 }
 
@@ -162,18 +163,28 @@ func (s *Store) join(logs []*raft.Log) error {
 	}
 }
 
+// bounds are the first and the last index of the log, what is on its way to the disk included.
 func (s *Store) bounds() (first, last uint64, err error) {
+	began, end := s.parallel.bounds() // first: what is on its way now is on the disk or still here below
 	if first, err = s.log.FirstIndex(); err != nil {
 		return 0, 0, err
 	}
-	last, err = s.log.LastIndex()
-	return first, last, err
+	if last, err = s.log.LastIndex(); err != nil {
+		return 0, 0, err
+	}
+	if first == 0 {
+		first = began
+	}
+	return first, max(last, end), nil
 }
 
 // DeleteRange deletes a prefix (compaction), a suffix (conflict) or all (a snapshot was installed) of the log. What is not there is
 // not missed: raft may name a tail that is gone already.
 func (s *Store) DeleteRange(from, to uint64) error {
 	if err := s.writable(); err != nil {
+		return err
+	}
+	if err := s.parallel.wait(to); err != nil {
 		return err
 	}
 	first, last, err := s.bounds()

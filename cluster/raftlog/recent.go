@@ -16,7 +16,7 @@ const recentLogBytes = 160
 // recent holds the newest entries of the log as they were stored. raft asks for each entry once for every follower, once more for its
 // term, and on a follower to apply it: without this each of them is a read of the file, a copy and a checksum.
 //
-// Invariant: the entries are stored, follow each other without a gap, and end with the last of the log, or there are none. It is
+// Invariant: the entries are stored, or on their way (parallel.go), follow each other without a gap, and end with the last of the log, or there are none. It is
 // bounded by bytes and not by a count, so that entries of megabytes do not fill the memory; only the newest may be larger than
 // the bound.
 type recent struct {
@@ -26,7 +26,7 @@ type recent struct {
 	bytes int
 }
 
-// put takes entries that were stored. Their data must not change any more.
+// put takes entries that are stored, or on their way. Their data must not change any more.
 func (r *recent) put(logs []*raft.Log) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"path/filepath"
 )
 
@@ -57,6 +58,12 @@ func (s *Store) SetUint64(key []byte, value uint64) error {
 		defer s.mu.Unlock()
 		s.vote = &vote{term: value}
 		return nil
+	}
+	if string(key) == raftCurrentTerm {
+		// In it this node may vote, and answer to another leader: what it led with must not be on its way any more.
+		if err := s.parallel.wait(math.MaxUint64); err != nil {
+			return err
+		}
 	}
 	if err := s.set(string(key), binary.BigEndian.AppendUint64(nil, value)); err != nil {
 		return err

@@ -28,6 +28,8 @@ type Store struct {
 	watch  *watchdog
 	recent recent
 
+	parallel *parallel // nil without Options.Parallel
+
 	appends appendTimes
 
 	high  *highWater  // nil for stores in memory
@@ -97,6 +99,9 @@ func Wrap(log raft.LogStore, stable raft.StableStore, o Options) *Store {
 func newStore(log raft.LogStore, stable raft.StableStore, owned []io.Closer, o Options) *Store {
 	s := &Store{log: log, stable: stable, kind: o.Kind, dir: o.Dir, logger: o.Logger, fatal: o.Fatal, owned: owned, owner: o.Owner, annex: o.Annex, damaged: o.SnapshotDamaged}
 	s.watch = startWatchdog(o.AppendTimeout, func(err error) { s.fail(err) })
+	if o.Parallel {
+		s.parallel = startParallel(s)
+	}
 	return s
 }
 
@@ -131,8 +136,8 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
+	errs := []error{s.parallel.close()}
 	s.high.close()
-	var errs []error
 	for _, c := range s.owned {
 		errs = append(errs, c.Close())
 	}
@@ -171,6 +176,7 @@ func (s *Store) fail(err error) error {
 	if first {
 		s.logger.Error("raft log has failed", "store", s.kind, "dir", s.dir, "error", err)
 		s.fatal(err)
+		s.parallel.wake()
 	}
 	return err
 }
