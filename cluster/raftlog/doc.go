@@ -2,7 +2,7 @@
 // snapshots, and the two places of the transport where a damaged or repeated request must be stopped.
 //
 // What is authoritative: the log store and the stable store on disk. A Store remembers the newest entries as they were stored, some
-// megabytes of them (recent.go), the index and term of the newest local snapshot, the first storage error, and the first half of a
+// megabytes of them (recent.go), what a leader has on its way to the disk (parallel.go), the index and term of the newest local snapshot, the first storage error, and the first half of a
 // vote that raft writes in two steps.
 //
 // What it adds to the libraries, each because a fault was seen or read in their source:
@@ -15,6 +15,7 @@
 //     in it, which is what raft-wal needs and what makes the answer below safe.
 //   - An answer for the entry that a snapshot ends with (header.go). Without it one lost reply after InstallSnapshot makes leader
 //     and follower exchange that snapshot for ever, and the follower's state machine goes back each time.
+//   - A leader's write beside those of its followers (parallel.go), where raft has one after the other.
 //   - The first storage error is the last (store.go): raft-wal is wedged after it and boltdb "succeeds" on the retry after a failed
 //     fsync, which is worse. So is an operation that does not end (watchdog.go): a leader whose disk hangs keeps its heartbeats.
 //   - The second half of raft-wal's change to a new segment, when a crash or a full disk has interrupted it (rotate.go). The library
@@ -27,10 +28,10 @@
 //
 // ../DEFENCES.md lists what the libraries leave to us, with the test for each.
 //
-// What callers owe it: shut raft down before Close; mount Guard under raft; check proposals with CheckEntry, so that nobody meets
-// the limit in StoreLogs; end the process in Options.Fatal.
+// What callers owe it: shut raft down before Close; mount Guard under raft; ask Durable in Apply; check proposals with CheckEntry,
+// so that nobody meets the limit in StoreLogs; end the process in Options.Fatal.
 //
-// Goroutines: one watchdog and one writer of the high-water file a Store, ended by Close; one sender for each snapshot with files
+// Goroutines: one watchdog, one writer of the high-water file and one of what is on its way a Store, ended by Close; one sender for each snapshot with files
 // that is read to its end, ended by the reader's Close; one forwarder a Guard, ended by the transport's Close, which raft calls. All of
 // it works on in-memory stores in virtual time (testing/synctest).
 //

@@ -8,13 +8,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"onceq/cluster/raftlog/raftlogtest"
 )
 
 var (
@@ -22,49 +23,12 @@ var (
 	cutRuns = flag.Int("cut.runs", 3, "how many seeds it runs")
 )
 
-// supply is the power of a node for one life. Without it nothing that the node does is seen by anybody, and nothing reaches its disk.
-type supply struct {
-	mu  sync.Mutex // guards cut: what is done under it is done whole, or not at all
-	cut bool
-	out chan struct{} // closed at the end of the test, so that what stands still can end
-}
-
-// with does what has an effect outside the node. Without power it stands still until the end of the test, and nothing is done.
-func (s *supply) with(do func()) {
-	s.mu.Lock()
-	if !s.cut {
-		do()
-		s.mu.Unlock()
-		return
-	}
-	s.mu.Unlock()
-	<-s.out // and no error: raft panics over one
-}
-
-// cutDisk is a disk of a node for one life: slow, and without what was under way when the power was cut.
-type cutDisk struct {
-	*raft.InmemStore
-	power *supply
-	slow  func() time.Duration
-}
-
-func (d *cutDisk) StoreLogs(logs []*raft.Log) (err error) {
-	time.Sleep(d.slow())
-	d.power.with(func() { err = d.InmemStore.StoreLogs(logs) })
-	return err
-}
-
-func (d *cutDisk) Set(k, v []byte) (err error) {
-	d.power.with(func() { err = d.InmemStore.Set(k, v) })
-	return err
-}
-
 // door is a node's transport: nothing leaves without power, and a link can be down.
 type door struct {
 	raft.Transport
 	net   *cutNet
 	id    raft.ServerID
-	power *supply
+	power *raftlogtest.Power
 	in    chan raft.RPC
 	quit  chan struct{}
 }
@@ -80,8 +44,8 @@ func (d *door) run() {
 			go func() {
 				select {
 				case r := <-answer:
-					d.power.with(func() { asked <- r })
-				case <-d.power.out:
+					d.power.With(func() { asked <- r })
+				case <-d.quit:
 				}
 			}()
 			select {
@@ -98,7 +62,7 @@ var errDown = errors.New("no route to host")
 
 func (d *door) send(to raft.ServerID, rpc func() error) error {
 	err := errDown
-	d.power.with(func() {
+	d.power.With(func() {
 		if d.net.up(d.id, to) {
 			err = nil
 		}
@@ -124,7 +88,6 @@ func (d *door) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.Ap
 // cutNet is three nodes whose power is cut, whose disks are slow and whose links are down at times.
 type cutNet struct {
 	t    *testing.T
-	over chan struct{}
 	dead []*cutNode // former lives
 
 	mu       sync.Mutex // guards below
@@ -140,11 +103,11 @@ type cutNode struct {
 	id    raft.ServerID
 	mem   *raft.InmemStore
 	store *Store
-	power *supply
+	power *raftlogtest.Power
 	link  *raft.InmemTransport
 	door  *door
-	ended raft.Future  // of the cut
-	delay atomic.Int64 // of an append
+	ended raft.Future // of the cut
+	disk  *raftlogtest.Disk
 }
 
 func (net *cutNet) up(a, b raft.ServerID) bool {
@@ -179,7 +142,7 @@ func (f cutFSM) Apply(l *raft.Log) any {
 	if err := f.store.Durable(l.Index); err != nil {
 		return err
 	}
-	f.power.with(func() { f.net.see(f.id, l) })
+	f.power.With(func() { f.net.see(f.id, l) })
 	return nil
 }
 
@@ -198,10 +161,10 @@ func (f cutFSM) Restore(io.ReadCloser) error         { return errors.ErrUnsuppor
 
 // start begins a life with what the disk has.
 func (net *cutNet) start(i int, id raft.ServerID, mem *raft.InmemStore) {
-	n := &cutNode{net: net, id: id, mem: mem, power: &supply{out: net.over}}
-	n.delay.Store(int64(time.Millisecond))
-	disk := &cutDisk{mem, n.power, func() time.Duration { return time.Duration(n.delay.Load()) }}
-	n.store = Wrap(disk, disk, Options{Logger: quiet, Fatal: func(error) {}, Parallel: true, AppendTimeout: time.Hour})
+	n := &cutNode{net: net, id: id, mem: mem, power: &raftlogtest.Power{}}
+	n.disk = raftlogtest.NewDisk(mem, n.power)
+	n.disk.SetDelay(time.Millisecond)
+	n.store = Wrap(n.disk, n.disk, Options{Logger: quiet, Fatal: func(error) {}, Parallel: true, AppendTimeout: time.Hour})
 	_, n.link = raft.NewInmemTransport(raft.ServerAddress(id))
 	n.door = &door{Transport: n.link, net: net, id: id, power: n.power, in: make(chan raft.RPC), quit: make(chan struct{})}
 	go n.door.run()
@@ -236,9 +199,7 @@ func (net *cutNet) start(i int, id raft.ServerID, mem *raft.InmemStore) {
 
 // cut takes the power from a node, and gives it back.
 func (net *cutNet) cut(n *cutNode, down time.Duration) {
-	n.power.mu.Lock()
-	n.power.cut = true
-	n.power.mu.Unlock()
+	n.power.Cut()
 	n.ended = n.raft.Shutdown()
 	net.dead = append(net.dead, n)
 	time.Sleep(down)
@@ -274,7 +235,7 @@ func TestParallel_PowerCuts_TakeNothingThatWasApplied(t *testing.T) {
 }
 
 func powerCuts(t *testing.T, rnd *rand.Rand) {
-	net := &cutNet{t: t, over: make(chan struct{}), isolated: make(map[raft.ServerID]bool), applied: make(map[uint64]string)}
+	net := &cutNet{t: t, isolated: make(map[raft.ServerID]bool), applied: make(map[uint64]string)}
 	for i, id := range []raft.ServerID{"a", "b", "c"} {
 		net.start(i, id, raft.NewInmemStore())
 	}
@@ -284,8 +245,8 @@ func powerCuts(t *testing.T, rnd *rand.Rand) {
 	for range 40 {
 		// A leader whose disk is behind, with one follower; then the other one and what is left of the leader.
 		n := net.all()
-		n[0].delay.Store(int64(ms(500)))
-		n[rnd.IntN(3)].delay.Store(int64(ms(20)))
+		n[0].disk.SetDelay(ms(500))
+		n[rnd.IntN(3)].disk.SetDelay(ms(20))
 		if rnd.IntN(3) > 0 {
 			net.isolate(n[2], true)
 		}
@@ -302,7 +263,7 @@ func powerCuts(t *testing.T, rnd *rand.Rand) {
 		time.Sleep(ms(1000))
 		for _, n := range net.all() {
 			net.isolate(n, rnd.IntN(8) == 0)
-			n.delay.Store(int64(ms(3)))
+			n.disk.SetDelay(ms(3))
 		}
 		time.Sleep(ms(1000))
 	}
@@ -321,7 +282,6 @@ func powerCuts(t *testing.T, rnd *rand.Rand) {
 		}
 	}
 	t.Logf("%d entries applied, %d power cuts, term %d", most, len(net.dead), net.all()[0].raft.CurrentTerm())
-	close(net.over)
 	for _, n := range append(net.dead, net.all()...) {
 		if n.ended == nil {
 			n.ended = n.raft.Shutdown()
@@ -329,7 +289,9 @@ func powerCuts(t *testing.T, rnd *rand.Rand) {
 		if err := n.ended.Error(); err != nil {
 			t.Error(err)
 		}
-		_ = n.store.Close() // what was cut off says so
+		if err := n.store.Close(); err != nil {
+			t.Error(err)
+		}
 		close(n.door.quit)
 	}
 }

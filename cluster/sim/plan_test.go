@@ -21,6 +21,16 @@ const leads = -1
 // wall is a step of which other draws by how much the clock is ahead from then on.
 const wall = "wall"
 
+// disk is a step of which other draws how long an append to the log takes.
+const disk = "disk"
+
+// appendMost is how long, at most: the network, there and back, takes 40 ms when it is slow.
+const appendMost = 200 * time.Millisecond
+
+func appendOf(s step) time.Duration {
+	return time.Duration(rand.New(rand.NewPCG(uint64(s.other), 18)).Int64N(int64(appendMost)))
+}
+
 // A wall clock goes wrong by so much.
 const (
 	wallAhead  = 48 * time.Hour
@@ -60,7 +70,8 @@ var whats = []struct {
 	{"lose", 14, 300 * time.Millisecond}, // what a client is answered is lost
 	{"hold", 8, 3 * time.Second},         // what a client sends arrives late
 	{"slow", 4, 3 * time.Second},
-	{wall, 16, 0}, // its wall clock jumps
+	{disk, 12, 3 * time.Second}, // an append takes long, and a kill loses it
+	{wall, 16, 0},               // its wall clock jumps
 }
 
 // plan draws the steps of a seed.
@@ -102,6 +113,8 @@ func (s step) String() string {
 		text += " to another"
 	case wall:
 		text += fmt.Sprintf(" %s to %+v", node, wallOf(s).Round(time.Second))
+	case disk:
+		text += fmt.Sprintf(" %s, %v an append", node, appendOf(s).Round(time.Millisecond))
 	default:
 		text += " " + node
 	}

@@ -320,6 +320,12 @@ func (tr *running) do(s step, admin *client.Client) {
 	case wall:
 		tr.w.SetWall(n, wallOf(s))
 		tr.jumps++
+	case disk:
+		if n.Node != nil {
+			d := n.disk // of this life: the next one has another
+			d.SetDelay(appendOf(s))
+			tr.in(s.last, func() { d.SetDelay(0) })
+		}
 	case "slow":
 		tr.w.Net.SetDelay(20 * time.Millisecond)
 		tr.in(s.last, func() { tr.w.Net.SetDelay(200 * time.Microsecond) })

@@ -23,6 +23,7 @@ import (
 	"onceq/cluster/member"
 	"onceq/cluster/member/membertest"
 	"onceq/cluster/raftlog"
+	"onceq/cluster/raftlog/raftlogtest"
 	"onceq/transport/transporttest"
 )
 
@@ -35,11 +36,13 @@ type World struct {
 	log    *slog.Logger
 }
 
-// Node is one node of a World. Node.Node is nil while it is down; what it has
-// stored survives.
+// Node is one node of a World. Node.Node is nil while it is down; what is on its disk
+// survives.
 type Node struct {
 	*cluster.Node
 	Host   string
+	power  *raftlogtest.Power // of this life
+	disk   *raftlogtest.Disk  // of this life
 	config cluster.Config
 	gossip string
 	ahead  atomic.Int64 // of its wall clock, in nanoseconds, what it has been set forward and back
@@ -60,9 +63,12 @@ func New(t testing.TB, n int, opts ...func(*cluster.Config)) *World {
 		node.config = cluster.Config{
 			Name: host, DataDir: filepath.Join(dir, host), BootstrapExpect: n, GossipFast: true, Join: seeds,
 			Dial: w.Net.Dialer(host), GossipAdvertise: node.gossip, Enroll: member.EnrollOpen,
-			MemoryStores: func() (raft.LogStore, raft.StableStore, raft.SnapshotStore) { return store, store, snapshots },
-			Logger:       w.log,
-			Fatal:        func(err error) { t.Errorf("node %s died: %v", host, err) },
+			MemoryStores: func() (raft.LogStore, raft.StableStore, raft.SnapshotStore) {
+				node.disk = raftlogtest.NewDisk(store, node.power)
+				return node.disk, node.disk, snapshots
+			},
+			Logger: w.log,
+			Fatal:  func(err error) { t.Errorf("node %s died: %v", host, err) },
 		}
 		node.config.WallClock = func() time.Time { return time.Now().Add(time.Duration(node.ahead.Load())) }
 		for _, o := range opts {
@@ -91,7 +97,10 @@ func (w *World) Start(nodes ...*Node) {
 }
 
 func (w *World) start(n *Node) error {
+	power := &raftlogtest.Power{}
+	n.power = power
 	cfg := n.config
+	cfg.Fatal = func(err error) { power.With(func() { n.config.Fatal(err) }) }
 	l, err := w.Net.Listen(n.Host + ":7450")
 	if err != nil {
 		return err
@@ -107,13 +116,20 @@ func (w *World) start(n *Node) error {
 // lasts while the node is down.
 func (w *World) SetWall(n *Node, ahead time.Duration) { n.ahead.Store(int64(ahead)) }
 
-// Kill ends a node as a crash would.
+// Kill ends a node as a power cut would: what its disk has not finished writing is gone.
 func (w *World) Kill(n *Node) {
 	if n.Node != nil {
+		w.Net.PowerOff(n.Host) // before: nothing that is lost may have been told
+		n.power.Cut()
 		n.Node.Kill()
+		w.Net.PowerOn(n.Host)
 		n.Node = nil
 	}
 }
+
+// SlowDisk says how long an append to a node's log takes from now on, until it goes down.
+// It must be up.
+func (w *World) SlowDisk(n *Node, append time.Duration) { n.disk.SetDelay(append) }
 
 // Stop ends a node in order.
 func (w *World) Stop(n *Node) {

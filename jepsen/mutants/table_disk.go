@@ -12,6 +12,13 @@ func disk() []Mutant {
 				""}},
 		},
 		{
+			Name: "applied-before-durable", Breaks: "a leader answers for what its own disk has as well",
+			Workload: "queue", Faults: []string{"part-kill"}, By: []string{"counts", "zombie", "stale-ack", "lost", "collision"}, Slow: true,
+			Edits: []Edit{{"cluster/group.go",
+				"	if err := g.store.Durable(l.Index); err != nil {\n",
+				"	if err := g.store.Durable(0); err != nil {\n"}},
+		},
+		{
 			Name: "store-errors-ignored", Breaks: "a node whose log could not be written ends at once",
 			Workload: "queue", Faults: []string{"disk-error-needed"}, By: []string{"went-on", "lost"}, Slow: true,
 			Edits: []Edit{{"cluster/raftlog/store.go",

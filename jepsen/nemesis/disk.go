@@ -24,7 +24,7 @@ func diskFaults() []Fault {
 	return []Fault{
 		{Name: "power-loss", What: "the power of one node's disk is cut: what was not fsynced is forgotten or torn", Needs: needs, Away: One, Field: fieldDisk, Weight: 3, run: powerLoss},
 		{Name: "power-loss-all", What: "the power of all disks is cut at once", Needs: needs, Away: Majority, Field: fieldDisk, Weight: 2, run: powerLossAll},
-		{Name: "part-kill", What: "while a follower is cut off the power of another node is lost; both meet and must know all that was confirmed", Needs: []Need{NeedHosts, NeedFUSE, NeedThree}, Away: Majority, Field: fieldDisk, Weight: 1, run: partKill},
+		{Name: "part-kill", What: "while a follower is cut off the power of another node is lost, at times of a leader whose disk is slow; both meet and must know all that was confirmed", Needs: []Need{NeedHosts, NeedFUSE, NeedThree}, Away: Majority, Field: fieldDisk, Weight: 1, run: partKill},
 		{Name: "disk-error", What: "a write or fsync of a node fails (EIO): it must end, and comes back on a disk that works", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskError},
 		{Name: "disk-error-needed", What: "a write or fsync of a follower's log fails (EIO) while no entry is confirmed without that follower: it must end", Needs: []Need{NeedFUSE, NeedThree}, Away: Majority, Field: fieldDisk, Weight: 1, run: diskErrorNeeded},
 		{Name: "disk-read-error", What: "a node cannot read files of its own (EIO), mostly as it starts: what it cannot read is not taken for missing, and it comes back on a disk that works", Needs: needs, Away: One, Field: fieldDisk, Weight: 2, run: diskReadError},
@@ -134,14 +134,25 @@ func partKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 	t.apply(l, true)
 	wait(ctx, between(r, 500*time.Millisecond, 5*time.Second))
 	lost := t.count(l).Lost
+	// What the others have the leader's disk need not have yet.
+	slow := time.Duration(0)
+	var err error
+	if r.IntN(2) == 0 {
+		slow = between(r, 20*time.Millisecond, 300*time.Millisecond)
+		_, err = t.disk(leader).Do(fmt.Sprintf("slow fsync %v", slow))
+		wait(ctx, between(r, 300*time.Millisecond, time.Second))
+	}
 	// The power goes at one of those that confirmed with the leader; the leader and
 	// the others of them are not heard until the rest has gone on.
 	victim := append([]string{leader}, rest[len(lagging):]...)[r.IntN(len(rest)+1-len(lagging))]
+	if slow > 0 {
+		victim = leader
+	}
 	still := t.still(t.others(append(lagging, victim)...))
 	t.Cluster.Expect(victim, true)
 	defer t.Cluster.Expect(victim, false)
 	pending := t.pendingOf(victim)
-	err := errors.Join(t.disk(victim).CutPower(), t.Cluster.Kill(victim), t.disk(victim).PowerOn())
+	err = errors.Join(err, t.disk(victim).CutPower(), t.Cluster.Kill(victim), t.disk(victim).PowerOn(), t.disk(leader).Heal())
 	t.Cluster.Expect(victim, false)
 	t.apply(l, false)
 	t.start(victim)
@@ -149,7 +160,7 @@ func partKill(ctx context.Context, t *Target, r *rand.Rand) (string, bool, strin
 	t.heed(ctx, 8*time.Second, func() bool { led = t.Leader(); return led != "" && !slices.Contains(still, led) && led != leader })
 	t.goOn(still)
 	t.try(err)
-	return victim, err == nil && lost > 0, fmt.Sprintf("%v was cut off (%d packets), %s; then led: %s", lagging, lost, pending, led)
+	return victim, err == nil && lost > 0, fmt.Sprintf("%v was cut off (%d packets), an fsync of %s took %v, %s; then led: %s", lagging, lost, leader, slow, pending, led)
 }
 
 // hasPending says whether what pendingOf has told is anything.

@@ -23,6 +23,7 @@ type Network struct {
 	// cut has the links, from and to, that let nothing through.
 	cut      map[[2]string]struct{}
 	isolated map[string]struct{}
+	off      map[string]struct{} // hosts without power
 	delay    time.Duration
 	lastPort int
 }
@@ -35,6 +36,7 @@ func NewNetwork() *Network {
 		conns:     make(map[*conn]struct{}),
 		cut:       make(map[[2]string]struct{}),
 		isolated:  make(map[string]struct{}),
+		off:       make(map[string]struct{}),
 		lastPort:  40_000,
 	}
 }
@@ -142,7 +144,9 @@ func (n *Network) open(from, to string) bool {
 	_, cut := n.cut[[2]string{from, to}]
 	_, a := n.isolated[from]
 	_, b := n.isolated[to]
-	return !cut && !a && !b
+	_, c := n.off[from]
+	_, d := n.off[to]
+	return !cut && !a && !b && !c && !d
 }
 
 // announce wakes what may go on after a change. The caller holds mu.
@@ -224,6 +228,24 @@ func (n *Network) Restart(host string) {
 		}
 	}
 	n.reset(host)
+}
+
+// PowerOff breaks a host's connections, and nothing that its process still does leaves it.
+// The process sees nothing of it but that. Heal does not change that.
+func (n *Network) PowerOff(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.off[host] = struct{}{}
+	n.reset(host)
+	n.announce()
+}
+
+// PowerOn ends it.
+func (n *Network) PowerOn(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.off, host)
+	n.announce()
 }
 
 // Conns is the number of ends of connections that are open, to see leaks.

@@ -372,3 +372,37 @@ func TestRestart_FreesTheAddress(t *testing.T) {
 		}
 	})
 }
+
+func TestPowerOff_NothingLeavesTheHost_UntilPowerOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewNetwork()
+		l, err := n.Listen("b:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		nc, err := n.Dialer("a")(t.Context(), "tcp", "b:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		n.PowerOff("b")
+		if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a connection from before: %v", err)
+		}
+		n.Heal() // undoes cuts, and this is none
+		for _, c := range [][2]string{{"a", "b:1"}, {"b", "a:1"}} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if _, err := n.Dialer(c[0])(ctx, "tcp", c[1]); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s dials %s without power: %v", c[0], c[1], err)
+			}
+			cancel()
+		}
+		n.PowerOn("b")
+		again, err := n.Dialer("a")(t.Context(), "tcp", "b:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = again.Close()
+	})
+}
