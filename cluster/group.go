@@ -84,10 +84,10 @@ func (g *group) Apply(l *raft.Log) any {
 	if g.stopped.Load() {
 		return nil
 	}
-	// A leader's own disk is still writing, perhaps, what others have already. What is
-	// applied can be seen: by whoever is answered, and in a snapshot.
-	if err := g.store.Durable(l.Index); err != nil {
-		g.stop(fmt.Errorf("entry %d of term %d is committed and not on this disk: %w", l.Index, l.Term, err))
+	// Raft has counted a leader in whose disk is still writing. What is applied can be seen:
+	// by whoever is answered, and in a snapshot.
+	if err := g.store.Committed(l.Index); err != nil {
+		g.stop(fmt.Errorf("entry %d of term %d is not on a majority of disks: %w", l.Index, l.Term, err))
 		return nil
 	}
 	eff, err := g.apply(l)

@@ -62,6 +62,7 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	g.raft, n.raft = r, r
 	g.snaps.start(r)
 	running.Store(r)
+	n.store.SetVoters(g.id, func() []raft.ServerID { return voters(r) })
 	g.succession.raft.Store(r)
 	n.streams.SetOnRaftEnd(g.succession.note)
 	book.SetFallback(g.configuredAddress)
@@ -259,6 +260,17 @@ func newRaft(conf *raft.Config, f raft.FSM, logs raft.LogStore, stable raft.Stab
 		return nil, fmt.Errorf("open raft: %w", err)
 	}
 	return r, nil
+}
+
+// voters are who votes, by the newest configuration in the log, as raft counts them.
+func voters(r *raft.Raft) []raft.ServerID {
+	var ids []raft.ServerID
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
 }
 
 func (g *group) configuredAddress(id raft.ServerID) (raft.ServerAddress, bool) {

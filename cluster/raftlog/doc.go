@@ -28,7 +28,7 @@
 //
 // ../DEFENCES.md lists what the libraries leave to us, with the test for each.
 //
-// What callers owe it: shut raft down before Close; mount Guard under raft; ask Durable in Apply; check proposals with CheckEntry,
+// What callers owe it: shut raft down before Close; mount Guard under raft; ask Committed in Apply; check proposals with CheckEntry,
 // so that nobody meets the limit in StoreLogs; end the process in Options.Fatal.
 //
 // Goroutines: one watchdog, one writer of the high-water file and one of what is on its way a Store, ended by Close; one sender for each snapshot with files

@@ -68,30 +68,77 @@ func (g *guard) SetHeartbeatHandler(cb func(raft.RPC)) {
 	})
 }
 
-// AppendEntries tells the follower of what is durable here, too: it applies what is committed.
+// AppendEntries tells the follower to apply what is committed, and the Store what the follower has.
 func (g *guard) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	args.LeaderCommitIndex = g.store.HeldBack(args.LeaderCommitIndex)
-	return g.Transport.AppendEntries(id, target, args, resp)
+	if err := g.Transport.AppendEntries(id, target, args, resp); err != nil {
+		return err
+	}
+	g.store.answered(id, args, resp)
+	return nil
+}
+
+// answered notes an answer before raft sees it.
+func (s *Store) answered(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
+	if n := len(args.Entries); n > 0 && resp.Success && resp.Term <= args.Term {
+		s.parallel.follows(id, args.Term, args.Entries[n-1].Index)
+	}
 }
 
 // AppendEntriesPipeline is AppendEntries for several requests under way.
 func (g *guard) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	p, err := g.Transport.AppendEntriesPipeline(id, target)
+	inner, err := g.Transport.AppendEntriesPipeline(id, target)
 	if err != nil {
 		return nil, err // raft compares
 	}
-	return guardedPipeline{p, g.store}, nil
+	p := &guardedPipeline{AppendPipeline: inner, store: g.store, peer: id, out: make(chan raft.AppendFuture), quit: make(chan struct{}), ended: make(chan struct{})}
+	go p.run()
+	return p, nil
 }
 
+// guardedPipeline has one goroutine, which Close ends.
 type guardedPipeline struct {
 	raft.AppendPipeline
 	store *Store
+	peer  raft.ServerID
+	out   chan raft.AppendFuture
+	once  sync.Once
+	quit  chan struct{}
+	ended chan struct{}
 }
 
 // AppendEntries is like the transport's.
-func (p guardedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+func (p *guardedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	args.LeaderCommitIndex = p.store.HeldBack(args.LeaderCommitIndex)
 	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
+// Consumer returns the answers in their order.
+func (p *guardedPipeline) Consumer() <-chan raft.AppendFuture { return p.out }
+
+func (p *guardedPipeline) run() {
+	defer close(p.ended)
+	in := p.AppendPipeline.Consumer()
+	for {
+		select {
+		case f := <-in:
+			p.store.answered(p.peer, f.Request(), f.Response())
+			select {
+			case p.out <- f:
+			case <-p.quit:
+				return
+			}
+		case <-p.quit:
+			return
+		}
+	}
+}
+
+// Close may be called more than once.
+func (p *guardedPipeline) Close() error {
+	p.once.Do(func() { close(p.quit) })
+	<-p.ended
+	return p.AppendPipeline.Close()
 }
 
 // Close may be called more than once.

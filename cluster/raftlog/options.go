@@ -68,7 +68,7 @@ type Options struct {
 	AppendTimeout time.Duration
 
 	// Parallel lets raft send this node's own commands to the followers while they are written here, in place of before. What is applied then
-	// has to ask Durable first, and Guard has to be under raft.
+	// has to ask Committed first, and Guard has to be under raft.
 	Parallel bool
 
 	// SegmentBytes is the size of a raft-wal segment. Default: SegmentBytesDefault.

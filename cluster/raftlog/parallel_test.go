@@ -23,7 +23,7 @@ func newAhead(t *testing.T, stored ...*raft.Log) *ahead {
 	f, disk := &fatals{}, &faulty{InmemStore: raft.NewInmemStore()}
 	a := &ahead{Wrap(disk, disk, Options{Logger: quiet, Fatal: f.record, Parallel: true}), disk, f}
 	mustStore(t, a.Store, stored...)
-	if err := a.Durable(math.MaxUint64); err != nil {
+	if err := a.Committed(math.MaxUint64); err != nil {
 		t.Fatal(err)
 	}
 	disk.hang = make(chan struct{})
@@ -83,10 +83,10 @@ func TestParallel_OwnCommands_AreThereForFollowersBeforeTheyAreDurable(t *testin
 		if last := a.onDisk(t); last != 10 {
 			t.Errorf("the disk has everything up to %d", last)
 		}
-		if err := a.Durable(10); err != nil {
+		if err := a.Committed(10); err != nil {
 			t.Error(err)
 		}
-		waits(t, "Durable", func() error { return a.Durable(11) }, a.let)
+		waits(t, "Committed", func() error { return a.Committed(11) }, a.let)
 		for _, want := range logs {
 			wantEntry(t, a.Store, want)
 		}
@@ -236,6 +236,137 @@ func (p sendsPipeline) AppendEntries(args *raft.AppendEntriesRequest, _ *raft.Ap
 func (p sendsPipeline) Consumer() <-chan raft.AppendFuture { return nil }
 func (p sendsPipeline) Close() error                       { return nil }
 
+func (a *ahead) answers(id raft.ServerID, term, last uint64) {
+	a.answered(id, request(last-1, term, term, sealed(last, term, "x")), &raft.AppendEntriesResponse{Term: term, Success: true})
+}
+
+// Two of three have the entry, whatever the leader's disk does.
+func TestParallel_AMajorityOfTheOthers_IsEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAhead(t, owns(1, 10, 4)...)
+		a.SetVoters("a", func() []raft.ServerID { return []raft.ServerID{"a", "b", "c"} })
+		mustStore(t, a.Store, owns(11, 14, 4)...)
+		done := make(chan error, 1)
+		go func() { done <- a.Committed(12) }()
+		waits := func(why string, held uint64) {
+			t.Helper()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				t.Fatalf("%s is enough: %v", why, err)
+			default:
+			}
+			if got := a.HeldBack(14); got != held {
+				t.Errorf("%s: what is committed is told up to %d, want %d", why, got, held)
+			}
+		}
+		a.answers("b", 4, 13)
+		waits("one follower", 10)
+		a.answers("d", 4, 13)
+		waits("one that has no vote", 10)
+		a.answers("a", 4, 13)
+		waits("this node's own word", 10)
+		a.answered("c", request(12, 4, 4, sealed(13, 4, "x")), &raft.AppendEntriesResponse{Term: 4})
+		waits("a refusal", 10)
+		a.answered("c", request(13, 4, 4), &raft.AppendEntriesResponse{Term: 4, Success: true})
+		waits("an answer to a heartbeat", 10)
+		a.answers("c", 3, 13)
+		waits("what a follower had in the term before", 10)
+		a.answers("c", 4, 11)
+		waits("less than the entry", 11)
+		a.answers("c", 4, 12)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		a.answers("c", 4, 11) // late
+		if got := a.HeldBack(14); got != 12 {
+			t.Errorf("what is committed is told up to %d", got)
+		}
+		if last := a.onDisk(t); last != 10 {
+			t.Errorf("the disk has everything up to %d", last)
+		}
+		a.end(t)
+	})
+}
+
+// What followers answered to this node in a term in which it led before proves nothing now: another leader may have taken it back.
+func TestParallel_AnswersOfAnOlderTerm_DoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAhead(t, owns(1, 10, 1)...)
+		a.SetVoters("a", func() []raft.ServerID { return []raft.ServerID{"a", "b", "c"} })
+		a.answers("b", 4, 13)
+		a.answers("c", 4, 13)
+		mustStore(t, a.Store, owns(11, 12, 6)...)
+		if got := a.HeldBack(12); got != 10 {
+			t.Errorf("what is committed is told up to %d, want 10", got)
+		}
+		a.answers("b", 6, 12)
+		waits(t, "Committed", func() error { return a.Committed(12) }, a.let)
+		a.end(t)
+	})
+}
+
+func TestParallel_FiveVoters_NeedThreeOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAhead(t, owns(1, 10, 1)...)
+		all := []raft.ServerID{"a", "b", "c", "d", "e"}
+		a.SetVoters("a", func() []raft.ServerID { return all })
+		mustStore(t, a.Store, owns(11, 12, 1)...)
+		for i, id := range all[1:] {
+			want := uint64(10)
+			if i >= 2 {
+				want = 12
+			}
+			if a.answers(id, 1, 12); a.HeldBack(12) != want {
+				t.Errorf("with %d others %d is told, want %d", i+1, a.HeldBack(12), want)
+			}
+		}
+		a.end(t)
+	})
+}
+
+// The answers of a pipeline count before raft sees them, in their order, and its goroutine ends with it.
+func TestParallel_Pipeline_TellsWhatItsFollowerHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAhead(t, owns(1, 10, 1)...)
+		a.SetVoters("a", func() []raft.ServerID { return []raft.ServerID{"a", "b"} })
+		_, link := raft.NewInmemTransport("a")
+		_, peer := raft.NewInmemTransport("b")
+		link.Connect("b", peer)
+		g := a.Guard(link)
+		go func() {
+			for range 2 {
+				rpc := <-peer.Consumer()
+				rpc.Respond(&raft.AppendEntriesResponse{Term: 1, Success: true}, nil)
+			}
+		}()
+		pipeline, err := g.AppendEntriesPipeline("b", "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := uint64(11); i <= 12; i++ {
+			if _, err := pipeline.AppendEntries(request(i-1, 1, 1, sealed(i, 1, "x")), &raft.AppendEntriesResponse{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := uint64(11); i <= 12; i++ {
+			f := <-pipeline.Consumer()
+			if got := f.Request().Entries[0].Index; got != i {
+				t.Errorf("the answer for %d came where that for %d belongs", got, i)
+			}
+			a.parallel.mu.Lock()
+			if has := a.parallel.matched["b"]; has < i {
+				t.Errorf("raft sees the answer for %d, and %d is noted", i, has)
+			}
+			a.parallel.mu.Unlock()
+		}
+		if err := errors.Join(pipeline.Close(), pipeline.Close(), g.(raft.WithClose).Close()); err != nil {
+			t.Error(err)
+		}
+		a.end(t)
+	})
+}
+
 // raft counts the leader in before its disk has the entry. A follower would apply what may be lost with this process.
 func TestParallel_TheCommitIndex_LeavesWhenTheEntryIsDurableHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -268,7 +399,7 @@ func TestParallel_TheCommitIndex_LeavesWhenTheEntryIsDurableHere(t *testing.T) {
 			t.Errorf("the commit indexes that left are %s, want %s", got, want)
 		}
 		a.end(t)
-		if err := g.(raft.WithClose).Close(); err != nil {
+		if err := errors.Join(pipeline.Close(), g.(raft.WithClose).Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -279,7 +410,7 @@ func TestParallel_AppendThatFails_IsFatal_AndNobodyWaitsForEver(t *testing.T) {
 		a := newAhead(t, owns(1, 10, 1)...)
 		mustStore(t, a.Store, own(11, 1, "x"))
 		ended := make(chan error, 4)
-		go func() { ended <- a.Durable(11) }()
+		go func() { ended <- a.Committed(11) }()
 		go func() { ended <- a.SetUint64([]byte(raftCurrentTerm), 2) }()
 		go func() { ended <- a.DeleteRange(11, 11) }()
 		go func() { ended <- a.StoreLogs([]*raft.Log{sealed(12, 1, "y")}) }()
@@ -305,8 +436,8 @@ func TestParallel_AppendThatHangs_IsFatal_AndNobodyWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAhead(t, owns(1, 10, 1)...)
 		mustStore(t, a.Store, own(11, 1, "x"))
-		if err := a.Durable(11); !errors.Is(err, ErrHung) {
-			t.Errorf("Durable = %v", err)
+		if err := a.Committed(11); !errors.Is(err, ErrHung) {
+			t.Errorf("Committed = %v", err)
 		}
 		a.fatals.wantOne(t, ErrHung)
 		close(a.disk.hang)
@@ -358,7 +489,7 @@ func TestParallel_HighWater_KnowsWhatIsDurable(t *testing.T) {
 				t.Fatal(err)
 			}
 			mustStore(t, s, owns(1, 10, 1)...)
-			if err := s.Durable(10); err != nil {
+			if err := s.Committed(10); err != nil {
 				t.Fatal(err)
 			}
 			disk := &held{LogStore: s.log, let: make(chan struct{})}

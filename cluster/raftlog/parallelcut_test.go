@@ -139,7 +139,7 @@ func (net *cutNet) all() []*cutNode {
 type cutFSM struct{ *cutNode }
 
 func (f cutFSM) Apply(l *raft.Log) any {
-	if err := f.store.Durable(l.Index); err != nil {
+	if err := f.store.Committed(l.Index); err != nil {
 		return err
 	}
 	f.power.With(func() { f.net.see(f.id, l) })
@@ -165,6 +165,7 @@ func (net *cutNet) start(i int, id raft.ServerID, mem *raft.InmemStore) {
 	n.disk = raftlogtest.NewDisk(mem, n.power)
 	n.disk.SetDelay(time.Millisecond)
 	n.store = Wrap(n.disk, n.disk, Options{Logger: quiet, Fatal: func(error) {}, Parallel: true, AppendTimeout: time.Hour})
+	n.store.SetVoters(id, func() []raft.ServerID { return []raft.ServerID{"a", "b", "c"} })
 	_, n.link = raft.NewInmemTransport(raft.ServerAddress(id))
 	n.door = &door{Transport: n.link, net: net, id: id, power: n.power, in: make(chan raft.RPC), quit: make(chan struct{})}
 	go n.door.run()
@@ -224,7 +225,7 @@ func (net *cutNet) load(stop <-chan struct{}) {
 }
 
 // What a node has applied, which is what is answered, is what every node applies there for ever: whatever power is cut while the
-// leader's disk is behind the followers', and whoever leads next. Apply without Durable, and Guard without HeldBack, fail with the first seed.
+// leader's disk is behind the followers', and whoever leads next. Apply without Committed, and Guard without HeldBack, fail with the first seed.
 func TestParallel_PowerCuts_TakeNothingThatWasApplied(t *testing.T) {
 	for run := range *cutRuns {
 		seed := *cutSeed + uint64(run)

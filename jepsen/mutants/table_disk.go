@@ -12,11 +12,11 @@ func disk() []Mutant {
 				""}},
 		},
 		{
-			Name: "applied-before-durable", Breaks: "a leader answers for what its own disk has as well",
+			Name: "applied-before-durable", Breaks: "a leader answers for what a majority of disks has",
 			Workload: "queue", Faults: []string{"part-kill"}, By: []string{"counts", "zombie", "stale-ack", "lost", "collision"}, Slow: true,
 			Edits: []Edit{{"cluster/group.go",
-				"	if err := g.store.Durable(l.Index); err != nil {\n",
-				"	if err := g.store.Durable(0); err != nil {\n"}},
+				"	if err := g.store.Committed(l.Index); err != nil {\n",
+				"	if err := g.store.Committed(0); err != nil {\n"}},
 		},
 		{
 			Name: "store-errors-ignored", Breaks: "a node whose log could not be written ends at once",
