@@ -81,8 +81,21 @@ func (d *door) RequestVote(id raft.ServerID, a raft.ServerAddress, req *raft.Req
 	return d.send(id, func() error { return d.Transport.RequestVote(id, a, req, resp) })
 }
 
-func (d *door) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
-	return nil, raft.ErrPipelineReplicationNotSupported
+// AppendEntriesPipeline is what raft sends through when all is well. What is under way arrives, also when the link goes down.
+func (d *door) AppendEntriesPipeline(id raft.ServerID, a raft.ServerAddress) (p raft.AppendPipeline, err error) {
+	err = d.send(id, func() error { p, err = d.Transport.AppendEntriesPipeline(id, a); return err })
+	return doorPipeline{p, d, id}, err
+}
+
+type doorPipeline struct {
+	raft.AppendPipeline
+	door *door
+	to   raft.ServerID
+}
+
+func (p doorPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (f raft.AppendFuture, err error) {
+	err = p.door.send(p.to, func() error { f, err = p.AppendPipeline.AppendEntries(req, resp); return err })
+	return f, err
 }
 
 // cutNet is three nodes whose power is cut, whose disks are slow and whose links are down at times.
