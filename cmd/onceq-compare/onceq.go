@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,22 +95,29 @@ func (c *onceqCluster) Delete(ctx context.Context, queue string) error {
 	return err
 }
 
-func (c *onceqCluster) Leader(ctx context.Context, _ string) (int, error) {
+// Leader waits while an election is under way.
+func (c *onceqCluster) Leader(ctx context.Context, _ string) (leader int, err error) {
+	err = until(ctx, "a leader of onceq", func() (err error) {
+		leader, err = c.leads(ctx)
+		return err
+	})
+	return leader, err
+}
+
+// leads is who says that it leads; else the error has what each node says.
+func (c *onceqCluster) leads(ctx context.Context) (int, error) {
 	reports, err := c.admin.Admin().Nodes(ctx)
 	if err != nil {
 		return 0, err
 	}
+	var said []string
 	for _, r := range reports {
-		if r.Err != nil || r.Status.Role != "leader" {
-			continue
+		if i := slices.Index(c.nodes.Names(), r.Node); i >= 0 && r.Err == nil && r.Status.Role == "leader" {
+			return i, nil
 		}
-		for i, name := range c.nodes.Names() {
-			if r.Node == name {
-				return i, nil
-			}
-		}
+		said = append(said, fmt.Sprintf("%s: %s of term %d, %v", r.Node, r.Status.Role, r.Status.Term, r.Err))
 	}
-	return 0, errors.New("onceq: no node says that it leads")
+	return 0, fmt.Errorf("onceq: no node says that it leads (%s)", strings.Join(said, "; "))
 }
 
 func (c *onceqCluster) Pids() (pids []int) {
