@@ -49,6 +49,10 @@ func (s *Store) Guard(t raft.Transport) raft.Transport {
 func (g *guard) Consumer() <-chan raft.RPC { return g.out }
 
 // SetHeartbeatHandler passes on the fast path, which is for requests without entries; one that has some is refused.
+//
+// A heartbeat of another term than this node's takes the way of all other requests. On the fast path raft changes its term and its
+// office from there, beside its main loop (https://github.com/hashicorp/raft/issues/695): a leader would go on to append entries, in a term that
+// another leads, and a term that waits for the disk could come after a higher one, and take it back.
 func (g *guard) SetHeartbeatHandler(cb func(raft.RPC)) {
 	if cb == nil {
 		g.Transport.SetHeartbeatHandler(nil)
@@ -56,6 +60,14 @@ func (g *guard) SetHeartbeatHandler(cb func(raft.RPC)) {
 	}
 	g.Transport.SetHeartbeatHandler(func(rpc raft.RPC) {
 		if !g.pass(rpc) {
+			return
+		}
+		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); !ok || req.Term != g.store.term.Load() {
+			select {
+			case g.out <- rpc:
+			case <-g.quit:
+				rpc.Respond(nil, raft.ErrTransportShutdown)
+			}
 			return
 		}
 		g.fast.RLock()

@@ -124,6 +124,9 @@ func TestGuard_HeartbeatFastPath(t *testing.T) {
 	fast, mem := &heartbeats{Transport: inner}, raft.NewInmemStore()
 	s := Wrap(mem, mem, Options{Logger: quiet})
 	defer s.Close()
+	if err := s.SetUint64([]byte(raftCurrentTerm), 1); err != nil {
+		t.Fatal(err)
+	}
 	g := s.Guard(fast)
 	defer g.(raft.WithClose).Close()
 	seen := 0
@@ -136,6 +139,12 @@ func TestGuard_HeartbeatFastPath(t *testing.T) {
 	fast.cb(raft.RPC{Command: request(0, 0, 1, own(1, 1, "no checksum")), RespChan: answers})
 	if a := <-answers; seen != 1 || !errors.Is(a.Error, ErrNoChecksum) {
 		t.Fatalf("entries slipped past the guard: %d, %v", seen, a.Error)
+	}
+	for _, term := range []uint64{2, 0} { // raft's main loop has to see them
+		go fast.cb(raft.RPC{Command: request(0, 0, term), RespChan: answers})
+		if rpc := <-g.Consumer(); seen != 1 || rpc.Command.(*raft.AppendEntriesRequest).Term != term {
+			t.Fatalf("a heartbeat of term %d: %d on the fast path, %+v on the other", term, seen, rpc.Command)
+		}
 	}
 	g.SetHeartbeatHandler(nil)
 	if fast.cb != nil {
@@ -267,6 +276,9 @@ func TestGuard_Close_WaitsForTheHeartbeatInRaftAndLetsNoneInAfterwards(t *testin
 	fast, mem := &heartbeats{Transport: inner}, raft.NewInmemStore()
 	s := Wrap(mem, mem, Options{Logger: quiet})
 	defer s.Close()
+	if err := s.SetUint64([]byte(raftCurrentTerm), 1); err != nil {
+		t.Fatal(err)
+	}
 	g := s.Guard(fast)
 	inside, leave := make(chan struct{}), make(chan struct{})
 	g.SetHeartbeatHandler(func(raft.RPC) {

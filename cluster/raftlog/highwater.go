@@ -132,7 +132,11 @@ func (h *highWater) clean() error {
 
 // acknowledged notes the last entry that was stored.
 func (s *Store) acknowledged(l *raft.Log) {
-	s.high.note(func(m *HighWater) { m.Index, m.Term = l.Index, l.Term })
+	s.high.note(func(m *HighWater) {
+		if l.Index >= m.Index { // or a snapshot was installed over it; what lowers the mark is lower
+			m.Index, m.Term = l.Index, l.Term
+		}
+	})
 }
 
 // lower makes the mark durable as it has to be once [from, last] is gone, before it goes: a leader may take back what no majority

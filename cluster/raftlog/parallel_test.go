@@ -514,3 +514,43 @@ func TestParallel_HighWater_KnowsWhatIsDurable(t *testing.T) {
 		})
 	}
 }
+
+// What a snapshot brought is not taken back by an append that ends after it.
+func TestParallel_HighWater_IsNotLoweredByALateAppend(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir, Logger: quiet, Fatal: (&fatals{}).record, Owner: "n1-a", Parallel: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.OpenSnapshots(t.TempDir(), 2); err != nil {
+		t.Fatal(err)
+	}
+	mustStore(t, s, owns(1, 10, 1)...)
+	if err := s.Committed(10); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.snapshotDone(&raft.SnapshotMeta{Index: 50, Term: 2}); err != nil {
+		t.Fatal(err)
+	}
+	s.acknowledged(own(11, 1, "late"))
+	s.high.mu.Lock()
+	defer s.high.mu.Unlock()
+	if m := s.high.mark; m.Index != 50 || m.Term != 2 {
+		t.Errorf("noted: %+v", m)
+	}
+}
+
+// A stop in order over a disk that hangs ends as the watchdog has it, and not never.
+func TestParallel_Close_OverADiskThatHangs_IsFatal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAhead(t, owns(1, 10, 1)...)
+		mustStore(t, a.Store, own(11, 1, "x"))
+		closed := make(chan error, 1)
+		go func() { closed <- a.Close() }()
+		time.Sleep(time.Hour)
+		a.fatals.wantOne(t, ErrHung)
+		close(a.disk.hang)
+		<-closed
+	})
+}

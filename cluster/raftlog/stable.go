@@ -69,6 +69,7 @@ func (s *Store) SetUint64(key []byte, value uint64) error {
 		return err
 	}
 	if string(key) == raftCurrentTerm {
+		s.term.Store(value)
 		s.high.note(func(m *HighWater) { m.CurrentTerm = value })
 	}
 	return nil
@@ -96,7 +97,11 @@ func (s *Store) GetUint64(key []byte) (uint64, error) {
 	if len(b) != 8 {
 		return 0, s.fail(fmt.Errorf("read %q from stable store of %s: %d bytes where 8 belong", key, s.where(), len(b)))
 	}
-	return binary.BigEndian.Uint64(b), nil
+	value := binary.BigEndian.Uint64(b)
+	if string(key) == raftCurrentTerm { // raft reads it once, as it starts
+		s.term.CompareAndSwap(0, value)
+	}
+	return value, nil
 }
 
 func (s *Store) setVoteCandidate(candidate []byte) error {

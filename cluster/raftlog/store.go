@@ -35,7 +35,9 @@ type Store struct {
 	high  *highWater  // nil for stores in memory
 	owned []io.Closer // closed by Close, in this order
 
-	closed  atomic.Bool
+	closing atomic.Bool   // Close was called
+	closed  atomic.Bool   // and what was on its way is written
+	term    atomic.Uint64 // raft's, as it was last stored
 	refused atomic.Uint64
 
 	snapshotBytes atomic.Int64
@@ -135,10 +137,11 @@ func (s *Store) Failed() error {
 
 // Close ends the watchdog and closes what Open opened. raft must have been shut down before: it panics when it cannot write its term.
 func (s *Store) Close() error {
-	if s.closed.Swap(true) {
+	if s.closing.Swap(true) {
 		return nil
 	}
-	errs := []error{s.parallel.close()}
+	errs := []error{s.parallel.close()} // a disk that hangs or fails meanwhile is as fatal as ever
+	s.closed.Store(true)
 	s.high.close()
 	for _, c := range s.owned {
 		errs = append(errs, c.Close())
