@@ -58,20 +58,11 @@ func (a *auditor) run(ctx context.Context) {
 
 // due says whether there is something to compare, and somebody to compare with.
 func (a *auditor) due() bool {
-	if !a.g.lead.serving() || len(a.voters()) < 2 {
+	if !a.g.lead.serving() || len(voters(a.g.raft)) < 2 {
 		return false
 	}
 	index := a.g.local().index
 	return index > a.audited
-}
-
-func (a *auditor) voters() (vs []raft.Server) {
-	for _, v := range a.g.raft.GetConfiguration().Configuration().Servers {
-		if v.Suffrage == raft.Voter {
-			vs = append(vs, v)
-		}
-	}
-	return vs
 }
 
 func (a *auditor) audit(ctx context.Context) error {
@@ -113,7 +104,7 @@ func (a *auditor) propose(ctx context.Context, kind fsm.Kind, payload []byte) (i
 func (a *auditor) gather(ctx context.Context, index uint64) fsm.Verdict {
 	ctx, cancel := context.WithTimeout(ctx, a.gatherMax)
 	defer cancel()
-	voters := a.voters()
+	voters := voters(a.g.raft)
 	answers := make([]answer, len(voters))
 	var wg sync.WaitGroup
 	for i, v := range voters {

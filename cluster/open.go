@@ -62,7 +62,7 @@ func (n *Node) openGroup(formed member.Formed, book *member.AddressBook) (*group
 	g.raft, n.raft = r, r
 	g.snaps.start(r)
 	running.Store(r)
-	n.store.SetVoters(g.id, func() []raft.ServerID { return voters(r) })
+	n.store.SetVoters(func() []raft.Server { return voters(r) })
 	g.succession.raft.Store(r)
 	n.streams.SetOnRaftEnd(g.succession.note)
 	book.SetFallback(g.configuredAddress)
@@ -124,7 +124,7 @@ func (n *Node) newGroup(id member.Identity) *group {
 // openStores opens the raft log with its guard, and the snapshots. Each storage
 // error ends the node.
 func (n *Node) openStores(g *group) (raft.LogStore, raft.SnapshotStore, error) {
-	o := raftlog.Options{Kind: n.cfg.LogStore, Logger: n.log, Fatal: n.fatal, Annex: annex, SnapshotDamaged: g.noteDamagedSnapshot,
+	o := raftlog.Options{Kind: n.cfg.LogStore, Owner: string(n.identity.ServerID), Logger: n.log, Fatal: n.fatal, Annex: annex, SnapshotDamaged: g.noteDamagedSnapshot,
 		AppendTimeout: n.cfg.AppendTimeout, Parallel: true}
 	if n.cfg.MemoryStores != nil {
 		log, stable, snapshots := n.cfg.MemoryStores()
@@ -142,7 +142,7 @@ func (n *Node) openStores(g *group) (raft.LogStore, raft.SnapshotStore, error) {
 	o.SegmentBytes = int(min(raftlog.SegmentBytesDefault, max(logSegmentMin, n.cfg.LogBytes/logSegments)))
 	// A log that is gone is a loss and not a beginning: whoever forgot the log
 	// but knows the id must not vote.
-	o.Owner, o.Known = string(n.identity.ServerID), n.identity.Logged
+	o.Known = n.identity.Logged
 	store, err := raftlog.Open(o)
 	if err != nil {
 		return nil, nil, err
@@ -263,14 +263,13 @@ func newRaft(conf *raft.Config, f raft.FSM, logs raft.LogStore, stable raft.Stab
 }
 
 // voters are who votes, by the newest configuration in the log, as raft counts them.
-func voters(r *raft.Raft) []raft.ServerID {
-	var ids []raft.ServerID
-	for _, s := range r.GetConfiguration().Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			ids = append(ids, s.ID)
+func voters(r *raft.Raft) (vs []raft.Server) {
+	for _, v := range r.GetConfiguration().Configuration().Servers {
+		if v.Suffrage == raft.Voter {
+			vs = append(vs, v)
 		}
 	}
-	return ids
+	return vs
 }
 
 func (g *group) configuredAddress(id raft.ServerID) (raft.ServerAddress, bool) {
@@ -388,12 +387,8 @@ func (g *group) leaveToOthers(damage error) {
 // snapshot has: a majority has to live, and one of them to need no snapshot and to know of
 // no damage of its own.
 func (g *group) successors() error {
-	voters, living, whole := 0, 0, 0
-	for _, v := range g.raft.GetConfiguration().Configuration().Servers {
-		if v.Suffrage != raft.Voter {
-			continue
-		}
-		voters++
+	all, living, whole := voters(g.raft), 0, 0
+	for _, v := range all {
 		if v.ID == g.id {
 			continue
 		}
@@ -406,8 +401,8 @@ func (g *group) successors() error {
 			whole++
 		}
 	}
-	if living < voters/2+1 || whole == 0 {
-		return fmt.Errorf("of %d that vote, %d others answer, and %d of them have all of the snapshot, and whole files", voters, living, whole)
+	if living < len(all)/2+1 || whole == 0 {
+		return fmt.Errorf("of %d that vote, %d others answer, and %d of them have all of the snapshot, and whole files", len(all), living, whole)
 	}
 	return nil
 }

@@ -172,14 +172,7 @@ func (s *succession) open(id raft.ServerID, term uint64) bool {
 }
 
 // voters are those of the newest configuration.
-func (s *succession) voters() (vs []raft.Server) {
-	for _, v := range s.raft.Load().GetConfiguration().Configuration().Servers {
-		if v.Suffrage == raft.Voter {
-			vs = append(vs, v)
-		}
-	}
-	return vs
-}
+func (s *succession) voters() []raft.Server { return voters(s.raft.Load()) }
 
 // asked says whether a majority lets this node stand, as far as the other voters
 // answer soon.

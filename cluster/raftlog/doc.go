@@ -2,8 +2,8 @@
 // snapshots, and the two places of the transport where a damaged or repeated request must be stopped.
 //
 // What is authoritative: the log store and the stable store on disk. A Store remembers the newest entries as they were stored, some
-// megabytes of them (recent.go), what a leader has on its way to the disk (parallel.go), the index and term of the newest local snapshot, the first storage error, and the first half of a
-// vote that raft writes in two steps.
+// megabytes of them (recent.go), what a leader has on its way to the disk (parallel.go), the index and term of the newest local
+// snapshot, the first storage error, and the first half of a vote that raft writes in two steps.
 //
 // What it adds to the libraries, each because a fault was seen or read in their source:
 //
@@ -31,9 +31,10 @@
 // What callers owe it: shut raft down before Close; mount Guard under raft; ask Committed in Apply; check proposals with CheckEntry,
 // so that nobody meets the limit in StoreLogs; end the process in Options.Fatal.
 //
-// Goroutines: one watchdog, one writer of the high-water file and one of what is on its way a Store, ended by Close; one sender for each snapshot with files
-// that is read to its end, ended by the reader's Close; one forwarder a Guard, ended by the transport's Close, which raft calls. All of
-// it works on in-memory stores in virtual time (testing/synctest).
+// Goroutines: one watchdog, one writer of the high-water file and one of what is on its way a Store, ended by Close; one sender for
+// each snapshot with files that is read to its end, ended by the reader's Close; one forwarder a Guard, ended by the transport's Close,
+// which raft calls, and one for each pipeline to a follower, ended by its Close. All of it works on in-memory stores in virtual time
+// (testing/synctest).
 //
 // Trade-offs. The checksum is computed up to four times for an entry on a follower (Guard, StoreLogs, GetLog, Apply). CRC32C runs at
 // several GB/s, an fsync costs more than all four, and each of them covers a different stretch of memory. A log store and a stable

@@ -63,9 +63,7 @@ func (g *guard) SetHeartbeatHandler(cb func(raft.RPC)) {
 			return
 		}
 		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); !ok || req.Term != g.store.term.Load() {
-			select {
-			case g.out <- rpc:
-			case <-g.quit:
+			if !g.hand(rpc) {
 				rpc.Respond(nil, raft.ErrTransportShutdown)
 			}
 			return
@@ -174,15 +172,20 @@ func (g *guard) run() {
 		case <-g.quit:
 			return
 		case rpc := <-in:
-			if !g.pass(rpc) {
-				continue
-			}
-			select {
-			case g.out <- rpc:
-			case <-g.quit:
+			if g.pass(rpc) && !g.hand(rpc) {
 				return
 			}
 		}
+	}
+}
+
+// hand waits until raft takes the request, and tells whether it has before the end.
+func (g *guard) hand(rpc raft.RPC) bool {
+	select {
+	case g.out <- rpc:
+		return true
+	case <-g.quit:
+		return false
 	}
 }
 

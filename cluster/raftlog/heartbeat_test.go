@@ -62,11 +62,7 @@ func willingLeader(t *testing.T) (r *raft.Raft, s *Store, w *willing, disk *faul
 	trans := s.Guard(w)
 	conf := raft.DefaultConfig()
 	conf.LocalID, conf.Logger = "a", hclog.NewNullLogger()
-	var servers raft.Configuration
-	for _, id := range []raft.ServerID{"a", "b", "c"} {
-		servers.Servers = append(servers.Servers, raft.Server{ID: id, Address: raft.ServerAddress(id)})
-	}
-	if err := raft.BootstrapCluster(conf, s, s, snaps, trans, servers); err != nil {
+	if err := raft.BootstrapCluster(conf, s, s, snaps, trans, raft.Configuration{Servers: servers("a", "b", "c")()}); err != nil {
 		t.Fatal(err)
 	}
 	if r, err = raft.NewRaft(conf, committedFSM{&listFSM{}, s}, s, s, snaps, trans); err != nil {

@@ -37,7 +37,7 @@ type Options struct {
 	// Dir holds the log and the stable store. It is made when it does not exist.
 	Dir string
 
-	// Owner is the server id of the node. The high-water file is bound to it.
+	// Owner is the server id of the node. The high-water file is bound to it, and it tells this node from the other voters.
 	Owner string
 
 	// Known says that this node has had a log in Dir before. Then an absent high-water file is a loss (ErrLogLost).

@@ -51,32 +51,35 @@ func startParallel(s *Store) *parallel {
 	return p
 }
 
-// takes tells whether the entries may be on their way while raft goes on: commands of this node's own. They have no checksum yet.
+// takes tells whether the entries may be on their way while raft goes on: commands of this node's own, which have no checksum yet, and no more
+// bytes of them than there may be.
 func (p *parallel) takes(logs []*raft.Log) bool {
-	if p == nil {
-		return false
-	}
-	bytes := 0
+	return p != nil && bytesOf(logs) <= parallelBytesMax &&
+		!slices.ContainsFunc(logs, func(l *raft.Log) bool { return l.Type != raft.LogCommand || len(l.Extensions) != 0 })
+}
+
+// bytesOf is what entries take in memory.
+func bytesOf(logs []*raft.Log) (n int) {
 	for _, l := range logs {
-		if l.Type != raft.LogCommand || len(l.Extensions) != 0 {
-			return false
-		}
-		bytes += entryBytes(l)
+		n += entryBytes(l)
 	}
-	return bytes <= parallelBytesMax
+	return n
 }
 
 // add takes entries that follow what is here, once there is room.
 func (p *parallel) add(logs []*raft.Log) error {
-	bytes := 0
-	for _, l := range logs {
-		bytes += entryBytes(l)
-	}
+	bytes := bytesOf(logs)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.bytes+bytes > parallelBytesMax {
+	for {
 		if err := p.store.writable(); err != nil {
 			return err
+		}
+		if p.closing {
+			return ErrClosed // nobody may write it any more
+		}
+		if p.bytes+bytes <= parallelBytesMax {
+			break
 		}
 		p.changed.Wait()
 	}
@@ -154,11 +157,11 @@ func (p *parallel) follows(id raft.ServerID, term, index uint64) {
 	}
 	p.matched[id] = index
 	// Under mu: whoever has answered for an entry behind a change of the voters was sent it after that change.
-	self, voters := p.store.voters()
+	voters := p.store.voters()
 	have := make([]uint64, 0, len(voters))
 	for _, v := range voters {
-		if v != self {
-			have = append(have, p.matched[v])
+		if string(v.ID) != p.store.owner {
+			have = append(have, p.matched[v.ID])
 		}
 	}
 	if quorum := len(voters)/2 + 1; len(have) >= quorum {
@@ -232,9 +235,7 @@ func (p *parallel) next() []*raft.Log {
 func (p *parallel) written(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, l := range p.logs[:n] {
-		p.bytes -= entryBytes(l)
-	}
+	p.bytes -= bytesOf(p.logs[:n])
 	clear(p.logs[:n]) // next's slice ends with this
 	p.logs = p.logs[n:]
 	p.changed.Broadcast()
@@ -275,20 +276,20 @@ func (s *Store) HeldBack(commit uint64) uint64 {
 	return min(commit, max(p.logs[0].Index-1, p.withoutUs()))
 }
 
-// SetVoters says who votes, as raft knows it, and which of them this node is. Before it is called nobody does, and each commit waits for the
-// disk here. voters must not wait for anything.
-func (s *Store) SetVoters(self raft.ServerID, voters func() []raft.ServerID) {
+// SetVoters says who votes, as raft knows it. Before it is called nobody does, and each commit waits for the disk here. voters must not wait
+// for anything.
+func (s *Store) SetVoters(voters func() []raft.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.server, s.voting = self, voters
+	s.voting = voters
 }
 
-func (s *Store) voters() (self raft.ServerID, all []raft.ServerID) {
+func (s *Store) voters() []raft.Server {
 	s.mu.Lock()
-	self, voting := s.server, s.voting
+	voting := s.voting
 	s.mu.Unlock()
 	if voting == nil {
-		return self, nil
+		return nil
 	}
-	return self, voting()
+	return voting()
 }

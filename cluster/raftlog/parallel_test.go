@@ -21,13 +21,22 @@ type ahead struct {
 func newAhead(t *testing.T, stored ...*raft.Log) *ahead {
 	t.Helper()
 	f, disk := &fatals{}, &faulty{InmemStore: raft.NewInmemStore()}
-	a := &ahead{Wrap(disk, disk, Options{Logger: quiet, Fatal: f.record, Parallel: true}), disk, f}
+	a := &ahead{Wrap(disk, disk, Options{Owner: "a", Logger: quiet, Fatal: f.record, Parallel: true}), disk, f}
 	mustStore(t, a.Store, stored...)
 	if err := a.Committed(math.MaxUint64); err != nil {
 		t.Fatal(err)
 	}
 	disk.hang = make(chan struct{})
 	return a
+}
+
+// servers are who votes.
+func servers(ids ...raft.ServerID) func() []raft.Server {
+	var all []raft.Server
+	for _, id := range ids {
+		all = append(all, raft.Server{ID: id, Address: raft.ServerAddress(id)})
+	}
+	return func() []raft.Server { return all }
 }
 
 func (a *ahead) let() { a.disk.hang <- struct{}{} }
@@ -244,7 +253,7 @@ func (a *ahead) answers(id raft.ServerID, term, last uint64) {
 func TestParallel_AMajorityOfTheOthers_IsEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAhead(t, owns(1, 10, 4)...)
-		a.SetVoters("a", func() []raft.ServerID { return []raft.ServerID{"a", "b", "c"} })
+		a.SetVoters(servers("a", "b", "c"))
 		mustStore(t, a.Store, owns(11, 14, 4)...)
 		done := make(chan error, 1)
 		go func() { done <- a.Committed(12) }()
@@ -293,7 +302,7 @@ func TestParallel_AMajorityOfTheOthers_IsEnough(t *testing.T) {
 func TestParallel_AnswersOfAnOlderTerm_DoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAhead(t, owns(1, 10, 1)...)
-		a.SetVoters("a", func() []raft.ServerID { return []raft.ServerID{"a", "b", "c"} })
+		a.SetVoters(servers("a", "b", "c"))
 		a.answers("b", 4, 13)
 		a.answers("c", 4, 13)
 		mustStore(t, a.Store, owns(11, 12, 6)...)
@@ -315,7 +324,7 @@ func TestParallel_OthersThatAreNeeded(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			a := newAhead(t, owns(1, 10, 1)...)
 			all := []raft.ServerID{"a", "b", "c", "d", "e"}
-			a.SetVoters("a", func() []raft.ServerID { return all[:voters] })
+			a.SetVoters(servers(all[:voters]...))
 			mustStore(t, a.Store, owns(11, 12, 1)...)
 			for others, id := range all[1:voters] {
 				want := uint64(10)
@@ -335,7 +344,7 @@ func TestParallel_OthersThatAreNeeded(t *testing.T) {
 func TestParallel_Pipeline_TellsWhatItsFollowerHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAhead(t, owns(1, 10, 1)...)
-		a.SetVoters("a", func() []raft.ServerID { return []raft.ServerID{"a", "b"} })
+		a.SetVoters(servers("a", "b"))
 		_, link := raft.NewInmemTransport("a")
 		_, peer := raft.NewInmemTransport("b")
 		link.Connect("b", peer)
@@ -554,6 +563,10 @@ func TestParallel_Close_OverADiskThatHangs_IsFatal(t *testing.T) {
 		mustStore(t, a.Store, own(11, 1, "x"))
 		closed := make(chan error, 1)
 		go func() { closed <- a.Close() }()
+		synctest.Wait()
+		if err := a.StoreLogs([]*raft.Log{own(12, 1, "nobody would write it")}); !errors.Is(err, ErrClosed) {
+			t.Errorf("stored while it closes: %v", err)
+		}
 		time.Sleep(time.Hour)
 		a.fatals.wantOne(t, ErrHung)
 		close(a.disk.hang)

@@ -177,8 +177,9 @@ func (net *cutNet) start(i int, id raft.ServerID, mem *raft.InmemStore) {
 	n := &cutNode{net: net, id: id, mem: mem, power: &raftlogtest.Power{}}
 	n.disk = raftlogtest.NewDisk(mem, n.power)
 	n.disk.SetDelay(time.Millisecond)
-	n.store = Wrap(n.disk, n.disk, Options{Logger: quiet, Fatal: func(error) {}, Parallel: true, AppendTimeout: time.Hour})
-	n.store.SetVoters(id, func() []raft.ServerID { return []raft.ServerID{"a", "b", "c"} })
+	n.store = Wrap(n.disk, n.disk, Options{Owner: string(id), Logger: quiet, Fatal: func(error) {}, Parallel: true, AppendTimeout: time.Hour})
+	voters := servers("a", "b", "c")
+	n.store.SetVoters(voters)
 	_, n.link = raft.NewInmemTransport(raft.ServerAddress(id))
 	n.door = &door{Transport: n.link, net: net, id: id, power: n.power, in: make(chan raft.RPC), quit: make(chan struct{})}
 	go n.door.run()
@@ -189,12 +190,8 @@ func (net *cutNet) start(i int, id raft.ServerID, mem *raft.InmemStore) {
 	conf := raft.DefaultConfig()
 	conf.LocalID, conf.Logger, conf.SnapshotInterval = id, hclog.NewNullLogger(), 1000*time.Hour
 	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
-	var servers raft.Configuration
-	for _, id := range []raft.ServerID{"a", "b", "c"} {
-		servers.Servers = append(servers.Servers, raft.Server{ID: id, Address: raft.ServerAddress(id)})
-	}
 	trans := n.store.Guard(n.door)
-	if err := raft.BootstrapCluster(conf, n.store, n.store, snaps, trans, servers); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if err := raft.BootstrapCluster(conf, n.store, n.store, snaps, trans, raft.Configuration{Servers: voters()}); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		net.t.Error(err)
 	}
 	if n.raft, err = raft.NewRaft(conf, cutFSM{n}, n.store, n.store, snaps, trans); err != nil {

@@ -52,9 +52,8 @@ type Store struct {
 	mu       sync.Mutex
 	failed   error
 	snapshot snapshotID
-	server   raft.ServerID // set with voting
-	voting   func() []raft.ServerID
-	vote     *vote // raft has given the term of a vote and not yet its candidate
+	voting   func() []raft.Server // set by SetVoters
+	vote     *vote                // raft has given the term of a vote and not yet its candidate
 }
 
 type snapshotID struct{ index, term uint64 }

@@ -26,9 +26,7 @@ func slowLeader(t *testing.T, alone bool) {
 		c := w.Dial("c1")
 		defer c.Close()
 		ctx := context.Background()
-		if _, err := c.Admin().CreateQueue(ctx, "orders", client.QueueSettings{}); err != nil {
-			t.Fatal(err)
-		}
+		create(t, c, "orders", client.QueueSettings{})
 		p, err := c.NewProducer("orders")
 		if err != nil {
 			t.Fatal(err)
