@@ -3,6 +3,7 @@ package client
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"onceq/transport/wire"
 )
@@ -59,13 +60,19 @@ func TestConsume_AnswersLate_TheNextAreTakenAllTheSame(t *testing.T) {
 		for i := range 5 {
 			r.deliver(uint64(i+1), "m")
 			e.next("m").end <- nil
+			synctest.Wait()
 		}
-		first := n1.expect(wire.OpSettle)
+		var unanswered []*fakeRequest
+		for range settleFramesMax {
+			unanswered = append(unanswered, n1.expect(wire.OpSettle))
+		}
 		n1.quiet()
 		if connects := c.Stats().Connects; connects != 2 {
 			t.Fatalf("%d connections", connects)
 		}
-		first.allSettled()
+		for _, u := range unanswered {
+			u.allSettled()
+		}
 		n1.expect(wire.OpSettle).allSettled() // the rest
 		n1.expect(wire.OpSettle).allSettled() // and that all have their answer
 		e.cancel()

@@ -12,7 +12,7 @@ import (
 const (
 	settleFramesMax  = 4    // without an answer
 	settleNumbersMax = 8192 // in a frame
-	settleCollect    = 64   // with a frame in flight, a batch collects until it has so many
+	settleCollect    = 64   // with a frame in flight, a batch collects so many, see worthAFrame
 )
 
 // settleLocked asks for the verb, once. Acks and nacks are collected: a batch leaves
@@ -31,7 +31,7 @@ func (s *consumer) settleLocked(d *Delivery, r verdict) {
 
 func (s *consumer) pumpSettles() {
 	for s.conn != nil && s.attached && len(s.toSettle) > 0 && s.settling < settleFramesMax && !s.retrying {
-		if s.settling > 0 && len(s.toSettle) < settleCollect {
+		if len(s.toSettle) < s.worthAFrame() && !s.spent() {
 			return
 		}
 		n := s.inOneFrame()
@@ -44,6 +44,29 @@ func (s *consumer) pumpSettles() {
 			return
 		}
 	}
+}
+
+// worthAFrame is how many settles a batch collects. The more frames are in flight the
+// more it is, so that they hold the whole credit between them: what finds none left
+// waits for an answer, that is for as long as a publish takes, and who produces as fast
+// as he gets confirmations would leave the consumers behind.
+func (s *consumer) worthAFrame() int {
+	switch s.settling {
+	case 0:
+		return 1
+	case 1:
+		return settleCollect
+	case 2:
+		return max(settleCollect, min(s.o.prefetch, settleNumbersMax)/8)
+	}
+	return min(s.o.prefetch, settleNumbersMax)
+}
+
+// spent says that collecting leads to nothing: all that the consumer holds is settled,
+// and that is so much of its credit that the cluster has little to give it meanwhile.
+func (s *consumer) spent() bool {
+	held := len(s.life.open)
+	return held >= s.o.prefetch/2 && held <= len(s.toSettle)+s.asked
 }
 
 // inOneFrame is how many of those to settle go into the next frame.
@@ -78,6 +101,7 @@ func (s *consumer) sendSettle(batch []*Delivery) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.settling--
+		s.asked -= len(batch)
 		for _, d := range batch {
 			d.asking = false
 			d.unsure = d.unsure || errors.Is(err, errLost)
@@ -112,6 +136,7 @@ func (s *consumer) sendSettle(batch []*Delivery) bool {
 		d.asking = true
 	}
 	s.settling++
+	s.asked += len(batch)
 	return true
 }
 

@@ -1,0 +1,65 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"onceq/transport/wire"
+)
+
+// TestSettle_TheWholeCredit_LeavesWithoutAnAnswer: an answer takes as long as a publish
+// does. A consumer that waited for one with a part of its credit would be left behind by
+// producers with the same window.
+func TestSettle_TheWholeCredit_LeavesWithoutAnAnswer(t *testing.T) {
+	for _, credit := range []int{1, 2, 7, 64, 65, 100, 512, 1024, 4096, 8192} {
+		for _, manual := range []bool{false, true} {
+			t.Run(fmt.Sprintf("credit %d, manual %v", credit, manual), func(t *testing.T) {
+				bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+					n1 := n.order[0]
+					o := []ConsumeOption{WithPrefetch(credit)}
+					if manual {
+						o = append(o, WithManualSettle())
+					}
+					ctx, cancel := context.WithCancel(t.Context())
+					ended := make(chan error, 1)
+					go func() {
+						ended <- c.Consume(ctx, "orders", func(ctx context.Context, d *Delivery) error {
+							if manual {
+								go d.Ack(context.Background())
+							}
+							return nil
+						}, o...)
+					}()
+					r := n1.expect(wire.OpAttach)
+					attached(r, 1)
+					r.deliver(1, make([]string, credit)...)
+					synctest.Wait()
+					var frames []*fakeRequest
+					settled := 0
+					for settled < credit {
+						f := n1.expect(wire.OpSettle)
+						frames = append(frames, f)
+						for _, it := range f.settle().Items {
+							settled += int(it.To - it.From + 1)
+						}
+					}
+					if len(frames) > settleFramesMax {
+						t.Errorf("%d frames are in flight", len(frames))
+					}
+					n1.quiet()
+					for _, f := range frames {
+						f.allSettled()
+					}
+					cancel()
+					l := n1.expect(wire.OpLeave)
+					l.reply(wire.StatusReply{Status: wire.StatusOK})
+					if err := <-ended; err != nil {
+						t.Fatal(err)
+					}
+				})
+			})
+		}
+	}
+}
