@@ -351,11 +351,14 @@ func (r *registration) encode(w *pack.Writer) bool {
 		r.last(false)
 		return false
 	}
+	room := frameRooms.Get().(*frameRoom)
+	defer room.free()
 	r.mu.Lock()
-	next := slices.Clone(r.pending[:min(len(r.pending), deliverFrameMessagesMax)])
+	room.next = append(room.next, r.pending[:min(len(r.pending), deliverFrameMessagesMax)]...)
 	r.mu.Unlock()
-	read := r.read(next, now)
-	var frame wire.Deliver
+	room.read = r.read(room.read, room.next, now)
+	read := room.read
+	frame := wire.Deliver{Deliveries: read[:0]}
 	r.mu.Lock()
 	taken := 0
 	for _, d := range read {
@@ -393,10 +396,26 @@ func (r *registration) encode(w *pack.Writer) bool {
 	return true
 }
 
-// read reads the bodies of deliveries, up to a frame's worth. One whose lease has
-// ended since, or whose message was purged or deleted, has none.
-func (r *registration) read(next []fsm.Delivery, now fsm.Time) []wire.Delivery {
-	read := make([]wire.Delivery, 0, len(next))
+// frameRoom is memory for the deliveries of one frame while it is made.
+type frameRoom struct {
+	next []fsm.Delivery
+	read []wire.Delivery
+}
+
+var frameRooms = sync.Pool{New: func() any { return new(frameRoom) }}
+
+// free holds on to no body.
+func (f *frameRoom) free() {
+	clear(f.next)
+	clear(f.read)
+	f.next, f.read = f.next[:0], f.read[:0]
+	frameRooms.Put(f)
+}
+
+// read reads the bodies of deliveries, up to a frame's worth, behind those in read. One
+// whose lease has ended since, or whose message was purged or deleted, has none.
+func (r *registration) read(read []wire.Delivery, next []fsm.Delivery, now fsm.Time) []wire.Delivery {
+	read = slices.Grow(read, len(next))
 	bytes := 0
 	for _, d := range next {
 		if bytes >= deliverFrameBytes {

@@ -26,6 +26,7 @@ func (m *Machine) assign(eff *Effects) {
 		m.assignBusy(eff)
 	}
 	m.endPulls()
+	m.assigned = len(eff.Deliveries)
 	// Only now: whoever pulls is hungry for as long as its entry lasts, and what is left
 	// for it is left for nobody. A restored replica sees the same in its tables.
 	if !slices.ContainsFunc(m.busy, func(q *queue) bool { return !q.deleted && q.assignable() }) {
@@ -134,6 +135,10 @@ func (m *Machine) assignOne(q *queue, eff *Effects) {
 	}
 	m.feed(c)
 	if !c.pulls() {
+		if eff.Deliveries == nil {
+			// As many as the last time, mostly: growing takes it several times over.
+			eff.Deliveries = make([]Delivery, 0, 1+min(uint64(m.assigned), q.eligible))
+		}
 		eff.Deliveries = append(eff.Deliveries, c.delivery(number, s))
 	}
 }

@@ -77,6 +77,7 @@ type Machine struct {
 
 	busy       []*queue // may have something to assign
 	assignFrom uint64
+	assigned   int    // deliveries of the newest entry: the next has about as many
 	spent      int    // of the timer budget, in this entry
 	share      int    // what spent may come to while one timer is served
 	passed     int    // of the budget for passing records, in this entry

@@ -31,6 +31,16 @@ type session struct {
 
 func (o *outcome) bytes() int { return OutcomeBytes + PositionBytes*len(o.positions) }
 
+// outcome looks a record up. Most copies are the first of their sequence, above all
+// that has a record: for those the table, of which little is in any cache, is left alone.
+func (s *session) outcome(sequence uint64) (o outcome, ok bool) {
+	if sequence > s.highest {
+		return outcome{}, false
+	}
+	o, ok = s.outcomes[sequence]
+	return o, ok
+}
+
 // count adds to what the session, and all of them, need.
 func (m *Machine) count(s *session, bytes int) {
 	s.bytes += bytes
@@ -301,7 +311,7 @@ func (m *Machine) judge(s *session, sequence, after, checksum uint64) (r Publish
 	case sequence-s.floor >= SessionWindow:
 		return refuse(StatusWindowFull)
 	}
-	if o, ok := s.outcomes[sequence]; ok {
+	if o, ok := s.outcome(sequence); ok {
 		if !o.sealed && o.checksum != checksum {
 			return refuse(StatusBodyDiffers)
 		}

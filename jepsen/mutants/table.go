@@ -58,8 +58,8 @@ func broad() []Mutant {
 			Workload: "dedup", Faults: []string{"cut"}, By: []string{"stored-twice"},
 			Edits: []Edit{
 				{"fsm/session.go",
-					"	if o, ok := s.outcomes[sequence]; ok {\n		if !o.sealed &&",
-					"	if o, ok := s.outcomes[sequence]; ok && o.sealed {\n		if !o.sealed &&"},
+					"	if o, ok := s.outcome(sequence); ok {\n		if !o.sealed &&",
+					"	if o, ok := s.outcome(sequence); ok && o.sealed {\n		if !o.sealed &&"},
 				{"cluster/handler.go",
 					"	default:\n		g.proposer.submit(kind, payload, done)\n",
 					`	case wire.OpPublish:
