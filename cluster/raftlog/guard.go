@@ -62,12 +62,15 @@ func (g *guard) SetHeartbeatHandler(cb func(raft.RPC)) {
 		if !g.pass(rpc) {
 			return
 		}
+		g.store.rising.RLock()
 		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); !ok || req.Term != g.store.term.Load() {
+			g.store.rising.RUnlock() // raft's main loop, which is to take it, may be waiting to write a term
 			if !g.hand(rpc) {
 				rpc.Respond(nil, raft.ErrTransportShutdown)
 			}
 			return
 		}
+		defer g.store.rising.RUnlock()
 		g.fast.RLock()
 		defer g.fast.RUnlock()
 		if g.closed {

@@ -150,3 +150,44 @@ func TestHeartbeat_AfterARestart_TakesTheFastPath(t *testing.T) {
 		t.Errorf("term %d, %v; heartbeats of term %d are taken", term, err, s.term.Load())
 	}
 }
+
+// A heartbeat of a candidate's own term makes it a follower, on raft's fast path, and writes that term once more: never behind the next one.
+func TestHeartbeat_OfTheTermOfACandidate_IsOverBeforeTheNextTerm(t *testing.T) {
+	t.Parallel()
+	f := &fatals{}
+	mem := raft.NewInmemStore()
+	s := Wrap(mem, mem, Options{Logger: quiet, Fatal: f.record})
+	defer s.Close()
+	_, inner := raft.NewInmemTransport("a")
+	w := &willing{heartbeats{Transport: inner}, make(chan raft.RPC)}
+	trans := s.Guard(w)
+	defer trans.(raft.WithClose).Close()
+	set := func(term uint64) {
+		if err := s.SetUint64([]byte(raftCurrentTerm), term); err != nil {
+			t.Error(err)
+		}
+	}
+	set(5)
+	risen := make(chan struct{})
+	trans.SetHeartbeatHandler(func(rpc raft.RPC) {
+		go func() {
+			defer close(risen)
+			set(6)
+		}()
+		time.Sleep(50 * time.Millisecond) // it has time to, were it not to wait
+		if term := s.term.Load(); term != 5 {
+			t.Errorf("in term %d while a heartbeat of 5 is in raft", term)
+		}
+		set(5)
+		rpc.Respond(&raft.AppendEntriesResponse{}, nil)
+	})
+	<-w.beat(5)
+	<-risen
+	if term, err := s.GetUint64([]byte(raftCurrentTerm)); term != 6 || err != nil {
+		t.Errorf("term %d, %v", term, err)
+	}
+	f.wantNone(t)
+	if err := s.SetUint64([]byte(raftCurrentTerm), 5); err == nil {
+		t.Error("the term went back")
+	}
+}

@@ -60,18 +60,31 @@ func (s *Store) SetUint64(key []byte, value uint64) error {
 		return nil
 	}
 	if string(key) == raftCurrentTerm {
-		// In it this node may vote, and answer to another leader: what it led with must not be on its way any more.
-		if err := s.parallel.wait(math.MaxUint64); err != nil {
-			return err
-		}
+		return s.setTerm(value)
 	}
-	if err := s.set(string(key), binary.BigEndian.AppendUint64(nil, value)); err != nil {
+	return s.set(string(key), binary.BigEndian.AppendUint64(nil, value))
+}
+
+// setTerm waits for heartbeats of the term before on raft's fast path: of a candidate they make a follower in the term that it stands in, and
+// raft writes that term once more there, which beside its main loop could come after the term of the next candidacy and take it back.
+func (s *Store) setTerm(term uint64) error {
+	if term == s.term.Load() { // as that heartbeat does, which holds rising
+		return s.writable()
+	}
+	// In a new term this node may vote, and answer to another leader: what it led with must not be on its way any more.
+	if err := s.parallel.wait(math.MaxUint64); err != nil {
 		return err
 	}
-	if string(key) == raftCurrentTerm {
-		s.term.Store(value)
-		s.high.note(func(m *HighWater) { m.CurrentTerm = value })
+	s.rising.Lock()
+	defer s.rising.Unlock()
+	if now := s.term.Load(); term < now {
+		return s.fail(fmt.Errorf("raft wants to go back from term %d to term %d, in %s: it may have voted in between", now, term, s.where()))
 	}
+	if err := s.set(raftCurrentTerm, binary.BigEndian.AppendUint64(nil, term)); err != nil {
+		return err
+	}
+	s.term.Store(term)
+	s.high.note(func(m *HighWater) { m.CurrentTerm = term })
 	return nil
 }
 

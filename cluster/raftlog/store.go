@@ -38,6 +38,7 @@ type Store struct {
 	closing atomic.Bool   // Close was called
 	closed  atomic.Bool   // and what was on its way is written
 	term    atomic.Uint64 // raft's, as it was last stored
+	rising  sync.RWMutex  // held while the term is written, and for reading by a heartbeat of it on raft's fast path
 	refused atomic.Uint64
 
 	snapshotBytes atomic.Int64
