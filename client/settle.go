@@ -62,11 +62,12 @@ func (s *consumer) worthAFrame() int {
 	return min(s.o.prefetch, settleNumbersMax)
 }
 
-// spent says that collecting leads to nothing: all that the consumer holds is settled,
-// and that is so much of its credit that the cluster has little to give it meanwhile.
+// spent says that collecting leads to little: of what the consumer holds, which is so
+// much of its credit that the cluster has little to give it meanwhile, nothing is left
+// but what handlers are at, and that is no more than what was collected.
 func (s *consumer) spent() bool {
-	held := len(s.life.open)
-	return held >= s.o.prefetch/2 && held <= len(s.toSettle)+s.asked
+	held, at := len(s.life.open), len(s.lent)
+	return held >= s.o.prefetch/2 && at <= len(s.toSettle) && held <= s.asked+len(s.toSettle)+at
 }
 
 // inOneFrame is how many of those to settle go into the next frame.

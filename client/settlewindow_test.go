@@ -63,3 +63,52 @@ func TestSettle_TheWholeCredit_LeavesWithoutAnAnswer(t *testing.T) {
 		}
 	}
 }
+
+// TestSettle_AHandlerHangs_TheRestOfTheCreditLeavesWithoutAnAnswer: one slow message
+// is no reason to hold the others back.
+func TestSettle_AHandlerHangs_TheRestOfTheCreditLeavesWithoutAnAnswer(t *testing.T) {
+	for _, credit := range []int{7, 100, 1024, 4096} {
+		t.Run(fmt.Sprint("credit ", credit), func(t *testing.T) {
+			bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
+				n1 := n.order[0]
+				ctx, cancel := context.WithCancel(t.Context())
+				ended, hang := make(chan error, 1), make(chan struct{})
+				go func() {
+					ended <- c.Consume(ctx, "orders", func(ctx context.Context, d *Delivery) error {
+						if string(d.Body()) == "slow" {
+							<-hang
+						}
+						return nil
+					}, WithPrefetch(credit), WithConcurrency(4))
+				}()
+				r := n1.expect(wire.OpAttach)
+				attached(r, 1)
+				bodies := make([]string, credit)
+				bodies[0] = "slow"
+				r.deliver(1, bodies...)
+				var frames []*fakeRequest
+				settled := 0
+				for range n1.waiting() {
+					f := n1.expect(wire.OpSettle)
+					frames = append(frames, f)
+					for _, it := range f.settle().Items {
+						settled += int(it.To - it.From + 1)
+					}
+				}
+				if settled < credit-4 { // as many as there are handlers may find no frame left
+					t.Errorf("%d of %d are settled", settled, credit)
+				}
+				n1.answer(wire.OpSettle, func(f *fakeRequest) { f.allSettled() })
+				for _, f := range frames {
+					f.allSettled()
+				}
+				close(hang)
+				cancel()
+				n1.expect(wire.OpLeave).reply(wire.StatusReply{Status: wire.StatusOK})
+				if err := <-ended; err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
