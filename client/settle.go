@@ -64,10 +64,11 @@ func (s *consumer) worthAFrame() int {
 
 // spent says that collecting leads to little: of what the consumer holds, which is so
 // much of its credit that the cluster has little to give it meanwhile, nothing is left
-// but what handlers are at, and that is no more than what was collected.
+// but what handlers are at, and that is no more than what was collected. That is a
+// quarter of all at least: a thousand small credits would cost a frame for each message.
 func (s *consumer) spent() bool {
-	held, at := len(s.life.open), len(s.lent)
-	return held >= s.o.prefetch/2 && at <= len(s.toSettle) && held <= s.asked+len(s.toSettle)+at
+	held, at, settled := len(s.life.open), len(s.lent), len(s.toSettle)
+	return held >= s.o.prefetch/2 && settled >= max(at, held/4) && held <= s.asked+settled+at
 }
 
 // inOneFrame is how many of those to settle go into the next frame.
