@@ -33,22 +33,30 @@ type call struct {
 }
 
 func eat(t *testing.T, c *Client, opts ...ConsumeOption) *eater {
-	ctx, cancel := context.WithCancel(t.Context())
-	e := &eater{t: t, cancel: cancel, calls: make(chan *call, 1000), result: make(chan error, 1), over: make(chan struct{})}
-	t.Cleanup(func() { close(e.over) })
-	go func() {
-		e.result <- c.Consume(ctx, "orders", func(ctx context.Context, d *Delivery) error {
-			k := &call{ctx, d, make(chan error, 1)}
-			e.calls <- k
-			select {
-			case err := <-k.end:
-				return err
-			case <-e.over:
-				return nil
-			}
-		}, opts...)
-	}()
+	e := newEater(t)
+	e.consume(c, func(ctx context.Context, d *Delivery) error {
+		k := &call{ctx, d, make(chan error, 1)}
+		e.calls <- k
+		select {
+		case err := <-k.end:
+			return err
+		case <-e.over:
+			return nil
+		}
+	}, opts...)
 	return e
+}
+
+func newEater(t *testing.T) *eater {
+	e := &eater{t: t, calls: make(chan *call, 1000), result: make(chan error, 1), over: make(chan struct{})}
+	t.Cleanup(func() { close(e.over) })
+	return e
+}
+
+func (e *eater) consume(c *Client, h Handler, opts ...ConsumeOption) {
+	ctx, cancel := context.WithCancel(e.t.Context())
+	e.cancel = cancel
+	go func() { e.result <- c.Consume(ctx, "orders", h, opts...) }()
 }
 
 // next waits for the next call of the handler and expects the message.

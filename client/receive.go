@@ -19,8 +19,8 @@ type receiveOptions struct {
 type ReceiveOption func(*receiveOptions)
 
 // WithWait sets how long Receive waits for a first message; 0 does not wait. By
-// default it waits until its context ends. While no node leads it waits on, until its
-// context ends: that there is no message nobody can say then.
+// default it waits until its context ends. While no node leads it waits longer, until one
+// does or its context ends: that there is no message nobody can say then.
 func WithWait(d time.Duration) ReceiveOption {
 	return func(o *receiveOptions) { o.wait = max(d, 0) }
 }

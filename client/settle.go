@@ -51,15 +51,16 @@ func (s *consumer) pumpSettles() {
 // waits for an answer, that is for as long as a publish takes, and who produces as fast
 // as he gets confirmations would leave the consumers behind.
 func (s *consumer) worthAFrame() int {
+	credit := min(s.o.prefetch, settleNumbersMax)
 	switch s.settling {
 	case 0:
 		return 1
 	case 1:
 		return settleCollect
 	case 2:
-		return max(settleCollect, min(s.o.prefetch, settleNumbersMax)/8)
+		return max(settleCollect, credit/8)
 	}
-	return min(s.o.prefetch, settleNumbersMax)
+	return credit
 }
 
 // spent says that collecting leads to little: of what the consumer holds, which is so

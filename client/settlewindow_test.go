@@ -8,16 +8,32 @@ import (
 	"onceq/transport/wire"
 )
 
-// settles takes the settles that have come and have no answer.
-func (n *fakeNode) settles() (frames []*fakeRequest, settled int) {
-	for range n.waiting() {
-		f := n.expect(wire.OpSettle)
-		frames = append(frames, f)
+// settledUnanswered delivers bodies to a consumer with a credit of as many, and tells how
+// many it has settled, in how many frames, before any settle is answered. Then all are,
+// goOn is called, and the consumer ends.
+func settledUnanswered(t *testing.T, n1 *fakeNode, c *Client, bodies []string, goOn func(), h Handler, opts ...ConsumeOption) (settled, frames int) {
+	t.Helper()
+	e := newEater(t)
+	e.consume(c, h, append(opts, WithPrefetch(len(bodies)))...)
+	r := n1.expect(wire.OpAttach)
+	attached(r, 1)
+	r.deliver(1, bodies...)
+	var unanswered []*fakeRequest
+	for range n1.waiting() {
+		f := n1.expect(wire.OpSettle)
+		unanswered = append(unanswered, f)
 		for _, it := range f.settle().Items {
 			settled += int(it.To - it.From + 1)
 		}
 	}
-	return frames, settled
+	n1.answer(wire.OpSettle, (*fakeRequest).allSettled)
+	for _, f := range unanswered {
+		f.allSettled()
+	}
+	goOn()
+	e.cancel()
+	e.left(n1)
+	return settled, len(unanswered)
 }
 
 // TestSettle_TheWholeCredit_LeavesWithoutAnAnswer: an answer takes as long as a publish
@@ -28,41 +44,17 @@ func TestSettle_TheWholeCredit_LeavesWithoutAnAnswer(t *testing.T) {
 		for _, manual := range []bool{false, true} {
 			t.Run(fmt.Sprintf("credit %d, manual %v", credit, manual), func(t *testing.T) {
 				bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
-					n1 := n.order[0]
-					o := []ConsumeOption{WithPrefetch(credit)}
+					h, opts, most := Handler(func(context.Context, *Delivery) error { return nil }), []ConsumeOption(nil), 0
 					if manual {
-						o = append(o, WithManualSettle())
-					}
-					ctx, cancel := context.WithCancel(t.Context())
-					ended := make(chan error, 1)
-					go func() {
-						ended <- c.Consume(ctx, "orders", func(ctx context.Context, d *Delivery) error {
-							if manual {
-								go d.Ack(context.Background())
-							}
+						h, opts = func(_ context.Context, d *Delivery) error {
+							go d.Ack(context.Background())
 							return nil
-						}, o...)
-					}()
-					r := n1.expect(wire.OpAttach)
-					attached(r, 1)
-					r.deliver(1, make([]string, credit)...)
-					frames, settled := n1.settles()
-					most := 0 // what the handler is at when all others are settled may find no frame left
-					if manual {
-						most = 1
+						}, []ConsumeOption{WithManualSettle()}
+						most = 1 // what the handler is at when all others are settled may find no frame left
 					}
-					if settled < credit-most || len(frames) > settleFramesMax {
-						t.Errorf("%d of %d are settled, in %d frames", settled, credit, len(frames))
-					}
-					n1.answer(wire.OpSettle, func(f *fakeRequest) { f.allSettled() })
-					for _, f := range frames {
-						f.allSettled()
-					}
-					cancel()
-					l := n1.expect(wire.OpLeave)
-					l.reply(wire.StatusReply{Status: wire.StatusOK})
-					if err := <-ended; err != nil {
-						t.Fatal(err)
+					settled, frames := settledUnanswered(t, n.order[0], c, make([]string, credit), func() {}, h, opts...)
+					if settled < credit-most || frames > settleFramesMax {
+						t.Errorf("%d of %d are settled, in %d frames", settled, credit, frames)
 					}
 				})
 			})
@@ -76,35 +68,18 @@ func TestSettle_AHandlerHangs_TheRestOfTheCreditLeavesWithoutAnAnswer(t *testing
 	for _, credit := range []int{7, 100, 1024, 4096} {
 		t.Run(fmt.Sprint("credit ", credit), func(t *testing.T) {
 			bubble(t, func(t *testing.T, n *fakeNet, c *Client) {
-				n1 := n.order[0]
-				ctx, cancel := context.WithCancel(t.Context())
-				ended, hang := make(chan error, 1), make(chan struct{})
-				go func() {
-					ended <- c.Consume(ctx, "orders", func(ctx context.Context, d *Delivery) error {
-						if string(d.Body()) == "slow" {
-							<-hang
-						}
-						return nil
-					}, WithPrefetch(credit), WithConcurrency(4))
-				}()
-				r := n1.expect(wire.OpAttach)
-				attached(r, 1)
+				hang := make(chan struct{})
 				bodies := make([]string, credit)
 				bodies[0] = "slow"
-				r.deliver(1, bodies...)
-				frames, settled := n1.settles()
-				if settled < credit-4 { // as many as there are handlers may find no frame left
+				const handlers = 4
+				settled, _ := settledUnanswered(t, n.order[0], c, bodies, func() { close(hang) }, func(_ context.Context, d *Delivery) error {
+					if string(d.Body()) == "slow" {
+						<-hang
+					}
+					return nil
+				}, WithConcurrency(handlers))
+				if settled < credit-handlers { // what they are at may find no frame left
 					t.Errorf("%d of %d are settled", settled, credit)
-				}
-				n1.answer(wire.OpSettle, func(f *fakeRequest) { f.allSettled() })
-				for _, f := range frames {
-					f.allSettled()
-				}
-				close(hang)
-				cancel()
-				n1.expect(wire.OpLeave).reply(wire.StatusReply{Status: wire.StatusOK})
-				if err := <-ended; err != nil {
-					t.Fatal(err)
 				}
 			})
 		})
