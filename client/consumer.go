@@ -53,6 +53,7 @@ type consumer struct {
 	toSettle  []*Delivery // asked by the program, not under way
 	settling  int         // settle frames without an answer
 	asked     int         // deliveries in those
+	busy      int         // of lent, without a verb or an answer: handlers are at them
 	extending bool        // an extension of all that is held has no answer yet
 	extend    bool        // extend now: something is in doubt
 	retrying  bool        // the loop is to try again

@@ -43,6 +43,7 @@ type Delivery struct {
 	answer   error         // nil: as verb asked
 	settled  chan struct{} // made when somebody waits; closed when answered
 	cancel   context.CancelCauseFunc
+	busy     bool // counted in consumer.busy
 }
 
 // phase is where a delivery is on its way through the client.

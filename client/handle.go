@@ -226,6 +226,7 @@ func (s *consumer) returned(d *Delivery, err error, handle func() error) {
 		defer s.mu.Unlock()
 		d.phase = returned
 		delete(s.lent, d)
+		s.idle(d)
 		switch {
 		case d.answered && d.verb == 0:
 			s.c.o.logger.Warn("a handled message did not count", "message", d.place, "attempt", d.attempt, "error", d.answer)
@@ -246,6 +247,8 @@ func (s *consumer) returned(d *Delivery, err error, handle func() error) {
 // lend gives a delivery its context, which ends with its lease.
 func (s *consumer) lend(d *Delivery) {
 	s.lent[d] = struct{}{}
+	d.busy = true
+	s.busy++
 	d.ctx, d.cancel = context.WithCancelCause(s.base)
 }
 

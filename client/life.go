@@ -116,6 +116,7 @@ func (s *consumer) resolve(d *Delivery, err error) {
 		return
 	}
 	d.answered, d.answer = true, err
+	s.idle(d)
 	delete(d.life.open, d.number)
 	if d.settled != nil {
 		close(d.settled)

@@ -85,6 +85,7 @@ func (s *consumer) hand(ctx context.Context, yield func(*Delivery, error) bool) 
 		s.mu.Lock()
 		d.phase = returned
 		delete(s.lent, d)
+		s.idle(d)
 		if err != nil {
 			s.settleLocked(d, verdict{verb: wire.VerbNack, reason: cut(err.Error())})
 		}

@@ -22,11 +22,20 @@ func (s *consumer) settleLocked(d *Delivery, r verdict) {
 		return
 	}
 	d.verb, d.delay, d.reason = r.verb, r.delay, r.reason
+	s.idle(d)
 	if d.answered {
 		return
 	}
 	s.toSettle = append(s.toSettle, d)
 	s.pumpSettles()
+}
+
+// idle: no handler is at d any more, or it has said what is to become of it.
+func (s *consumer) idle(d *Delivery) {
+	if d.busy {
+		d.busy = false
+		s.busy--
+	}
 }
 
 func (s *consumer) pumpSettles() {
@@ -47,9 +56,9 @@ func (s *consumer) pumpSettles() {
 }
 
 // worthAFrame is how many settles a batch collects. The more frames are in flight the
-// more it is, so that they hold the whole credit between them: what finds none left
-// waits for an answer, that is for as long as a publish takes, and who produces as fast
-// as he gets confirmations would leave the consumers behind.
+// more it is, so that they hold most of the credit between them, of up to 9,281, if not
+// all: what finds none left waits for an answer, that is for as long as a publish takes,
+// and who produces as fast as he gets confirmations would leave the consumers behind.
 func (s *consumer) worthAFrame() int {
 	credit := min(s.o.prefetch, settleNumbersMax)
 	switch s.settling {
@@ -65,10 +74,11 @@ func (s *consumer) worthAFrame() int {
 
 // spent says that collecting leads to little: of what the consumer holds, which is so
 // much of its credit that the cluster has little to give it meanwhile, nothing is left
-// but what handlers are at, and that is no more than what was collected. That is a
+// but what handlers are at, and that is no more than what was collected. A handler that
+// waits for the answer to its settle is at nothing. What was collected is a
 // quarter of all at least: a thousand small credits would cost a frame for each message.
 func (s *consumer) spent() bool {
-	held, at, settled := len(s.life.open), len(s.lent), len(s.toSettle)
+	held, at, settled := len(s.life.open), s.busy, len(s.toSettle)
 	return held >= s.o.prefetch/2 && settled >= max(at, held/4) && held <= s.asked+settled+at
 }
 

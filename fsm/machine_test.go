@@ -307,6 +307,32 @@ func TestRestore_DamagedAnywhere_IsRefused(t *testing.T) {
 	}
 }
 
+// TestSnapshot_OutcomeAboveTheHighest_IsRefused: it would not be looked up, and a copy
+// would be stored a second time.
+func TestSnapshot_OutcomeAboveTheHighest_IsRefused(t *testing.T) {
+	t.Parallel()
+	for _, lower := range []bool{false, true} {
+		m := newMachine(t, fsm.Limits{})
+		m.apply(create("q"), open(1), fsmtest.New(fsmtest.Frame(1, 1, 1, 1, 0, "q", "a")))
+		if lower {
+			fsm.LowerHighest(m.Machine)
+		}
+		snap, err := m.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snap.Release()
+		var buf bytes.Buffer
+		if _, err := snap.WriteTo(&buf); err != nil {
+			t.Fatal(err)
+		}
+		err = fsm.New(fsm.Config{Group: grp}, storage.NewMemory()).Restore(&buf)
+		if errors.Is(err, fsm.ErrBadSnapshot) != lower || (err != nil) != lower {
+			t.Errorf("too low %v: %v", lower, err)
+		}
+	}
+}
+
 func TestSnapshot_IsNotChangedByWhatFollows(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, fsm.Limits{})

@@ -122,6 +122,9 @@ func (m *Machine) readSession(r *pack.Reader, from *origins) {
 			o.positions = append(o.positions, Position{r.Uint(), r.Uint8(), r.Uint(), r.Uint32()})
 		}
 		s.outcomes[seq] = o
+		if seq > s.highest && !from.backup { // a session of a backup takes nothing new
+			r.Failf("session %d has an outcome of %d, and %d is said to be its highest", s.number, seq, s.highest)
+		}
 	}
 	if from.backup && r.Err() == nil && (s.number > m.nextSession || s.floor == 0) {
 		r.Failf("session %d of %d with floor %d", s.number, m.nextSession, s.floor)

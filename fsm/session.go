@@ -21,7 +21,7 @@ type session struct {
 	epoch       uint64
 	nonce       Nonce // of the open that made the present epoch
 	floor       uint64
-	// highest is the highest sequence that ever had a record.
+	// highest is the highest sequence that ever had a record: what is above is not looked up.
 	highest    uint64
 	outcomes   map[uint64]outcome
 	bytes      int // of itself and its outcomes, as counted against Limits.SessionBytesMax
