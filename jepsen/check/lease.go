@@ -28,19 +28,49 @@ func zombie(v *view, r *Report) {
 // waited in a buffer through a stop is no excuse. What is one is that the look came before
 // the stop and the line of the handler after it. The library reads its clock at the look and
 // does not tell that; the first clock that a handler can read is read behind the stop. Of
-// handlers that run one at a time it is the first line behind the stop, and no other. Of
-// those that run at once it can be one of each, and which goroutine says a line is not
-// known: there all that come soon after the stop are excused, see sent.
+// each of the hands of a consumer it is the first line behind the stop, and no other, and
+// none if it was still at the one before when the stop was over. Where the hand is not known
+// all that come soon after the stop are excused, see sent.
 func (v *view) takenAt(g op) int64 {
-	if !g.Alone || slices.ContainsFunc(v.held, func(h op) bool { return holdsBack(h, g) }) {
+	if g.Hand == 0 || slices.ContainsFunc(v.held, func(h op) bool { return holdsBack(h, g) }) {
 		return g.T0
 	}
 	for _, s := range v.stops {
-		if v.stopsBefore(s, g) && !slices.ContainsFunc(v.alone[g.Proc], func(o op) bool { return o.I < g.I && o.T1 >= s.T1 }) {
+		if v.stopsBefore(s, g) && !v.lookedSince(s, g) {
 			return g.T0
 		}
 	}
 	return g.T1
+}
+
+// hand is one of the handlers of a consumer that run at once.
+type hand struct {
+	proc   string
+	number int
+}
+
+func handOf(g op) hand { return hand{g.Proc, g.Hand} }
+
+// lookedSince says that the look before a delivery was certainly taken up came behind a
+// stop: its hand had taken up another one since, or was at another one.
+func (v *view) lookedSince(s, g op) bool {
+	var last op
+	for _, o := range v.hands[handOf(g)] {
+		switch {
+		case o.I >= g.I:
+		case o.T1 >= s.T1:
+			return true
+		default:
+			last = o
+		}
+	}
+	if last.Event == nil {
+		return false
+	}
+	m := v.ids[last.ID]
+	return slices.ContainsFunc(slices.Concat(m.settles, m.told), func(o op) bool {
+		return o.Proc == g.Proc && o.Attempt == last.Attempt && o.Type != history.Invoke && o.I < g.I && o.T1 >= s.T1
+	})
 }
 
 // cause says why a message was handed out again: "" when there is no reason.

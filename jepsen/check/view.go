@@ -105,7 +105,7 @@ type view struct {
 	restores  []op
 	starts    []op
 	sizes     []op
-	alone     map[string][]op // by consumer, the lines of handlers that run one at a time
+	hands     map[hand][]op // what each hand took, in the order in which it said so
 	tidies    []op
 	doing     map[string][]int64 // when a client stored something or was handed something, in order
 	producers map[string]bool    // clients that publish
@@ -113,7 +113,7 @@ type view struct {
 }
 
 func newView(events []history.Event) *view {
-	v := &view{ids: map[string]*message{}, consumers: map[string]*consumer{}, doing: map[string][]int64{}, alone: map[string][]op{}, producers: map[string]bool{}}
+	v := &view{ids: map[string]*message{}, consumers: map[string]*consumer{}, doing: map[string][]int64{}, hands: map[hand][]op{}, producers: map[string]bool{}}
 	finished := map[int]bool{}
 	for i := range events {
 		if e := &events[i]; e.Type != history.Invoke && e.Of >= 0 {
@@ -182,8 +182,8 @@ func (v *view) add(o op) {
 	case history.Deliver:
 		m := v.message(o.ID)
 		m.grants = append(m.grants, o)
-		if o.Alone {
-			v.alone[o.Proc] = append(v.alone[o.Proc], o)
+		if o.Hand > 0 {
+			v.hands[handOf(o)] = append(v.hands[handOf(o)], o)
 		}
 	case history.Ack, history.Nack, history.Extend:
 		m := v.message(o.ID)

@@ -192,6 +192,9 @@ type Event struct {
 	// Alone: deliver, to a handler of which one is called at a time, so that each says so
 	// in the order in which the messages come.
 	Alone bool `json:"alone,omitempty"`
+	// Hand: deliver, which of its consumer's handlers that run at once took it, counted from
+	// 1; 0 when that is not known. A hand takes the next one when it is done with the last.
+	Hand int `json:"hand,omitempty"`
 	// Patient: publish, which its client is to repeat until it has an answer.
 	Patient bool   `json:"patient,omitempty"`
 	Life    int    `json:"life,omitempty"` // status: how often the node was started; the round of a backup

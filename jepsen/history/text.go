@@ -199,6 +199,8 @@ func (p *parser) word(w string) {
 		e.After = value
 	case "attempt":
 		e.Attempt = int(p.number(value))
+	case "hand":
+		e.Hand = int(p.number(value))
 	case "lease":
 		if e.Setup != nil {
 			e.Setup.Lease = p.millis(value)

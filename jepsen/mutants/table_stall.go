@@ -42,6 +42,13 @@ func stalls() []Mutant {
 				"	s.newLife()\n"}},
 		},
 		{
+			Name: "client-begins-unlooked", Breaks: "after a stop no handler begins with what others have had meanwhile",
+			Workload: "stall-long", Faults: []string{"none"}, By: []string{"zombie", "two-holders"}, Slow: true,
+			Edits: []Edit{{"client/handle.go",
+				"	return s.conn != nil && s.conn.mayBeOld(now) && since(d.sure, now) >= stoodLeast\n",
+				"	return false\n"}},
+		},
+		{
 			Name: "client-asks-late", Breaks: "who was stopped goes on soon with what it still holds, however long its lease is",
 			Workload: "stall-long", Faults: []string{"none"}, By: []string{"asleep"}, Slow: true,
 			Edits: []Edit{{"client/handle.go",

@@ -34,6 +34,7 @@ type worker struct {
 	name  string
 	alone bool // one handler is called at a time
 	taken *overtakings
+	hands hands
 }
 
 // run consumes until ctx ends.
@@ -71,13 +72,13 @@ func (s *worker) handle(ctx context.Context, d *client.Delivery) error {
 		Proc: s.name, Client: s.name, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1,
 		Key: s.queue, ID: id, Seq: d.ID().Offset, Lane: int(d.ID().Lane), Lease: s.name, Attempt: d.Attempt(),
 		// The library renews leases when a third of them is gone.
-		Hold: int64(s.lease) * 2 / 3, Alive: true, Alone: s.alone, Carried: carriedTo(d),
+		Hold: int64(s.lease) * 2 / 3, Alive: true, Alone: s.alone, Hand: s.hands.mine(), Carried: carriedTo(d),
 	}
 	if bad != nil {
 		e.Err = bad.Error()
 	}
 	s.w.H.Add(e)
-	e.Hold, e.Alive, e.Alone, e.Carried = 0, false, false, "" // what follows is about the same delivery
+	e.Hold, e.Alive, e.Alone, e.Hand, e.Carried = 0, false, false, 0, "" // what follows is about the same delivery
 	heard := false
 	if r := s.w.rng(fmt.Sprintf("%s %d", id, d.Attempt())); r.IntN(100) < s.slow() {
 		ticks := workLeast + r.IntN(workMost-workLeast+1)
