@@ -26,7 +26,7 @@ type clientJob struct {
 	Rate                  float64
 	Patient               int
 	Consumes              bool
-	Alone                 bool // one handler at a time
+	AtOnce                int // handlers
 }
 
 // What a client's process is told, a line each. When there are no more lines it ends
@@ -74,7 +74,7 @@ func runClient(job clientJob) error {
 	}
 	defer c.Close()
 	if job.Consumes {
-		s := &worker{w: w, queue: job.Queue, lease: job.Lease, name: job.Name, alone: job.Alone, taken: taken}
+		s := &worker{w: w, queue: job.Queue, lease: job.Lease, name: job.Name, atOnce: job.AtOnce, taken: taken}
 		s.run(ctx, c)
 		return nil
 	}

@@ -24,9 +24,8 @@ const (
 type stops struct {
 	lease                time.Duration // of the queue
 	consumers, producers []length
-	last                 length // of all together, at the end
-	// alone is the number of the consumer that calls one handler at a time, 0 for none.
-	alone int
+	last                 length              // of all together, at the end
+	atOnce               [stallConsumers]int // how many handlers each consumer calls
 }
 
 // shortStops are mostly longer than a lease.
@@ -35,6 +34,7 @@ var shortStops = stops{
 	consumers: []length{beyondLease, beyondSilence, beyondGrace},
 	producers: []length{beyondLease, beyondSilence},
 	last:      beyondSilence,
+	atOnce:    [...]int{workAtOnce, workAtOnce, workAtOnce},
 }
 
 // longStops never outlast a lease. A third of it, after which a client asks by itself
@@ -44,7 +44,8 @@ var longStops = stops{
 	consumers: []length{brief, cutOff, beyondSilence, beyondGrace},
 	producers: []length{brief, cutOff, beyondSilence},
 	last:      brief,
-	alone:     2,
+	// Messages wait at the first two when these are stopped, the last has time for the rest.
+	atOnce: [...]int{workFew, 1, workAtOnce},
 }
 
 // stall is about clients whose processes stand still for longer than a lease, than
@@ -106,11 +107,11 @@ func startStall(ctx context.Context, w *World, of stops) *Traffic {
 		Lease: of.lease, Rate: float64(w.Rate) / 2 / stallProducers, Patient: stallPatient,
 	}
 	for i := range stallConsumers {
-		job.Name, job.Consumes, job.Alone = fmt.Sprintf("c%d", i+1), true, i+1 == of.alone
+		job.Name, job.Consumes, job.AtOnce = fmt.Sprintf("c%d", i+1), true, of.atOnce[i]
 		s.consumers = s.start(s.consumers, job)
 	}
 	for i := range stallProducers {
-		job.Name, job.Consumes, job.Alone = fmt.Sprintf("p%d", i+1), false, false
+		job.Name, job.Consumes, job.AtOnce = fmt.Sprintf("p%d", i+1), false, 0
 		s.producers = s.start(s.producers, job)
 	}
 	stopping, enough := context.WithCancel(producing)

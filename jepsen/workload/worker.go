@@ -14,6 +14,7 @@ import (
 const (
 	workPrefetch  = 128
 	workAtOnce    = 64
+	workFew       = 8 // are mostly not enough
 	workSlow      = 6 // per cent
 	workSlowAlone = 2
 	workTick      = 100 * time.Millisecond
@@ -28,27 +29,24 @@ const (
 // at their context meanwhile, and settle before they return. Its process may be
 // stopped at any time.
 type worker struct {
-	w     *World
-	queue string
-	lease time.Duration
-	name  string
-	alone bool // one handler is called at a time
-	taken *overtakings
-	hands hands
+	w      *World
+	queue  string
+	lease  time.Duration
+	name   string
+	atOnce int // handlers
+	taken  *overtakings
+	hands  hands
 }
 
 // run consumes until ctx ends.
 func (s *worker) run(ctx context.Context, c *client.Client) {
 	consuming, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
-	ended, atOnce := make(chan struct{}), workAtOnce
-	if s.alone {
-		atOnce = 1
-	}
+	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		if err := c.Consume(consuming, s.queue, s.handle, client.WithManualSettle(), client.WithPrefetch(workPrefetch),
-			client.WithConcurrency(atOnce), client.WithConsumerLabel(s.name)); err != nil {
+			client.WithConcurrency(s.atOnce), client.WithConsumerLabel(s.name)); err != nil {
 			s.w.Report("%s: consume: %v", s.name, err)
 		}
 	}()
@@ -72,7 +70,7 @@ func (s *worker) handle(ctx context.Context, d *client.Delivery) error {
 		Proc: s.name, Client: s.name, F: history.Deliver, Type: history.OK, T0: now, T1: now, Of: -1,
 		Key: s.queue, ID: id, Seq: d.ID().Offset, Lane: int(d.ID().Lane), Lease: s.name, Attempt: d.Attempt(),
 		// The library renews leases when a third of them is gone.
-		Hold: int64(s.lease) * 2 / 3, Alive: true, Alone: s.alone, Hand: s.hands.mine(), Carried: carriedTo(d),
+		Hold: int64(s.lease) * 2 / 3, Alive: true, Alone: s.atOnce == 1, Hand: s.hands.mine(), Carried: carriedTo(d),
 	}
 	if bad != nil {
 		e.Err = bad.Error()
@@ -112,7 +110,7 @@ func (s *worker) handle(ctx context.Context, d *client.Delivery) error {
 // slow is how many per cent of the messages take a while: one that holds up all behind it
 // must be rare, or the consumer is always behind.
 func (s *worker) slow() int {
-	if s.alone {
+	if s.atOnce == 1 {
 		return workSlowAlone
 	}
 	return workSlow
