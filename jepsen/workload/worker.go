@@ -14,7 +14,7 @@ import (
 const (
 	workPrefetch  = 128
 	workAtOnce    = 64
-	workFew       = 8 // are mostly not enough
+	workFew       = 3 // are mostly not enough
 	workSlow      = 6 // per cent
 	workSlowAlone = 2
 	workTick      = 100 * time.Millisecond
