@@ -14,7 +14,7 @@ import (
 const (
 	workPrefetch  = 128
 	workAtOnce    = 64
-	workFew       = 3 // are mostly not enough
+	workFew       = 3 // take a tick for each message at least, so that others wait
 	workSlow      = 6 // per cent
 	workSlowAlone = 2
 	workTick      = 100 * time.Millisecond
@@ -90,6 +90,8 @@ func (s *worker) handle(ctx context.Context, d *client.Delivery) error {
 			heard = s.hears(ctx, e)
 		default:
 		}
+	} else if s.atOnce == workFew {
+		pause(ctx, workTick)
 	}
 	if !heard && ctx.Err() != nil {
 		heard = s.hears(ctx, e)
