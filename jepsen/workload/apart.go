@@ -27,6 +27,7 @@ type clientJob struct {
 	Patient               int
 	Consumes              bool
 	AtOnce                int // handlers
+	Burst                 int // publishes, see producer
 }
 
 // What a client's process is told, a line each. When there are no more lines it ends
@@ -78,7 +79,7 @@ func runClient(job clientJob) error {
 		s.run(ctx, c)
 		return nil
 	}
-	p := &producer{w: w, queue: job.Queue, rate: job.Rate, pipelined: true, stays: true, patient: job.Patient}
+	p := &producer{w: w, queue: job.Queue, rate: job.Rate, burst: job.Burst, pipelined: true, stays: true, patient: job.Patient}
 	p.live(ctx, c, job.Name, w.rng(job.Name))
 	return nil
 }

@@ -26,6 +26,7 @@ type stops struct {
 	consumers, producers []length
 	last                 length              // of all together, at the end
 	atOnce               [stallConsumers]int // how many handlers each consumer calls
+	burst                int                 // the producer that is never stopped publishes so many at once
 }
 
 // shortStops are mostly longer than a lease.
@@ -44,8 +45,10 @@ var longStops = stops{
 	consumers: []length{brief, cutOff, beyondSilence, beyondGrace},
 	producers: []length{brief, cutOff, beyondSilence},
 	last:      brief,
-	// Messages wait at the first two when these are stopped, the last has time for the rest.
+	// Messages wait at the first two when these are stopped: who holds less gets the next,
+	// so there have to be many at a time. The last has time for the rest.
 	atOnce: [...]int{workFew, 1, workAtOnce},
+	burst:  300,
 }
 
 // stall is about clients whose processes stand still for longer than a lease, than
@@ -112,6 +115,9 @@ func startStall(ctx context.Context, w *World, of stops) *Traffic {
 	}
 	for i := range stallProducers {
 		job.Name, job.Consumes, job.AtOnce = fmt.Sprintf("p%d", i+1), false, 0
+		if i == stallProducers-1 {
+			job.Burst = of.burst
+		}
 		s.producers = s.start(s.producers, job)
 	}
 	stopping, enough := context.WithCancel(producing)
